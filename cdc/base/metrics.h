@@ -1,0 +1,90 @@
+/*
+ * metrics.h - what the threads count and the HTTP server shows.
+ *
+ * Plain structs of relaxed atomics.  Main makes them before any thread starts
+ * and frees them after the last one ended; one thread writes each, the API only
+ * reads.  Nothing in the program decides by them.
+ *
+ * Threads: any.  Layer: base (libc only).
+ */
+#ifndef CDC_BASE_METRICS_H
+#define CDC_BASE_METRICS_H
+
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdint.h>
+
+typedef _Atomic uint64_t cdc_metric; /* a counter, or a gauge set with cdc_metric_set */
+
+static inline void cdc_metric_add(cdc_metric *m, uint64_t n)
+{
+	atomic_fetch_add_explicit(m, n, memory_order_relaxed);
+}
+static inline void cdc_metric_set(cdc_metric *m, uint64_t v)
+{
+	atomic_store_explicit(m, v, memory_order_relaxed);
+}
+static inline uint64_t cdc_metric_get(const cdc_metric *m)
+{
+	return atomic_load_explicit(m, memory_order_relaxed);
+}
+
+/* Upper bounds in microseconds, 500 us to 5 min; the last bucket is +Inf. */
+#define CDC_HISTOGRAM_BOUNDS_US                                                                    \
+	{                                                                                          \
+		500, 1000, 2000, 5000, 10000, 20000, 50000, 100000, 200000, 500000, 1000000,       \
+			2000000, 5000000, 10000000, 30000000, 60000000, 300000000                  \
+	}
+#define CDC_HISTOGRAM_BUCKETS 18
+
+struct cdc_histogram {
+	cdc_metric buckets[CDC_HISTOGRAM_BUCKETS]; /* each its own count, not cumulative */
+	cdc_metric sum_us;
+};
+
+/* Counts n observations of the same duration. */
+void cdc_histogram_add(struct cdc_histogram *h, uint64_t us, uint64_t n);
+
+/* Of one capture thread (one source connection and slot). */
+struct cdc_source_metrics {
+	cdc_metric captured;        /* records made */
+	cdc_metric captured_bytes;  /* JSON bytes of them */
+	cdc_metric transactions;    /* commits read */
+	cdc_metric reconnects;
+	cdc_metric is_streaming;    /* 1 while the replication stream is open */
+	cdc_metric received_lsn;    /* highest end of WAL the server told us */
+	cdc_metric confirmed_lsn;   /* last confirmed */
+	cdc_metric last_commit_us;  /* commit time of the last transaction read */
+	cdc_metric unconfirmed_us;  /* wall time when received first rose above confirmed; 0 = equal */
+};
+
+/* Of one buffer. */
+struct cdc_buffer_metrics {
+	cdc_metric buffered;       /* records made durable */
+	cdc_metric bytes;          /* database and WAL file */
+	cdc_metric max_bytes;
+	cdc_metric undelivered_bytes; /* held by the group that is furthest behind */
+	cdc_metric evicted;        /* records deleted */
+	cdc_metric busy;           /* appends answered BUSY */
+	cdc_metric syncs;          /* group commits */
+};
+
+/* Of one sync. */
+struct cdc_sync_metrics {
+	cdc_metric delivered;      /* records accepted by the endpoint */
+	cdc_metric skipped;        /* records read and not selected */
+	cdc_metric failed;         /* requests with any outcome but DONE */
+	cdc_metric retried;        /* requests that repeat records already sent once */
+	cdc_metric requests;
+	cdc_metric request_bytes;
+	cdc_metric in_flight;      /* requests */
+	cdc_metric window;         /* records read and not yet done */
+	cdc_metric breaker;        /* 0 closed, 1 open, 2 half-open */
+	cdc_metric delivered_commit_us; /* commit time of the newest delivered record */
+	cdc_metric oldest_us;      /* commit time of the oldest record not yet done; 0 = none */
+	cdc_metric is_behind;      /* 1 while the reader has not reached the buffer's end */
+	struct cdc_histogram latency; /* commit to accepted */
+	struct cdc_histogram request; /* one request, start to answer */
+};
+
+#endif

@@ -1,0 +1,45 @@
+/*
+ * capture.h - the loop that moves one slot's changes into a buffer.
+ *
+ * Its promises: what it confirms is the buffer's durable() and never more; a
+ * batch the buffer does not take is kept, the socket is left alone, and status
+ * updates go on, so wal_sender_timeout never fires because a destination is
+ * slow.  What will not heal by itself ends the loop with one error on the board;
+ * everything else is retried with backoff for ever.
+ *
+ * Threads: step and run belong to one thread; new and free to main.
+ * Layer: pipeline.
+ */
+#ifndef CDC_PIPELINE_CAPTURE_H
+#define CDC_PIPELINE_CAPTURE_H
+
+#include "cdc/base/board.h"
+#include "cdc/base/log.h"
+#include "cdc/base/metrics.h"
+#include "cdc/base/stop.h"
+#include "cdc/buffer/buffer.h"
+#include "cdc/source/source.h"
+#include "cdc/store/store.h"
+
+/* Everything outlives the capture; all constant after new. */
+struct cdc_capture_setup {
+	const char *connection; /* name in the file */
+	struct cdc_source_plan plan;
+	const struct cdc_buffer_ops *ops;
+	struct cdc_buffer *buffer;
+	struct cdc_store *store;
+	struct cdc_source_metrics *metrics;
+	struct cdc_board *board;
+	const struct cdc_stop *stop;
+	struct cdc_log log;
+};
+
+struct cdc_capture;
+
+enum cdc_code cdc_capture_new(const struct cdc_capture_setup *setup, struct cdc_capture **ret, struct cdc_err *err) CDC_CHECK;
+void cdc_capture_free(struct cdc_capture *c);
+
+/* The thread: turns until the stop flag is set or an error that a person must mend. Posts to the board. */
+void cdc_capture_run(struct cdc_capture *c);
+
+#endif

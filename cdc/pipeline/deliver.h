@@ -1,0 +1,77 @@
+/*
+ * deliver.h - the engine that brings one sync's records to its sink.
+ *
+ * Reads the buffer, selects, sorts records into lanes by key, hands runs to the
+ * sink, decides what each outcome means, and moves the checkpoint: the id up to
+ * and including which every record is done or not selected.
+ *
+ * The rules are pure functions (lane.h, breaker.h, backoff.h); this is the thin
+ * loop around them.
+ *
+ * Threads: step and run belong to one thread; new and free to main.
+ * Layer: pipeline.
+ */
+#ifndef CDC_PIPELINE_DELIVER_H
+#define CDC_PIPELINE_DELIVER_H
+
+#include "cdc/base/board.h"
+#include "cdc/base/log.h"
+#include "cdc/base/metrics.h"
+#include "cdc/base/opt.h"
+#include "cdc/base/stop.h"
+#include "cdc/buffer/buffer.h"
+#include "cdc/store/store.h"
+#include "sinks/sink.h"
+
+enum cdc_order { CDC_ORDER_KEY, CDC_ORDER_SYNC, CDC_ORDER_NONE };
+
+/* The engine's keys of destination_configuration. */
+struct cdc_deliver_settings {
+	unsigned operations; /* bit per enum cdc_op */
+	uint64_t batch_size;  /* records per request */
+	uint64_t batch_bytes; /* JSON bytes per request; one larger record goes alone */
+	uint64_t linger_ms;
+	uint64_t concurrency; /* lanes */
+	unsigned order;       /* enum cdc_order */
+};
+extern const struct cdc_opt cdc_deliver_options[];
+
+/* Everything outlives the engine; all constant after new. */
+struct cdc_deliver_setup {
+	const char *sync, *sync_uuid;
+	const struct cdc_deliver_settings *settings;
+	const struct sink_ops *sink;
+	const void *sink_connection, *sink_sync; /* the sink's settings */
+	const struct cdc_buffer_ops *ops;
+	struct cdc_buffer *buffer;               /* the group `sync` was added by main */
+	struct cdc_store *store;
+	const char *const *tables; /* n 0: all */
+	size_t table_n;
+	struct cdc_stream_position start; /* the group's position */
+	struct cdc_sync_metrics *metrics;
+	struct cdc_board *board;
+	const struct cdc_stop *stop;
+	uint64_t window_bytes; /* most JSON bytes read and not yet done; 0: 8 MiB */
+	struct cdc_log log;
+};
+
+struct cdc_deliver;
+
+enum cdc_code cdc_deliver_new(const struct cdc_deliver_setup *setup, struct cdc_deliver **ret, struct cdc_err *err) CDC_CHECK;
+void cdc_deliver_free(struct cdc_deliver *d);
+
+/*
+ * One turn at now_ms (monotonic) and wall_us: takes finished jobs (waiting in
+ * the sink for at most wait_ms), reads, dispatches, checkpoints.  random: a
+ * fresh number per call, for jitter.  *ret_wait_ms: how long the next call may
+ * wait.  Any error ends the sync: CDC_TROUBLE, CDC_GAP, CDC_REJECTED (the
+ * endpoint is gone), or the buffer's.
+ */
+enum cdc_code cdc_deliver_step(struct cdc_deliver *d, uint64_t now_ms, int64_t wall_us, uint64_t wait_ms,
+			       uint64_t random, uint64_t *ret_wait_ms, struct cdc_err *err) CDC_CHECK;
+
+/* The thread: turns until the stop flag is set or the sync ends with an error; on stop it waits up to
+ * 8 s for requests in flight and writes the last checkpoint.  Posts to the board. */
+void cdc_deliver_run(struct cdc_deliver *d);
+
+#endif

@@ -1,0 +1,157 @@
+/*
+ * source.h - one replication slot of a PostgreSQL database, read as records.
+ *
+ * The capture loop (cdc/pipeline/capture.c) drives it: connect looks at the
+ * server and makes what is missing and allowed, start begins the stream at a
+ * position the caller has made sure of, read turns what the socket holds into
+ * records, status tells the server what is durable.  A source never reconnects by
+ * itself and never decides what may be confirmed.
+ *
+ * Protocol: PostgreSQL docs "Streaming Replication Protocol" and "Logical
+ * Replication Message Formats"; encoder src/backend/replication/logical/proto.c.
+ * pgoutput, protocol 1, text mode, PostgreSQL 13 to 18.
+ *
+ * Threads: a source belongs to its caller; settings are constant.
+ * Layer: source (base, record).
+ */
+#ifndef CDC_SOURCE_SOURCE_H
+#define CDC_SOURCE_SOURCE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "cdc/base/err.h"
+#include "cdc/base/lsn.h"
+#include "cdc/base/opt.h"
+#include "cdc/record/batch.h"
+
+/* The `configuration` of a connection of type postgresql. */
+struct cdc_source_settings {
+	char *hostname; /* a name, an address, or a directory of a Unix socket */
+	uint64_t port;
+	char *database, *username, *password;
+	bool ssl;
+	char *ca_cert;                       /* PEM text or a path; with it, certificate and name are verified */
+	char *client_certificate, *client_key; /* PEM text or paths */
+	bool change_detection;
+	char *publication;
+};
+extern const struct cdc_opt cdc_source_options[];
+
+/* What a connection's reader is to read.  Owned by the caller; outlives the source. */
+struct cdc_source_plan {
+	const struct cdc_source_settings *settings;
+	const char *slot;          /* [a-z0-9_]{1,63} */
+	bool may_create;           /* slot and publication, when they are missing */
+	const char *const *tables; /* "public.orders": what the syncs ask for; n 0: the whole publication */
+	size_t table_n;
+};
+
+/* A table that is not captured, and why. */
+struct cdc_left_out {
+	char *table;  /* "public.orders" */
+	char *reason; /* one sentence */
+	char *remedy; /* the exact SQL */
+};
+
+struct cdc_source_info {
+	char system_id[24];      /* decimal */
+	uint32_t timeline;       /* current */
+	int server_version;      /* 150018 */
+	bool slot_was_created;   /* by this connect */
+	bool publication_was_created;
+	cdc_lsn slot_start;      /* consistent point if created now, else confirmed_flush_lsn */
+	cdc_lsn flush_lsn;       /* end of WAL on the server */
+	char numbering[256];     /* every option that changes the numbering of records, as text */
+	const struct cdc_left_out *left_out; /* valid until the next connect or close */
+	size_t left_out_n;
+};
+
+struct cdc_source;
+
+enum cdc_code cdc_source_new(const struct cdc_source_plan *plan, struct cdc_source **ret, struct cdc_err *err) CDC_CHECK;
+void cdc_source_free(struct cdc_source *s); /* disconnects without ceremony */
+
+/*
+ * Connects (10 s at most), looks at server, role, slot, publication and tables,
+ * creates what is missing and allowed.  must_exist: the slot was read before, so
+ * a missing one is CDC_GAP and is never created.  CDC_CONFIG, CDC_AUTH and
+ * CDC_MISSING carry the exact remedy; CDC_HELD: another process reads the slot;
+ * CDC_IO, CDC_TIMEOUT: try again.  A table whose UPDATE or DELETE would begin to
+ * fail by being published is left out of the publication and named in the info.
+ */
+enum cdc_code cdc_source_connect(struct cdc_source *s, bool must_exist, struct cdc_source_info *ret_info,
+				 struct cdc_err *err) CDC_CHECK;
+
+/*
+ * START_REPLICATION at lsn.  generation: the top byte of every epoch.  Records
+ * of transactions whose end_lsn is at or below lsn are not expected and not made.
+ */
+enum cdc_code cdc_source_start(struct cdc_source *s, cdc_lsn lsn, unsigned generation, struct cdc_err *err) CDC_CHECK;
+
+/* What poll() waits for: the socket, and POLLIN or POLLIN|POLLOUT. */
+int cdc_source_fd(const struct cdc_source *s);
+short cdc_source_events(const struct cdc_source *s);
+
+struct cdc_source_read {
+	bool is_dry;             /* the socket held nothing more; else call again */
+	bool reply_requested;    /* the server wants a status update now */
+	bool is_stopping;        /* a storm of keepalives: the server shuts down and waits for us; hang up */
+	cdc_lsn idle_lsn;        /* a keepalive arrived while no transaction was open: everything before
+	                            this was read; 0: none */
+	cdc_lsn received_lsn;    /* highest end of WAL the server told us of */
+	uint64_t transactions;   /* commits read by this call */
+	uint32_t epoch;          /* of the stream at this point */
+};
+
+/*
+ * Takes what the socket holds, without waiting, until it is dry or the batch has
+ * reached target_bytes of JSON or target_records.  Appends records and
+ * transaction ends to the batch.  A record that passes the batch's maximum is
+ * taken into the next one: CDC_BUSY, call again with an empty batch.
+ * Every error but CDC_BUSY ends the connection; CDC_IO, CDC_TIMEOUT: reconnect.
+ */
+enum cdc_code cdc_source_read(struct cdc_source *s, struct cdc_batch *batch, size_t target_bytes,
+			      size_t target_records, struct cdc_source_read *ret, struct cdc_err *err) CDC_CHECK;
+
+/* Sends a status update: write and flush (0: nothing durable yet).  Never waits; the rest goes out
+ * when fd is writable.  Own clock: at most every 3 s is enough, wal_sender_timeout is 10 s. */
+enum cdc_code cdc_source_status(struct cdc_source *s, cdc_lsn received, cdc_lsn flush, struct cdc_err *err) CDC_CHECK;
+
+/* Milliseconds since anything came from the server; above 15,000 the link is dead. */
+uint64_t cdc_source_silent_ms(const struct cdc_source *s);
+
+/*
+ * Reads our own sync_state on a second connection (at most 5 s).  CDC_CONFIG,
+ * with the setting to change, when we are a synchronous standby: every commit of
+ * the application would wait for us.
+ */
+enum cdc_code cdc_source_check_standby(struct cdc_source *s, struct cdc_err *err) CDC_CHECK;
+
+/* Ends the stream: a last status update, CopyDone, close; at most 2 s. */
+void cdc_source_stop(struct cdc_source *s, cdc_lsn flush);
+
+/* --- one-off work of the command line, on a connection of its own --------------------- */
+
+enum cdc_verdict { CDC_PASS, CDC_WARN, CDC_FAIL };
+struct cdc_finding {
+	enum cdc_verdict verdict;
+	char name[32];    /* "wal_level", "role", "slot", "publication", "replica_identity" */
+	char text[400];   /* what was found */
+	char remedy[768]; /* exact SQL or setting; may be empty */
+};
+typedef void cdc_finding_fn(void *arg, const struct cdc_finding *f);
+
+/* Every preflight test of a source; calls found once per test, changes nothing on the server.
+ * Stops early when the connection cannot be had (that is a finding, too). */
+void cdc_source_preflight(const struct cdc_source_plan *plan, cdc_finding_fn *found, void *arg);
+
+/* Drops the slot and, when is_publication_ours, the publication; missing ones are fine.
+ * CDC_HELD: a process still reads the slot. */
+enum cdc_code cdc_source_uninstall(const struct cdc_source_plan *plan, bool is_publication_ours, struct cdc_err *err) CDC_CHECK;
+
+/* As connect + start, but on a temporary slot that ends with the connection (`walpost tail`). */
+enum cdc_code cdc_source_start_temporary(struct cdc_source *s, struct cdc_source_info *ret_info, struct cdc_err *err) CDC_CHECK;
+
+#endif

@@ -1,0 +1,108 @@
+/*
+ * store.h - what must outlive the process besides the buffer: epochs, slots,
+ * cursors, gaps.
+ *
+ * state.db in data_dir.  The store is the home of positions: a delivery thread
+ * hands a checkpoint over and goes on; the store thread writes the checkpoints of
+ * all syncs in one transaction per turn; only then may the buffer evict.
+ * It speaks SQL through cdc/store/sql.h, so that another back end can take
+ * SQLite's place with the same statements.
+ *
+ * Threads: any; every call is carried out by the one store thread.
+ * Layer: store (base, record).
+ */
+#ifndef CDC_STORE_STORE_H
+#define CDC_STORE_STORE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "cdc/base/err.h"
+#include "cdc/record/id.h"
+
+struct cdc_store;
+
+#define CDC_NAME_MAX 200 /* bytes of a connection's, sync's or slot's name, NUL included */
+
+/* Opens or creates DIR/state.db, migrates it, starts the thread.
+ * CDC_CORRUPT; CDC_CONFIG: written by a newer walpost. */
+enum cdc_code cdc_store_open(const char *dir, struct cdc_store **ret, struct cdc_err *err) CDC_CHECK;
+/* Writes what was handed over, stops the thread.  NULL is fine. */
+void cdc_store_close(struct cdc_store *s);
+
+/* A slot that walpost reads: the identity of its numbering. */
+struct cdc_slot_row {
+	char slot[64];
+	char connection[CDC_NAME_MAX];
+	char system_id[24];
+	cdc_lsn created_lsn;   /* its consistent point, or confirmed_flush when first used */
+	char numbering[256];   /* options that change the numbering */
+	unsigned generation;   /* 1..255; top byte of epochs */
+	bool slot_is_ours;     /* walpost created it */
+	bool publication_is_ours;
+	char publication[64];
+};
+
+/* CDC_MISSING: never seen. */
+enum cdc_code cdc_store_slot_get(struct cdc_store *s, const char *connection, const char *slot,
+				 struct cdc_slot_row *ret, struct cdc_err *err) CDC_CHECK;
+/* Writes the row, durably, and remembers the former generation in the epochs' history. */
+enum cdc_code cdc_store_slot_put(struct cdc_store *s, const struct cdc_slot_row *row, struct cdc_err *err) CDC_CHECK;
+enum cdc_code cdc_store_slot_delete(struct cdc_store *s, const char *connection, const char *slot, struct cdc_err *err) CDC_CHECK;
+
+enum cdc_table_state { CDC_TABLE_STREAMING, CDC_TABLE_HELD, CDC_TABLE_COPYING, CDC_TABLE_CATCHING_UP, CDC_TABLE_STOPPED };
+
+/* A table of a sync that is not streaming with the rest. */
+struct cdc_cursor_table {
+	char table[192];
+	enum cdc_table_state state;
+	struct cdc_id id;    /* its own: everything of it at or below is done */
+	cdc_lsn point;       /* the snapshot's consistent point; 0 unknown */
+};
+
+/* Where a sync is: a plain value without pointers but these two arrays. */
+struct cdc_cursor {
+	char sync[CDC_NAME_MAX];
+	struct cdc_stream_position *streams;
+	size_t stream_n;
+	struct cdc_cursor_table *tables; /* those not CDC_TABLE_STREAMING */
+	size_t table_n;
+};
+void cdc_cursor_clear(struct cdc_cursor *c); /* frees the arrays */
+
+/* CDC_MISSING: the sync is new. The caller clears *ret. */
+enum cdc_code cdc_store_cursor_get(struct cdc_store *s, const char *sync, struct cdc_cursor *ret, struct cdc_err *err) CDC_CHECK;
+/* Writes and waits until it is durable: for a sync's first cursor, and at stop. */
+enum cdc_code cdc_store_cursor_put(struct cdc_store *s, const struct cdc_cursor *c, struct cdc_err *err) CDC_CHECK;
+enum cdc_code cdc_store_cursor_delete(struct cdc_store *s, const char *sync, struct cdc_err *err) CDC_CHECK;
+/* Calls fn for every sync that has a cursor (paused, failed and no longer configured ones included). */
+enum cdc_code cdc_store_cursor_each(struct cdc_store *s, void (*fn)(void *arg, const struct cdc_cursor *c), void *arg,
+				    struct cdc_err *err) CDC_CHECK;
+
+/*
+ * Hands a checkpoint over (copied) and returns at once.  A newer one replaces one
+ * of the same sync that is still waiting.  Returns a ticket, rising per store.
+ */
+uint64_t cdc_store_checkpoint(struct cdc_store *s, const struct cdc_cursor *c);
+/* The highest ticket up to which everything is durable. */
+uint64_t cdc_store_checkpointed(struct cdc_store *s);
+/* Why the store cannot write at the moment (disk full...), or CDC_OK; it keeps trying. */
+enum cdc_code cdc_store_error(struct cdc_store *s, struct cdc_err *err);
+
+/* A recorded gap of a sync: records it will never get, and why. */
+struct cdc_gap_row {
+	char sync[CDC_NAME_MAX];
+	struct cdc_id first, last;
+	char reason[200];
+	int64_t at_us;
+};
+enum cdc_code cdc_store_gap_put(struct cdc_store *s, const struct cdc_gap_row *g, struct cdc_err *err) CDC_CHECK;
+enum cdc_code cdc_store_gap_each(struct cdc_store *s, void (*fn)(void *arg, const struct cdc_gap_row *g), void *arg,
+				 struct cdc_err *err) CDC_CHECK;
+
+/* A small durable key-value space for things of which there is one ("buffer" of a sync, schema of files). */
+enum cdc_code cdc_store_note_put(struct cdc_store *s, const char *key, const char *value, struct cdc_err *err) CDC_CHECK;
+enum cdc_code cdc_store_note_get(struct cdc_store *s, const char *key, char *ret_value, size_t size, struct cdc_err *err) CDC_CHECK;
+
+#endif
