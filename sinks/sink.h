@@ -29,11 +29,11 @@ enum sink_outcome {
 };
 
 struct sink_settings {
-	const void *connection; /* parsed by connection_options */
-	const void *sync;       /* parsed by sync_options */
+	const void *connection;          /* parsed by connection_options */
+	const void *sync;                /* parsed by sync_options */
 	const char *sync_id, *sync_name; /* the sync's UUID and name, for the envelope */
-	size_t concurrency;     /* most jobs in flight at once */
-	int wake_fd;            /* poll also returns when this is readable (and does not read it); -1: none */
+	size_t concurrency;              /* most jobs in flight at once */
+	int wake_fd; /* poll also returns when this is readable (and does not read it); -1: none */
 };
 
 /* A run of records of one lane, in order. */
@@ -41,7 +41,7 @@ struct sink_job {
 	uint64_t ticket;              /* comes back in the result */
 	const struct cdc_view *views; /* n >= 1 */
 	size_t n;
-	bool is_repeat;               /* some of its records were sent before */
+	bool is_repeat; /* some of its records were sent before */
 };
 
 #define SINK_NO_RETRY_AFTER UINT64_MAX
@@ -49,14 +49,16 @@ struct sink_job {
 struct sink_result {
 	uint64_t ticket;
 	enum sink_outcome outcome;
-	int status;              /* HTTP status; 0: no answer was had */
-	bool is_never_record;    /* 401, 403, 407, 429, 3xx: never counts as the record's own trouble */
-	bool is_transient;       /* 408, 425, 5xx, time-out, broken connection: record trouble only after
-	                            many failures over a long time */
+	int status;           /* HTTP status; 0: no answer was had */
+	bool is_never_record; /* 401, 403, 407, 429, 3xx: never counts as the record's own trouble
+			       */
+	bool is_transient; /* 408, 425, 5xx, time-out, broken connection: record trouble only after
+			      many failures over a long time */
 	uint64_t retry_after_ms; /* as the endpoint asked, or SINK_NO_RETRY_AFTER */
 	uint64_t took_us;        /* from submit to the answer */
 	uint64_t sent_bytes;     /* body */
-	char text[200];          /* for a person: "503 Service Unavailable", "connection refused"; no secrets */
+	char text[200]; /* for a person: "503 Service Unavailable", "connection refused"; no secrets
+			 */
 };
 
 struct sink_ops {
@@ -64,23 +66,25 @@ struct sink_ops {
 	size_t connection_size;
 	const struct cdc_opt *connection_options;
 	size_t sync_size;
-	const struct cdc_opt *sync_options; /* keys of destination_configuration that are the sink's own */
-	bool moves;                         /* a key change's two records may come as one job */
+	const struct cdc_opt
+		*sync_options; /* keys of destination_configuration that are the sink's own */
+	bool moves;            /* a key change's two records may come as one job */
 
 	/* Settings to state; opens nothing that can fail for reasons outside the settings.
 	 * CDC_CONFIG: a setting that only shows when used (a CA file that cannot be read). */
 	enum cdc_code (*open)(const struct sink_settings *s, void **ret_state, struct cdc_err *err);
 
-	/* Takes a job; its result will come from poll.  Never waits.  CDC_BUSY when `concurrency` jobs
-	 * are in flight; CDC_LIMIT or CDC_NOMEM when the request cannot be built.  On error no result will come. */
+	/* Takes a job; its result will come from poll.  Never waits.  CDC_BUSY when `concurrency`
+	 * jobs are in flight; CDC_LIMIT or CDC_NOMEM when the request cannot be built.  On error no
+	 * result will come. */
 	enum cdc_code (*submit)(void *state, const struct sink_job *job, struct cdc_err *err);
 
-	/* Does I/O for at most wait_ms, returns as soon as there is a result or wake_fd is readable;
-	 * the number of results written. */
+	/* Does I/O for at most wait_ms, returns as soon as there is a result or wake_fd is
+	 * readable; the number of results written. */
 	size_t (*poll)(void *state, uint64_t wait_ms, struct sink_result *ret_results, size_t max);
 
-	/* One request that changes nothing, to see whether the endpoint can be reached at all (`check`):
-	 * any HTTP answer counts.  Fills a text for a person. */
+	/* One request that changes nothing, to see whether the endpoint can be reached at all
+	 * (`check`): any HTTP answer counts.  Fills a text for a person. */
 	enum cdc_code (*probe)(void *state, char *ret_text, size_t text_size, struct cdc_err *err);
 
 	/* Drops what is in flight; NULL is fine. */

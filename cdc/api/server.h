@@ -48,7 +48,8 @@ struct cdc_server_setup {
 struct cdc_server;
 
 /* CDC_CONFIG: the address is not one, or taken; the text says which. */
-enum cdc_code cdc_server_start(const struct cdc_server_setup *setup, struct cdc_server **ret, struct cdc_err *err) CDC_CHECK;
+enum cdc_code cdc_server_start(const struct cdc_server_setup *setup, struct cdc_server **ret,
+			       struct cdc_err *err) CDC_CHECK;
 unsigned cdc_server_port(const struct cdc_server *s);
 void cdc_server_stop(struct cdc_server *s); /* NULL is fine */
 

@@ -13,7 +13,8 @@ void cdc_board_clear(struct cdc_board *b)
 	(void)pthread_mutex_destroy(&b->mu);
 }
 
-void cdc_board_post(struct cdc_board *b, enum cdc_state state, const struct cdc_err *err, int64_t now_us)
+void cdc_board_post(struct cdc_board *b, enum cdc_state state, const struct cdc_err *err,
+		    int64_t now_us)
 {
 	(void)pthread_mutex_lock(&b->mu);
 	if (b->view.state != state || b->view.since_us == 0)
@@ -41,9 +42,9 @@ void cdc_board_beat(struct cdc_board *b, uint64_t mono_ms)
 const char *cdc_state_name(enum cdc_state state)
 {
 	static const char *const names[] = {
-		[CDC_STATE_STARTING] = "starting",   [CDC_STATE_RUNNING] = "running",
-		[CDC_STATE_WAITING] = "waiting",     [CDC_STATE_SUSPENDED] = "suspended",
-		[CDC_STATE_FAILED] = "failed",       [CDC_STATE_ENDED] = "ended",
+		[CDC_STATE_STARTING] = "starting", [CDC_STATE_RUNNING] = "running",
+		[CDC_STATE_WAITING] = "waiting",   [CDC_STATE_SUSPENDED] = "suspended",
+		[CDC_STATE_FAILED] = "failed",     [CDC_STATE_ENDED] = "ended",
 	};
 
 	return names[state];

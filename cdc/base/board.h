@@ -28,8 +28,8 @@ enum cdc_state {
 
 struct cdc_board_view {
 	enum cdc_state state;
-	struct cdc_err err;      /* code CDC_OK when there is none */
-	int64_t since_us;        /* wall time of the last change of state */
+	struct cdc_err err; /* code CDC_OK when there is none */
+	int64_t since_us;   /* wall time of the last change of state */
 };
 
 struct cdc_board {
@@ -42,7 +42,8 @@ void cdc_board_init(struct cdc_board *b);
 void cdc_board_clear(struct cdc_board *b);
 
 /* err may be NULL for "nothing wrong".  now_us: wall time. */
-void cdc_board_post(struct cdc_board *b, enum cdc_state state, const struct cdc_err *err, int64_t now_us);
+void cdc_board_post(struct cdc_board *b, enum cdc_state state, const struct cdc_err *err,
+		    int64_t now_us);
 void cdc_board_read(struct cdc_board *b, struct cdc_board_view *ret_view);
 void cdc_board_beat(struct cdc_board *b, uint64_t mono_ms);
 const char *cdc_state_name(enum cdc_state state);

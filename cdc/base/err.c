@@ -72,7 +72,7 @@ enum cdc_code cdc_err_remedy(struct cdc_err *err, const char *fmt, ...)
 
 void cdc_assert_failed(const char *cond, const char *file, int line)
 {
-	(void)fprintf(stderr, "level=error event=assertion_failed file=%s line=%d cond=\"%s\"\n", file,
-		      line, cond);
+	(void)fprintf(stderr, "level=error event=assertion_failed file=%s line=%d cond=\"%s\"\n",
+		      file, line, cond);
 	abort();
 }

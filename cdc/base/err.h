@@ -30,18 +30,19 @@ enum cdc_class {
 	X(NOMEM, "out_of_memory", CDC_CLASS_RETRY) /* heap or a configured limit of memory */      \
 	X(IO, "io", CDC_CLASS_RETRY)               /* network, disk, a server that went away */    \
 	X(TIMEOUT, "timeout", CDC_CLASS_RETRY)                                                     \
-	X(FULL, "full", CDC_CLASS_RETRY)           /* disk full */                                 \
-	X(HELD, "held", CDC_CLASS_RETRY)           /* somebody else has the slot or the lock */    \
+	X(FULL, "full", CDC_CLASS_RETRY) /* disk full */                                           \
+	X(HELD, "held", CDC_CLASS_RETRY) /* somebody else has the slot or the lock */              \
 	X(REJECTED, "rejected", CDC_CLASS_REJECT)                                                  \
-	X(LIMIT, "limit", CDC_CLASS_FATAL)         /* input above a limit; the text names it */    \
-	X(PROTO, "protocol", CDC_CLASS_FATAL)      /* bytes that the format does not allow */      \
-	X(CORRUPT, "corrupt", CDC_CLASS_FATAL)     /* our own files are damaged */                 \
-	X(CONFIG, "config", CDC_CLASS_FATAL)       /* file, server setting or privilege to change */ \
-	X(AUTH, "auth", CDC_CLASS_FATAL)           /* wrong password, role refused */              \
-	X(MISSING, "missing", CDC_CLASS_FATAL)     /* slot, publication, table, file not there */  \
-	X(EPOCH, "epoch", CDC_CLASS_FATAL)         /* an older numbering than what is stored */    \
-	X(GAP, "gap", CDC_CLASS_FATAL)             /* changes that can no longer be had */         \
-	X(TROUBLE, "record_trouble", CDC_CLASS_FATAL) /* one record is refused while others pass */
+	X(LIMIT, "limit", CDC_CLASS_FATAL)     /* input above a limit; the text names it */        \
+	X(PROTO, "protocol", CDC_CLASS_FATAL)  /* bytes that the format does not allow */          \
+	X(CORRUPT, "corrupt", CDC_CLASS_FATAL) /* our own files are damaged */                     \
+	X(CONFIG, "config", CDC_CLASS_FATAL)   /* file, server setting or privilege to change */   \
+	X(AUTH, "auth", CDC_CLASS_FATAL)       /* wrong password, role refused */                  \
+	X(MISSING, "missing", CDC_CLASS_FATAL) /* slot, publication, table, file not there */      \
+	X(EPOCH, "epoch", CDC_CLASS_FATAL)     /* an older numbering than what is stored */        \
+	X(GAP, "gap", CDC_CLASS_FATAL)         /* changes that can no longer be had */             \
+	X(TROUBLE, "record_trouble", CDC_CLASS_FATAL) /* one record is refused while others pass   \
+						       */
 
 enum cdc_code {
 #define X(code, name, class) CDC_##code,
@@ -62,7 +63,8 @@ const char *cdc_code_name(enum cdc_code code);
 enum cdc_class cdc_code_class(enum cdc_code code);
 
 /* Fills err (if not NULL) and returns code, so that a function can `return cdc_err_set(...)`. */
-enum cdc_code cdc_err_set(struct cdc_err *err, enum cdc_code code, const char *fmt, ...) CDC_FMT(3, 4);
+enum cdc_code cdc_err_set(struct cdc_err *err, enum cdc_code code, const char *fmt, ...)
+	CDC_FMT(3, 4);
 
 /* Puts "fmt: " before the text that err already has; returns err's code (CDC_IO if err is NULL). */
 enum cdc_code cdc_err_wrap(struct cdc_err *err, const char *fmt, ...) CDC_FMT(2, 3);

@@ -11,7 +11,8 @@
 
 static const char *const level_names[] = {"debug", "info", "warn", "error"};
 
-/* Quoted, with everything escaped that could end the quotes or the line; the same in both formats. */
+/* Quoted, with everything escaped that could end the quotes or the line; the same in both formats.
+ */
 static void put_quoted(struct cdc_buf *b, const char *s)
 {
 	cdc_buf_putc(b, '"');
@@ -90,7 +91,8 @@ void cdc_log_write(const struct cdc_log *log, enum cdc_log_level level, const ch
 	cdc_buf_init(&b, LINE_MAX_BYTES);
 	(void)cdc_time_format(cdc_clock_wall_us(), time_text);
 	if (log->format == CDC_LOG_JSON)
-		cdc_buf_printf(&b, "{\"ts\":\"%s\",\"level\":\"%s\",\"event\":\"%s\",\"comp\":\"%s\"",
+		cdc_buf_printf(&b,
+			       "{\"ts\":\"%s\",\"level\":\"%s\",\"event\":\"%s\",\"comp\":\"%s\"",
 			       time_text, level_names[level], event, log->comp);
 	else
 		cdc_buf_printf(&b, "ts=%s level=%s event=%s comp=%s", time_text, level_names[level],
@@ -100,7 +102,8 @@ void cdc_log_write(const struct cdc_log *log, enum cdc_log_level level, const ch
 
 		put_field(&b, log->format, &fields[i]);
 		if (b.failed || b.len > LINE_MAX_BYTES - 8) {
-			/* A field that does not fit is left out whole, so the line stays parseable. */
+			/* A field that does not fit is left out whole, so the line stays parseable.
+			 */
 			b.len = before;
 			b.failed = false;
 		}

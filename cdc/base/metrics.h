@@ -47,42 +47,43 @@ void cdc_histogram_add(struct cdc_histogram *h, uint64_t us, uint64_t n);
 
 /* Of one capture thread (one source connection and slot). */
 struct cdc_source_metrics {
-	cdc_metric captured;        /* records made */
-	cdc_metric captured_bytes;  /* JSON bytes of them */
-	cdc_metric transactions;    /* commits read */
+	cdc_metric captured;       /* records made */
+	cdc_metric captured_bytes; /* JSON bytes of them */
+	cdc_metric transactions;   /* commits read */
 	cdc_metric reconnects;
-	cdc_metric is_streaming;    /* 1 while the replication stream is open */
-	cdc_metric received_lsn;    /* highest end of WAL the server told us */
-	cdc_metric confirmed_lsn;   /* last confirmed */
-	cdc_metric last_commit_us;  /* commit time of the last transaction read */
-	cdc_metric unconfirmed_us;  /* wall time when received first rose above confirmed; 0 = equal */
+	cdc_metric is_streaming;   /* 1 while the replication stream is open */
+	cdc_metric received_lsn;   /* highest end of WAL the server told us */
+	cdc_metric confirmed_lsn;  /* last confirmed */
+	cdc_metric last_commit_us; /* commit time of the last transaction read */
+	cdc_metric
+		unconfirmed_us; /* wall time when received first rose above confirmed; 0 = equal */
 };
 
 /* Of one buffer. */
 struct cdc_buffer_metrics {
-	cdc_metric buffered;       /* records made durable */
-	cdc_metric bytes;          /* database and WAL file */
+	cdc_metric buffered; /* records made durable */
+	cdc_metric bytes;    /* database and WAL file */
 	cdc_metric max_bytes;
 	cdc_metric undelivered_bytes; /* held by the group that is furthest behind */
-	cdc_metric evicted;        /* records deleted */
-	cdc_metric busy;           /* appends answered BUSY */
-	cdc_metric syncs;          /* group commits */
+	cdc_metric evicted;           /* records deleted */
+	cdc_metric busy;              /* appends answered BUSY */
+	cdc_metric syncs;             /* group commits */
 };
 
 /* Of one sync. */
 struct cdc_sync_metrics {
-	cdc_metric delivered;      /* records accepted by the endpoint */
-	cdc_metric skipped;        /* records read and not selected */
-	cdc_metric failed;         /* requests with any outcome but DONE */
-	cdc_metric retried;        /* requests that repeat records already sent once */
+	cdc_metric delivered; /* records accepted by the endpoint */
+	cdc_metric skipped;   /* records read and not selected */
+	cdc_metric failed;    /* requests with any outcome but DONE */
+	cdc_metric retried;   /* requests that repeat records already sent once */
 	cdc_metric requests;
 	cdc_metric request_bytes;
-	cdc_metric in_flight;      /* requests */
-	cdc_metric window;         /* records read and not yet done */
-	cdc_metric breaker;        /* 0 closed, 1 open, 2 half-open */
+	cdc_metric in_flight;           /* requests */
+	cdc_metric window;              /* records read and not yet done */
+	cdc_metric breaker;             /* 0 closed, 1 open, 2 half-open */
 	cdc_metric delivered_commit_us; /* commit time of the newest delivered record */
-	cdc_metric oldest_us;      /* commit time of the oldest record not yet done; 0 = none */
-	cdc_metric is_behind;      /* 1 while the reader has not reached the buffer's end */
+	cdc_metric oldest_us;         /* commit time of the oldest record not yet done; 0 = none */
+	cdc_metric is_behind;         /* 1 while the reader has not reached the buffer's end */
 	struct cdc_histogram latency; /* commit to accepted */
 	struct cdc_histogram request; /* one request, start to answer */
 };

@@ -29,13 +29,13 @@ enum cdc_opt_type {
 	CDC_OPT_PAIRS,    /* struct cdc_opt_pairs: a list of {name, value} */
 	CDC_OPT_GROUP,    /* an embedded struct with its own table (group), at offset */
 	CDC_OPT_LATER,    /* known by the design, refused by name: this version cannot honour it.
-	                     If def is set, exactly that value is accepted and changes nothing. */
+			     If def is set, exactly that value is accepted and changes nothing. */
 };
 
 enum {
 	CDC_OPT_REQUIRED = 1, /* must be present and not empty */
 	CDC_OPT_SECRET = 2,   /* never printed; `name_file: PATH` is accepted in its place */
-	/* PAIRS: values are secret, names are not. */
+			      /* PAIRS: values are secret, names are not. */
 };
 
 struct cdc_opt_strs {
@@ -56,9 +56,9 @@ struct cdc_opt {
 	const char *name; /* the key in the file */
 	enum cdc_opt_type type;
 	unsigned flags;
-	size_t offset;              /* into the component's struct */
-	const char *def;            /* as it would be written in the file; NULL: none (zero, NULL, empty) */
-	uint64_t min, max;          /* in the type's unit; max 0: no upper bound */
+	size_t offset;     /* into the component's struct */
+	const char *def;   /* as it would be written in the file; NULL: none (zero, NULL, empty) */
+	uint64_t min, max; /* in the type's unit; max 0: no upper bound */
 	const char *const *choices; /* ENUM, SET: NULL-terminated */
 	const struct cdc_opt *group;
 	const char *help; /* one sentence with the unit and what it is good for */

@@ -50,9 +50,9 @@ struct cdc_buffer_settings {
 	uint64_t max_bytes;    /* database and WAL file together; at least 16 MiB */
 	uint64_t retention_ms; /* delivered records stay this long, unless room is needed */
 	enum cdc_on_full on_full;
-	uint64_t queue_bytes;  /* appended, not yet durable; then BUSY.  0: 8 MiB */
-	uint64_t cache_bytes;  /* decompressed chunks kept for readers.  0: 8 MiB */
-	const char *vfs;       /* SQLite VFS to use; NULL: the default */
+	uint64_t queue_bytes;               /* appended, not yet durable; then BUSY.  0: 8 MiB */
+	uint64_t cache_bytes;               /* decompressed chunks kept for readers.  0: 8 MiB */
+	const char *vfs;                    /* SQLite VFS to use; NULL: the default */
 	struct cdc_buffer_metrics *metrics; /* not NULL; outlives the buffer */
 };
 
@@ -78,30 +78,33 @@ struct cdc_gap {
 };
 
 struct cdc_buffer_state {
-	struct cdc_id last_id;  /* of the stream sequence; zero: empty since for ever */
-	cdc_lsn durable;        /* 0: nothing yet */
-	uint32_t epoch;         /* of last_id or of the last progress; 0: nothing yet */
+	struct cdc_id last_id; /* of the stream sequence; zero: empty since for ever */
+	cdc_lsn durable;       /* 0: nothing yet */
+	uint32_t epoch;        /* of last_id or of the last progress; 0: nothing yet */
 };
 
 struct cdc_buffer_stats {
-	uint64_t bytes;       /* on disk: database and WAL file */
-	uint64_t records;     /* retained, delivered ones included */
+	uint64_t bytes;   /* on disk: database and WAL file */
+	uint64_t records; /* retained, delivered ones included */
 	struct cdc_id first_id, last_id;
-	const char *holder;   /* name of the group furthest behind, or NULL; valid until the next group_add */
+	const char *holder; /* name of the group furthest behind, or NULL; valid until the next
+			       group_add */
 };
 
 /* What one read returned: records of at most one chunk. */
 struct cdc_read {
-	struct cdc_lease *lease;     /* give back with release when all its records are done; NULL when n is 0 */
+	struct cdc_lease
+		*lease; /* give back with release when all its records are done; NULL when n is 0 */
 	const struct cdc_batch *batch; /* valid while the lease is held */
-	const uint32_t *index;       /* n indices into batch->records: what the reader asked for, in order */
+	const uint32_t
+		*index; /* n indices into batch->records: what the reader asked for, in order */
 	size_t n;
 	struct cdc_stream_position through; /* how far this read has come, skipped records included;
-	                                       valid also when n is 0 */
-	const struct cdc_tx_end *ends; /* ends of transactions that this read passed; count is an index
-	                                  into batch->records and not to be used otherwise */
+					       valid also when n is 0 */
+	const struct cdc_tx_end *ends; /* ends of transactions that this read passed; count is an
+					  index into batch->records and not to be used otherwise */
 	size_t end_n;
-	bool is_at_end;              /* there was nothing more to read at that moment */
+	bool is_at_end; /* there was nothing more to read at that moment */
 };
 
 struct cdc_buffer_ops {
@@ -112,13 +115,15 @@ struct cdc_buffer_ops {
 	 * thread.  CDC_HELD: another process has it.  CDC_CORRUPT names the file and
 	 * what to do.  Called by main before any other thread.
 	 */
-	enum cdc_code (*open)(const struct cdc_buffer_settings *s, struct cdc_buffer **ret, struct cdc_err *err);
+	enum cdc_code (*open)(const struct cdc_buffer_settings *s, struct cdc_buffer **ret,
+			      struct cdc_err *err);
 
-	/* Writes what was appended, stops the writer, closes.  Every reader is closed before.  NULL is fine. */
+	/* Writes what was appended, stops the writer, closes.  Every reader is closed before.  NULL
+	 * is fine. */
 	void (*close)(struct cdc_buffer *b);
 
-	/* An empty batch of up to max_bytes of JSON from the buffer's pool, or NULL. The caller owns it
-	 * until append took it; cdc_batch_free also does. */
+	/* An empty batch of up to max_bytes of JSON from the buffer's pool, or NULL. The caller
+	 * owns it until append took it; cdc_batch_free also does. */
 	struct cdc_batch *(*batch_new)(struct cdc_buffer *b, size_t max_bytes);
 
 	/*
@@ -130,14 +135,16 @@ struct cdc_buffer_ops {
 	 * buffer is opened again (CDC_FULL heals by itself and is answered as BUSY;
 	 * the metrics and the writer's error tell).
 	 */
-	enum cdc_code (*append)(struct cdc_buffer *b, uint32_t sequence, struct cdc_batch *batch, struct cdc_err *err);
+	enum cdc_code (*append)(struct cdc_buffer *b, uint32_t sequence, struct cdc_batch *batch,
+				struct cdc_err *err);
 
 	/*
 	 * Everything of the stream before lsn has been appended.  Goes through the
 	 * queue like a batch (CDC_BUSY), is written with the next group commit, alone
 	 * at most once a second, at once when urgent.  epoch: that of the stream.
 	 */
-	enum cdc_code (*progress)(struct cdc_buffer *b, cdc_lsn lsn, uint32_t epoch, bool is_urgent, struct cdc_err *err);
+	enum cdc_code (*progress)(struct cdc_buffer *b, cdc_lsn lsn, uint32_t epoch, bool is_urgent,
+				  struct cdc_err *err);
 
 	/*
 	 * The higher of the end_lsn of the last complete durable transaction and the
@@ -146,7 +153,8 @@ struct cdc_buffer_ops {
 	 */
 	cdc_lsn (*durable)(struct cdc_buffer *b);
 
-	/* The stream's state as of now (what was appended and is not yet durable does not count). */
+	/* The stream's state as of now (what was appended and is not yet durable does not count).
+	 */
 	void (*state)(struct cdc_buffer *b, struct cdc_buffer_state *ret);
 
 	/* Becomes readable when durable() rose, a BUSY may be tried again, or the writer failed.
@@ -163,18 +171,22 @@ struct cdc_buffer_ops {
 	 * holds every record above its position.  A recorded gap (suspension) is
 	 * returned in *ret_gap; its reads are CDC_GAP.
 	 */
-	enum cdc_code (*group_add)(struct cdc_buffer *b, const char *group, const struct cdc_position *position,
-				   const struct cdc_start *start, struct cdc_stream_position *ret_position,
+	enum cdc_code (*group_add)(struct cdc_buffer *b, const char *group,
+				   const struct cdc_position *position,
+				   const struct cdc_start *start,
+				   struct cdc_stream_position *ret_position,
 				   struct cdc_gap *ret_gap, struct cdc_err *err);
 
 	/* The group lets go of its records and is forgotten, gap included. */
 	enum cdc_code (*group_drop)(struct cdc_buffer *b, const char *group, struct cdc_err *err);
 
-	/* The store has committed this position for the group: what lies at or below may be evicted.
-	 * The lowest of the sync's and of every table's that is not streaming. */
-	void (*commit)(struct cdc_buffer *b, const char *group, const struct cdc_position *position);
+	/* The store has committed this position for the group: what lies at or below may be
+	 * evicted. The lowest of the sync's and of every table's that is not streaming. */
+	void (*commit)(struct cdc_buffer *b, const char *group,
+		       const struct cdc_position *position);
 
-	/* Replay: the group's position becomes that of `to`; its readers are opened again by the caller. */
+	/* Replay: the group's position becomes that of `to`; its readers are opened again by the
+	 * caller. */
 	enum cdc_code (*seek)(struct cdc_buffer *b, const char *group, const struct cdc_start *to,
 			      struct cdc_stream_position *ret_position, struct cdc_err *err);
 
@@ -184,8 +196,9 @@ struct cdc_buffer_ops {
 	 * tables ("public.orders"; n 0: all).  A table's current `schema` record, if
 	 * there is one, precedes its first row after every open.
 	 */
-	enum cdc_code (*reader_open)(struct cdc_buffer *b, const char *group, const struct cdc_position *from,
-				     const char *const *tables, size_t table_n, struct cdc_buffer_reader **ret,
+	enum cdc_code (*reader_open)(struct cdc_buffer *b, const char *group,
+				     const struct cdc_position *from, const char *const *tables,
+				     size_t table_n, struct cdc_buffer_reader **ret,
 				     struct cdc_err *err);
 	void (*reader_close)(struct cdc_buffer_reader *r); /* gives back every lease */
 
@@ -195,7 +208,8 @@ struct cdc_buffer_ops {
 	 * there is.  n 0 without is_at_end: something was skipped, read again.
 	 * CDC_GAP: the group is suspended, err says from which to which id.
 	 */
-	enum cdc_code (*read)(struct cdc_buffer_reader *r, struct cdc_read *ret, struct cdc_err *err);
+	enum cdc_code (*read)(struct cdc_buffer_reader *r, struct cdc_read *ret,
+			      struct cdc_err *err);
 	void (*release)(struct cdc_buffer_reader *r, struct cdc_lease *lease);
 
 	/* Readable when a read that found the end may find more.  The reader's thread drains it. */

@@ -30,7 +30,7 @@ struct cdc_connection_type {
 	bool is_source, is_sink;
 	size_t size;                   /* of the struct that options fill */
 	const struct cdc_opt *options; /* of `configuration` */
-	size_t sync_size;              /* sinks: the struct for their keys of destination_configuration */
+	size_t sync_size; /* sinks: the struct for their keys of destination_configuration */
 	const struct cdc_opt *sync_options;
 };
 
@@ -38,7 +38,7 @@ struct cdc_connection_type {
 struct cdc_config_tables {
 	const struct cdc_connection_type *types;
 	size_t type_n;
-	size_t delivery_size;                /* the engine's keys of destination_configuration */
+	size_t delivery_size; /* the engine's keys of destination_configuration */
 	const struct cdc_opt *delivery_options;
 };
 
@@ -77,7 +77,8 @@ struct cdc_config {
 	size_t sync_n;
 };
 
-/* One mistake: "walpost.yaml:12: connections.shop.port: 99999 is above 65535 (allowed: 1 to 65535)". */
+/* One mistake: "walpost.yaml:12: connections.shop.port: 99999 is above 65535 (allowed: 1 to
+ * 65535)". */
 typedef void cdc_mistake_fn(void *arg, const char *text);
 
 /*
@@ -85,11 +86,13 @@ typedef void cdc_mistake_fn(void *arg, const char *text);
  * (at most 50), err holds the first.  CDC_IO, CDC_MISSING: the file cannot be
  * read.  Limits: 4 MiB, 64 levels, 1,000 connections, 1,000 syncs.
  */
-enum cdc_code cdc_config_load(const char *path, const struct cdc_config_tables *tables, cdc_mistake_fn *mistake,
-			      void *arg, struct cdc_config **ret, struct cdc_err *err) CDC_CHECK;
+enum cdc_code cdc_config_load(const char *path, const struct cdc_config_tables *tables,
+			      cdc_mistake_fn *mistake, void *arg, struct cdc_config **ret,
+			      struct cdc_err *err) CDC_CHECK;
 /* The same from memory; path is used in messages and for relative paths. */
-enum cdc_code cdc_config_parse(const char *path, const char *text, size_t len, const struct cdc_config_tables *tables,
-			       cdc_mistake_fn *mistake, void *arg, struct cdc_config **ret, struct cdc_err *err) CDC_CHECK;
+enum cdc_code cdc_config_parse(const char *path, const char *text, size_t len,
+			       const struct cdc_config_tables *tables, cdc_mistake_fn *mistake,
+			       void *arg, struct cdc_config **ret, struct cdc_err *err) CDC_CHECK;
 /* Wipes secrets and frees.  NULL is fine. */
 void cdc_config_free(struct cdc_config *c);
 

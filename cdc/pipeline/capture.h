@@ -36,10 +36,12 @@ struct cdc_capture_setup {
 
 struct cdc_capture;
 
-enum cdc_code cdc_capture_new(const struct cdc_capture_setup *setup, struct cdc_capture **ret, struct cdc_err *err) CDC_CHECK;
+enum cdc_code cdc_capture_new(const struct cdc_capture_setup *setup, struct cdc_capture **ret,
+			      struct cdc_err *err) CDC_CHECK;
 void cdc_capture_free(struct cdc_capture *c);
 
-/* The thread: turns until the stop flag is set or an error that a person must mend. Posts to the board. */
+/* The thread: turns until the stop flag is set or an error that a person must mend. Posts to the
+ * board. */
 void cdc_capture_run(struct cdc_capture *c);
 
 #endif

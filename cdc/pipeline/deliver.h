@@ -27,7 +27,7 @@ enum cdc_order { CDC_ORDER_KEY, CDC_ORDER_SYNC, CDC_ORDER_NONE };
 
 /* The engine's keys of destination_configuration. */
 struct cdc_deliver_settings {
-	unsigned operations; /* bit per enum cdc_op */
+	unsigned operations;  /* bit per enum cdc_op */
 	uint64_t batch_size;  /* records per request */
 	uint64_t batch_bytes; /* JSON bytes per request; one larger record goes alone */
 	uint64_t linger_ms;
@@ -43,7 +43,7 @@ struct cdc_deliver_setup {
 	const struct sink_ops *sink;
 	const void *sink_connection, *sink_sync; /* the sink's settings */
 	const struct cdc_buffer_ops *ops;
-	struct cdc_buffer *buffer;               /* the group `sync` was added by main */
+	struct cdc_buffer *buffer; /* the group `sync` was added by main */
 	struct cdc_store *store;
 	const char *const *tables; /* n 0: all */
 	size_t table_n;
@@ -57,7 +57,8 @@ struct cdc_deliver_setup {
 
 struct cdc_deliver;
 
-enum cdc_code cdc_deliver_new(const struct cdc_deliver_setup *setup, struct cdc_deliver **ret, struct cdc_err *err) CDC_CHECK;
+enum cdc_code cdc_deliver_new(const struct cdc_deliver_setup *setup, struct cdc_deliver **ret,
+			      struct cdc_err *err) CDC_CHECK;
 void cdc_deliver_free(struct cdc_deliver *d);
 
 /*
@@ -67,11 +68,12 @@ void cdc_deliver_free(struct cdc_deliver *d);
  * wait.  Any error ends the sync: CDC_TROUBLE, CDC_GAP, CDC_REJECTED (the
  * endpoint is gone), or the buffer's.
  */
-enum cdc_code cdc_deliver_step(struct cdc_deliver *d, uint64_t now_ms, int64_t wall_us, uint64_t wait_ms,
-			       uint64_t random, uint64_t *ret_wait_ms, struct cdc_err *err) CDC_CHECK;
+enum cdc_code cdc_deliver_step(struct cdc_deliver *d, uint64_t now_ms, int64_t wall_us,
+			       uint64_t wait_ms, uint64_t random, uint64_t *ret_wait_ms,
+			       struct cdc_err *err) CDC_CHECK;
 
-/* The thread: turns until the stop flag is set or the sync ends with an error; on stop it waits up to
- * 8 s for requests in flight and writes the last checkpoint.  Posts to the board. */
+/* The thread: turns until the stop flag is set or the sync ends with an error; on stop it waits up
+ * to 8 s for requests in flight and writes the last checkpoint.  Posts to the board. */
 void cdc_deliver_run(struct cdc_deliver *d);
 
 #endif

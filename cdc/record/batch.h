@@ -44,10 +44,13 @@ enum cdc_op {
 const char *cdc_op_name(enum cdc_op op); /* "insert" */
 
 enum {
-	CDC_RECORD_BARRIER = 1,  /* truncate, schema, message, changed identity: alone in its table */
-	CDC_RECORD_MOVE_OLD = 2, /* the delete under the old key; its other half is the next record */
-	CDC_RECORD_MOVE_NEW = 4, /* the update under the new key; its other half is the record before */
-	CDC_RECORD_NO_KEY = 8,   /* key is null */
+	CDC_RECORD_BARRIER =
+		1, /* truncate, schema, message, changed identity: alone in its table */
+	CDC_RECORD_MOVE_OLD =
+		2, /* the delete under the old key; its other half is the next record */
+	CDC_RECORD_MOVE_NEW =
+		4, /* the update under the new key; its other half is the record before */
+	CDC_RECORD_NO_KEY = 8, /* key is null */
 };
 
 /* Where a value lies in its record's JSON; len 0: the key is absent. */
@@ -57,21 +60,23 @@ struct cdc_span {
 
 struct cdc_record {
 	struct cdc_id id;
-	uint64_t key_hash;   /* XXH3-64 of the table name, a NUL, and the bytes of `key`; of name and
-	                        NUL alone when the key is null */
-	int64_t commit_us;   /* commit time, microseconds since 1970; 0 unknown */
-	uint64_t json_off;   /* into batch->json */
+	uint64_t key_hash; /* XXH3-64 of the table name, a NUL, and the bytes of `key`; of name and
+			      NUL alone when the key is null */
+	int64_t commit_us; /* commit time, microseconds since 1970; 0 unknown */
+	uint64_t json_off; /* into batch->json */
 	uint32_t json_len;
-	uint32_t col_first;  /* index into batch->col_ends */
-	uint16_t cols;       /* members of `fields` */
-	uint16_t table;      /* index into batch->tables */
-	uint8_t op;          /* enum cdc_op */
-	uint8_t flags;       /* CDC_RECORD_* */
+	uint32_t col_first; /* index into batch->col_ends */
+	uint16_t cols;      /* members of `fields` */
+	uint16_t table;     /* index into batch->tables */
+	uint8_t op;         /* enum cdc_op */
+	uint8_t flags;      /* CDC_RECORD_* */
 	uint16_t pad;
-	struct cdc_span key, fields, changes, unchanged; /* values with their braces; null counts as a value */
+	struct cdc_span key, fields, changes,
+		unchanged; /* values with their braces; null counts as a value */
 };
 
-/* A transaction whose last record is records[count - 1]; count may repeat or be 0 (nothing selected). */
+/* A transaction whose last record is records[count - 1]; count may repeat or be 0 (nothing
+ * selected). */
 struct cdc_tx_end {
 	uint64_t count;
 	cdc_lsn commit_lsn, end_lsn;
@@ -109,8 +114,8 @@ void cdc_batch_reset(struct cdc_batch *b, size_t keep);
 size_t cdc_batch_memory(const struct cdc_batch *b);
 
 /* Index of a table name in the batch, added when new (at most 65,535); CDC_LIMIT or CDC_NOMEM. */
-enum cdc_code cdc_batch_table(struct cdc_batch *b, const char *name, size_t len, uint16_t *ret_index,
-			      struct cdc_err *err) CDC_CHECK;
+enum cdc_code cdc_batch_table(struct cdc_batch *b, const char *name, size_t len,
+			      uint16_t *ret_index, struct cdc_err *err) CDC_CHECK;
 
 /*
  * Begins a record: *ret_record is zeroed but for json_off and col_first, and
@@ -119,15 +124,16 @@ enum cdc_code cdc_batch_table(struct cdc_batch *b, const char *name, size_t len,
  */
 enum cdc_code cdc_batch_begin(struct cdc_batch *b, struct cdc_record **ret_record,
 			      struct cdc_err *err) CDC_CHECK;
-/* Notes where the value of the next member of `fields` ends, in bytes from the start of `fields`. */
+/* Notes where the value of the next member of `fields` ends, in bytes from the start of `fields`.
+ */
 void cdc_batch_col(struct cdc_batch *b, struct cdc_record *r, uint32_t end);
 /* Sets json_len; CDC_LIMIT or CDC_NOMEM (the record is then gone) when the bytes did not fit. */
 enum cdc_code cdc_batch_end(struct cdc_batch *b, struct cdc_err *err) CDC_CHECK;
 void cdc_batch_abort(struct cdc_batch *b);
 
 /* Notes that the transaction of all records so far is complete. */
-enum cdc_code cdc_batch_tx_end(struct cdc_batch *b, cdc_lsn commit_lsn, cdc_lsn end_lsn, int64_t commit_us,
-			       struct cdc_err *err) CDC_CHECK;
+enum cdc_code cdc_batch_tx_end(struct cdc_batch *b, cdc_lsn commit_lsn, cdc_lsn end_lsn,
+			       int64_t commit_us, struct cdc_err *err) CDC_CHECK;
 
 /* Is the last record part of a transaction that is still open? */
 static inline bool cdc_batch_is_open(const struct cdc_batch *b)
@@ -135,7 +141,8 @@ static inline bool cdc_batch_is_open(const struct cdc_batch *b)
 	return b->n != 0 && (b->end_n == 0 || b->ends[b->end_n - 1].count < b->n);
 }
 
-/* Appends records [from, n) of src and every transaction end behind from to dst (CDC_LIMIT: dst is unchanged). */
+/* Appends records [from, n) of src and every transaction end behind from to dst (CDC_LIMIT: dst is
+ * unchanged). */
 enum cdc_code cdc_batch_append(struct cdc_batch *dst, const struct cdc_batch *src, size_t from,
 			       struct cdc_err *err) CDC_CHECK;
 
@@ -143,7 +150,8 @@ enum cdc_code cdc_batch_append(struct cdc_batch *dst, const struct cdc_batch *sr
 void cdc_batch_pack(const struct cdc_batch *b, struct cdc_buf *out);
 
 /* Fills an empty batch from the packed form; CDC_CORRUPT, CDC_LIMIT or CDC_NOMEM leave it empty. */
-enum cdc_code cdc_batch_unpack(struct cdc_batch *b, const void *bytes, size_t len, struct cdc_err *err) CDC_CHECK;
+enum cdc_code cdc_batch_unpack(struct cdc_batch *b, const void *bytes, size_t len,
+			       struct cdc_err *err) CDC_CHECK;
 
 /* A record where it lies: what delivery and sinks pass around.  Valid while its batch is. */
 struct cdc_view {

@@ -32,7 +32,7 @@ struct cdc_source_settings {
 	uint64_t port;
 	char *database, *username, *password;
 	bool ssl;
-	char *ca_cert;                       /* PEM text or a path; with it, certificate and name are verified */
+	char *ca_cert; /* PEM text or a path; with it, certificate and name are verified */
 	char *client_certificate, *client_key; /* PEM text or paths */
 	bool change_detection;
 	char *publication;
@@ -42,9 +42,10 @@ extern const struct cdc_opt cdc_source_options[];
 /* What a connection's reader is to read.  Owned by the caller; outlives the source. */
 struct cdc_source_plan {
 	const struct cdc_source_settings *settings;
-	const char *slot;          /* [a-z0-9_]{1,63} */
-	bool may_create;           /* slot and publication, when they are missing */
-	const char *const *tables; /* "public.orders": what the syncs ask for; n 0: the whole publication */
+	const char *slot; /* [a-z0-9_]{1,63} */
+	bool may_create;  /* slot and publication, when they are missing */
+	const char *const
+		*tables; /* "public.orders": what the syncs ask for; n 0: the whole publication */
 	size_t table_n;
 };
 
@@ -56,21 +57,22 @@ struct cdc_left_out {
 };
 
 struct cdc_source_info {
-	char system_id[24];      /* decimal */
-	uint32_t timeline;       /* current */
-	int server_version;      /* 150018 */
-	bool slot_was_created;   /* by this connect */
+	char system_id[24];    /* decimal */
+	uint32_t timeline;     /* current */
+	int server_version;    /* 150018 */
+	bool slot_was_created; /* by this connect */
 	bool publication_was_created;
-	cdc_lsn slot_start;      /* consistent point if created now, else confirmed_flush_lsn */
-	cdc_lsn flush_lsn;       /* end of WAL on the server */
-	char numbering[256];     /* every option that changes the numbering of records, as text */
+	cdc_lsn slot_start;  /* consistent point if created now, else confirmed_flush_lsn */
+	cdc_lsn flush_lsn;   /* end of WAL on the server */
+	char numbering[256]; /* every option that changes the numbering of records, as text */
 	const struct cdc_left_out *left_out; /* valid until the next connect or close */
 	size_t left_out_n;
 };
 
 struct cdc_source;
 
-enum cdc_code cdc_source_new(const struct cdc_source_plan *plan, struct cdc_source **ret, struct cdc_err *err) CDC_CHECK;
+enum cdc_code cdc_source_new(const struct cdc_source_plan *plan, struct cdc_source **ret,
+			     struct cdc_err *err) CDC_CHECK;
 void cdc_source_free(struct cdc_source *s); /* disconnects without ceremony */
 
 /*
@@ -81,28 +83,30 @@ void cdc_source_free(struct cdc_source *s); /* disconnects without ceremony */
  * CDC_IO, CDC_TIMEOUT: try again.  A table whose UPDATE or DELETE would begin to
  * fail by being published is left out of the publication and named in the info.
  */
-enum cdc_code cdc_source_connect(struct cdc_source *s, bool must_exist, struct cdc_source_info *ret_info,
-				 struct cdc_err *err) CDC_CHECK;
+enum cdc_code cdc_source_connect(struct cdc_source *s, bool must_exist,
+				 struct cdc_source_info *ret_info, struct cdc_err *err) CDC_CHECK;
 
 /*
  * START_REPLICATION at lsn.  generation: the top byte of every epoch.  Records
  * of transactions whose end_lsn is at or below lsn are not expected and not made.
  */
-enum cdc_code cdc_source_start(struct cdc_source *s, cdc_lsn lsn, unsigned generation, struct cdc_err *err) CDC_CHECK;
+enum cdc_code cdc_source_start(struct cdc_source *s, cdc_lsn lsn, unsigned generation,
+			       struct cdc_err *err) CDC_CHECK;
 
 /* What poll() waits for: the socket, and POLLIN or POLLIN|POLLOUT. */
 int cdc_source_fd(const struct cdc_source *s);
 short cdc_source_events(const struct cdc_source *s);
 
 struct cdc_source_read {
-	bool is_dry;             /* the socket held nothing more; else call again */
-	bool reply_requested;    /* the server wants a status update now */
-	bool is_stopping;        /* a storm of keepalives: the server shuts down and waits for us; hang up */
-	cdc_lsn idle_lsn;        /* a keepalive arrived while no transaction was open: everything before
-	                            this was read; 0: none */
-	cdc_lsn received_lsn;    /* highest end of WAL the server told us of */
-	uint64_t transactions;   /* commits read by this call */
-	uint32_t epoch;          /* of the stream at this point */
+	bool is_dry;          /* the socket held nothing more; else call again */
+	bool reply_requested; /* the server wants a status update now */
+	bool is_stopping; /* a storm of keepalives: the server shuts down and waits for us; hang up
+			   */
+	cdc_lsn idle_lsn; /* a keepalive arrived while no transaction was open: everything before
+			     this was read; 0: none */
+	cdc_lsn received_lsn;  /* highest end of WAL the server told us of */
+	uint64_t transactions; /* commits read by this call */
+	uint32_t epoch;        /* of the stream at this point */
 };
 
 /*
@@ -113,11 +117,13 @@ struct cdc_source_read {
  * Every error but CDC_BUSY ends the connection; CDC_IO, CDC_TIMEOUT: reconnect.
  */
 enum cdc_code cdc_source_read(struct cdc_source *s, struct cdc_batch *batch, size_t target_bytes,
-			      size_t target_records, struct cdc_source_read *ret, struct cdc_err *err) CDC_CHECK;
+			      size_t target_records, struct cdc_source_read *ret,
+			      struct cdc_err *err) CDC_CHECK;
 
 /* Sends a status update: write and flush (0: nothing durable yet).  Never waits; the rest goes out
  * when fd is writable.  Own clock: at most every 3 s is enough, wal_sender_timeout is 10 s. */
-enum cdc_code cdc_source_status(struct cdc_source *s, cdc_lsn received, cdc_lsn flush, struct cdc_err *err) CDC_CHECK;
+enum cdc_code cdc_source_status(struct cdc_source *s, cdc_lsn received, cdc_lsn flush,
+				struct cdc_err *err) CDC_CHECK;
 
 /* Milliseconds since anything came from the server; above 15,000 the link is dead. */
 uint64_t cdc_source_silent_ms(const struct cdc_source *s);
@@ -149,9 +155,11 @@ void cdc_source_preflight(const struct cdc_source_plan *plan, cdc_finding_fn *fo
 
 /* Drops the slot and, when is_publication_ours, the publication; missing ones are fine.
  * CDC_HELD: a process still reads the slot. */
-enum cdc_code cdc_source_uninstall(const struct cdc_source_plan *plan, bool is_publication_ours, struct cdc_err *err) CDC_CHECK;
+enum cdc_code cdc_source_uninstall(const struct cdc_source_plan *plan, bool is_publication_ours,
+				   struct cdc_err *err) CDC_CHECK;
 
 /* As connect + start, but on a temporary slot that ends with the connection (`walpost tail`). */
-enum cdc_code cdc_source_start_temporary(struct cdc_source *s, struct cdc_source_info *ret_info, struct cdc_err *err) CDC_CHECK;
+enum cdc_code cdc_source_start_temporary(struct cdc_source *s, struct cdc_source_info *ret_info,
+					 struct cdc_err *err) CDC_CHECK;
 
 #endif

@@ -27,7 +27,8 @@ struct cdc_store;
 
 /* Opens or creates DIR/state.db, migrates it, starts the thread.
  * CDC_CORRUPT; CDC_CONFIG: written by a newer walpost. */
-enum cdc_code cdc_store_open(const char *dir, struct cdc_store **ret, struct cdc_err *err) CDC_CHECK;
+enum cdc_code cdc_store_open(const char *dir, struct cdc_store **ret,
+			     struct cdc_err *err) CDC_CHECK;
 /* Writes what was handed over, stops the thread.  NULL is fine. */
 void cdc_store_close(struct cdc_store *s);
 
@@ -36,10 +37,10 @@ struct cdc_slot_row {
 	char slot[64];
 	char connection[CDC_NAME_MAX];
 	char system_id[24];
-	cdc_lsn created_lsn;   /* its consistent point, or confirmed_flush when first used */
-	char numbering[256];   /* options that change the numbering */
-	unsigned generation;   /* 1..255; top byte of epochs */
-	bool slot_is_ours;     /* walpost created it */
+	cdc_lsn created_lsn; /* its consistent point, or confirmed_flush when first used */
+	char numbering[256]; /* options that change the numbering */
+	unsigned generation; /* 1..255; top byte of epochs */
+	bool slot_is_ours;   /* walpost created it */
 	bool publication_is_ours;
 	char publication[64];
 };
@@ -48,17 +49,25 @@ struct cdc_slot_row {
 enum cdc_code cdc_store_slot_get(struct cdc_store *s, const char *connection, const char *slot,
 				 struct cdc_slot_row *ret, struct cdc_err *err) CDC_CHECK;
 /* Writes the row, durably, and remembers the former generation in the epochs' history. */
-enum cdc_code cdc_store_slot_put(struct cdc_store *s, const struct cdc_slot_row *row, struct cdc_err *err) CDC_CHECK;
-enum cdc_code cdc_store_slot_delete(struct cdc_store *s, const char *connection, const char *slot, struct cdc_err *err) CDC_CHECK;
+enum cdc_code cdc_store_slot_put(struct cdc_store *s, const struct cdc_slot_row *row,
+				 struct cdc_err *err) CDC_CHECK;
+enum cdc_code cdc_store_slot_delete(struct cdc_store *s, const char *connection, const char *slot,
+				    struct cdc_err *err) CDC_CHECK;
 
-enum cdc_table_state { CDC_TABLE_STREAMING, CDC_TABLE_HELD, CDC_TABLE_COPYING, CDC_TABLE_CATCHING_UP, CDC_TABLE_STOPPED };
+enum cdc_table_state {
+	CDC_TABLE_STREAMING,
+	CDC_TABLE_HELD,
+	CDC_TABLE_COPYING,
+	CDC_TABLE_CATCHING_UP,
+	CDC_TABLE_STOPPED
+};
 
 /* A table of a sync that is not streaming with the rest. */
 struct cdc_cursor_table {
 	char table[192];
 	enum cdc_table_state state;
-	struct cdc_id id;    /* its own: everything of it at or below is done */
-	cdc_lsn point;       /* the snapshot's consistent point; 0 unknown */
+	struct cdc_id id; /* its own: everything of it at or below is done */
+	cdc_lsn point;    /* the snapshot's consistent point; 0 unknown */
 };
 
 /* Where a sync is: a plain value without pointers but these two arrays. */
@@ -72,12 +81,17 @@ struct cdc_cursor {
 void cdc_cursor_clear(struct cdc_cursor *c); /* frees the arrays */
 
 /* CDC_MISSING: the sync is new. The caller clears *ret. */
-enum cdc_code cdc_store_cursor_get(struct cdc_store *s, const char *sync, struct cdc_cursor *ret, struct cdc_err *err) CDC_CHECK;
+enum cdc_code cdc_store_cursor_get(struct cdc_store *s, const char *sync, struct cdc_cursor *ret,
+				   struct cdc_err *err) CDC_CHECK;
 /* Writes and waits until it is durable: for a sync's first cursor, and at stop. */
-enum cdc_code cdc_store_cursor_put(struct cdc_store *s, const struct cdc_cursor *c, struct cdc_err *err) CDC_CHECK;
-enum cdc_code cdc_store_cursor_delete(struct cdc_store *s, const char *sync, struct cdc_err *err) CDC_CHECK;
-/* Calls fn for every sync that has a cursor (paused, failed and no longer configured ones included). */
-enum cdc_code cdc_store_cursor_each(struct cdc_store *s, void (*fn)(void *arg, const struct cdc_cursor *c), void *arg,
+enum cdc_code cdc_store_cursor_put(struct cdc_store *s, const struct cdc_cursor *c,
+				   struct cdc_err *err) CDC_CHECK;
+enum cdc_code cdc_store_cursor_delete(struct cdc_store *s, const char *sync,
+				      struct cdc_err *err) CDC_CHECK;
+/* Calls fn for every sync that has a cursor (paused, failed and no longer configured ones
+ * included). */
+enum cdc_code cdc_store_cursor_each(struct cdc_store *s,
+				    void (*fn)(void *arg, const struct cdc_cursor *c), void *arg,
 				    struct cdc_err *err) CDC_CHECK;
 
 /*
@@ -97,12 +111,17 @@ struct cdc_gap_row {
 	char reason[200];
 	int64_t at_us;
 };
-enum cdc_code cdc_store_gap_put(struct cdc_store *s, const struct cdc_gap_row *g, struct cdc_err *err) CDC_CHECK;
-enum cdc_code cdc_store_gap_each(struct cdc_store *s, void (*fn)(void *arg, const struct cdc_gap_row *g), void *arg,
+enum cdc_code cdc_store_gap_put(struct cdc_store *s, const struct cdc_gap_row *g,
+				struct cdc_err *err) CDC_CHECK;
+enum cdc_code cdc_store_gap_each(struct cdc_store *s,
+				 void (*fn)(void *arg, const struct cdc_gap_row *g), void *arg,
 				 struct cdc_err *err) CDC_CHECK;
 
-/* A small durable key-value space for things of which there is one ("buffer" of a sync, schema of files). */
-enum cdc_code cdc_store_note_put(struct cdc_store *s, const char *key, const char *value, struct cdc_err *err) CDC_CHECK;
-enum cdc_code cdc_store_note_get(struct cdc_store *s, const char *key, char *ret_value, size_t size, struct cdc_err *err) CDC_CHECK;
+/* A small durable key-value space for things of which there is one ("buffer" of a sync, schema of
+ * files). */
+enum cdc_code cdc_store_note_put(struct cdc_store *s, const char *key, const char *value,
+				 struct cdc_err *err) CDC_CHECK;
+enum cdc_code cdc_store_note_get(struct cdc_store *s, const char *key, char *ret_value, size_t size,
+				 struct cdc_err *err) CDC_CHECK;
 
 #endif
