@@ -27,7 +27,7 @@ void cdc_buf_reset(struct cdc_buf *b, size_t keep)
 
 uint8_t *cdc_buf_reserve(struct cdc_buf *b, size_t n)
 {
-	size_t cap = b->cap ? b->cap : 256;
+	size_t cap = b->cap ? b->cap : b->max < 256 ? b->max : 256;
 	uint8_t *grown;
 
 	if (b->failed)
