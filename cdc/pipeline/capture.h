@@ -24,6 +24,7 @@
 /* Everything outlives the capture; all constant after new. */
 struct cdc_capture_setup {
 	const char *connection; /* name in the file */
+	bool slot_is_ours;      /* the slot's name is walpost's own choice, not the user's */
 	struct cdc_source_plan plan;
 	const struct cdc_buffer_ops *ops;
 	struct cdc_buffer *buffer;

@@ -1,0 +1,164 @@
+/*
+ * `walpost check`: every preflight test, one line each, and what mends it.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#include "cdc/cli/cli.h"
+#include "cdc/cli/data_dir.h"
+#include "cdc/cli/feed.h"
+#include "sinks/sink.h"
+
+struct tally {
+	const char *subject; /* what the tests are about: "source shop" */
+	size_t failed, warned;
+};
+
+static void print_finding(void *arg, const struct cdc_finding *f)
+{
+	static const char *const words[] = {
+		[CDC_PASS] = "ok  ", [CDC_WARN] = "warn", [CDC_FAIL] = "FAIL"};
+	struct tally *t = arg;
+
+	(void)printf("%s  %s: %s: %s\n", words[f->verdict], t->subject, f->name, f->text);
+	if (f->remedy[0] && f->verdict != CDC_PASS)
+		(void)printf("      to mend it: %s\n", f->remedy);
+	t->failed += f->verdict == CDC_FAIL;
+	t->warned += f->verdict == CDC_WARN;
+}
+
+static void print_error(struct tally *t, const char *name, const struct cdc_err *err)
+{
+	struct cdc_finding f = {.verdict = CDC_FAIL};
+
+	(void)snprintf(f.name, sizeof(f.name), "%s", name);
+	(void)snprintf(f.text, sizeof(f.text), "%.*s", (int)sizeof(f.text) - 1, err->msg);
+	(void)snprintf(f.remedy, sizeof(f.remedy), "%s", err->remedy);
+	print_finding(t, &f);
+}
+
+static void check_source(const struct cdc_feed *feed, struct tally *t)
+{
+	const struct cdc_source_plan plan = cdc_feed_plan(feed);
+	char subject[128];
+
+	(void)snprintf(subject, sizeof(subject), "source %s", feed->connection->name);
+	t->subject = subject;
+	cdc_source_preflight(&plan, print_finding, t);
+}
+
+static void check_destination(const struct cdc_sync *sync, struct tally *t)
+{
+	const struct sink_ops *sink = sink_find(sync->destination->type->name);
+	const struct sink_settings settings = {
+		.connection = sync->destination->settings,
+		.sync = sync->destination_settings,
+		.sync_id = sync->uuid,
+		.sync_name = sync->name,
+		.concurrency = 1,
+		.wake_fd = -1,
+	};
+	struct cdc_finding found = {.verdict = CDC_PASS, .name = "endpoint"};
+	struct cdc_err err;
+	char subject[128];
+	void *state = NULL;
+
+	memset(&err, 0, sizeof(err));
+	(void)snprintf(subject, sizeof(subject), "sync %s", sync->name);
+	t->subject = subject;
+	if (sink->open(&settings, &state, &err) ||
+	    sink->probe(state, found.text, sizeof(found.text), &err))
+		print_error(t, "endpoint", &err);
+	else
+		print_finding(t, &found);
+	sink->close(state);
+}
+
+/* Can the folder be made and written, and is there room for the buffers?  A running walpost holds
+ * it: fine, too. */
+static void check_data_dir(const struct cdc_config *config, size_t feed_n, struct tally *t)
+{
+	struct cdc_finding found = {.verdict = CDC_PASS, .name = "data_dir"};
+	struct cdc_err err;
+	struct statvfs fs;
+	bool was_there = access(config->data_dir, F_OK) == 0;
+	uint64_t free_bytes, want = config->max_bytes * feed_n;
+	enum cdc_code rc;
+	int fd = -1;
+
+	memset(&err, 0, sizeof(err));
+	t->subject = "buffer";
+	rc = cdc_data_dir_lock(config->data_dir, &fd, &err);
+	if (rc && rc != CDC_HELD) {
+		print_error(t, "data_dir", &err);
+		return;
+	}
+	if (statvfs(config->data_dir, &fs) == 0) {
+		free_bytes = (uint64_t)fs.f_bavail * fs.f_frsize;
+		(void)snprintf(
+			found.text, sizeof(found.text),
+			"%s can be written%s, %llu MiB free, at most %llu MiB needed",
+			config->data_dir, rc == CDC_HELD ? " (a running walpost holds it)" : "",
+			(unsigned long long)(free_bytes >> 20), (unsigned long long)(want >> 20));
+		if (free_bytes < want) {
+			found.verdict = CDC_WARN;
+			(void)snprintf(found.remedy, sizeof(found.remedy),
+				       "free disk space, or set buffer.max_bytes so that it fits");
+		}
+	}
+	print_finding(t, &found);
+	if (fd >= 0)
+		(void)close(fd);
+	if (!was_there && fd >= 0) {
+		/* check leaves nothing behind */
+		char lock[4200];
+
+		(void)snprintf(lock, sizeof(lock), "%s/lock", config->data_dir);
+		(void)unlink(lock);
+		(void)rmdir(config->data_dir);
+	}
+}
+
+int cdc_cli_check(const struct cdc_cli_args *args)
+{
+	struct cdc_feed *feeds = NULL;
+	struct cdc_config *config;
+	struct tally t = {0};
+	struct cdc_err err;
+	size_t feed_n = 0;
+	int code = CDC_EXIT_FAILED;
+
+	(void)umask(077);
+	memset(&err, 0, sizeof(err));
+	config = cdc_cli_load(args, &code);
+	if (!config)
+		return code;
+	if (cdc_feeds_make(config, &feeds, &feed_n, &err)) {
+		cdc_cli_complain(&err);
+		cdc_config_free(config);
+		return CDC_EXIT_USAGE;
+	}
+	(void)printf("ok    configuration: %s: %zu connections, %zu syncs\n", config->path,
+		     config->connection_n, config->sync_n);
+	if (!args->is_config_only) {
+		for (size_t i = 0; i < feed_n; i++)
+			check_source(&feeds[i], &t);
+		for (size_t i = 0; i < config->sync_n; i++)
+			check_destination(&config->syncs[i], &t);
+		check_data_dir(config, feed_n, &t);
+	}
+	if (t.failed)
+		(void)printf("\n%zu of the tests failed; `walpost run` would not deliver.\n",
+			     t.failed);
+	else if (t.warned)
+		(void)printf("\nIt would work, with %zu warnings.\n", t.warned);
+	else if (!args->is_config_only)
+		(void)printf("\nEverything is ready for `walpost run`.\n");
+	cdc_feeds_free(feeds, feed_n);
+	cdc_config_free(config);
+	return t.failed ? CDC_EXIT_FAILED : CDC_EXIT_DONE;
+}

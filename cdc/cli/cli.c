@@ -1,0 +1,188 @@
+#include "cdc/cli/cli.h"
+
+#include <getopt.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "cdc/pipeline/deliver.h"
+#include "cdc/source/source.h"
+#include "sinks/sink.h"
+
+#define SCHEMA_MAX 1000 /* --schema options of one call */
+
+static const char usage[] =
+	"walpost turns the write-ahead log of a PostgreSQL database into HTTP requests.\n"
+	"\n"
+	"  walpost run [-c FILE]                  capture and deliver until stopped\n"
+	"  walpost check [-c FILE] [--config-only]  test source, destination and buffer; change "
+	"nothing\n"
+	"  walpost tail [CONNECTION] [-c FILE] [--schema public.orders ...]\n"
+	"                                         print records as JSON lines, store nothing\n"
+	"  walpost uninstall CONNECTION [-c FILE] [--force]\n"
+	"                                         drop the slot and publication that walpost made\n"
+	"  walpost config                         the reference of every key of the file\n"
+	"  walpost version\n"
+	"\n"
+	"FILE is walpost.yaml unless given.  Exit codes: 0 done, 1 failed, 2 wrong command line or "
+	"file.\n";
+
+static const struct command {
+	const char *name;
+	int (*run)(const struct cdc_cli_args *args);
+	bool takes_subject;
+} commands[] = {
+	{.name = "run", .run = cdc_cli_run},
+	{.name = "check", .run = cdc_cli_check},
+	{.name = "tail", .run = cdc_cli_tail, .takes_subject = true},
+	{.name = "uninstall", .run = cdc_cli_uninstall, .takes_subject = true},
+};
+
+#define SINK_TYPES_MAX 15
+#define TYPES_MAX      (SINK_TYPES_MAX + 1)
+
+/* Where the rows of every kind of connection lie: a sink's row is made from its registry entry. */
+struct tables {
+	struct cdc_connection_type types[TYPES_MAX];
+	struct cdc_config_tables config;
+};
+
+static void make_tables(struct tables *t)
+{
+	size_t n = 0;
+
+	t->types[n++] = (struct cdc_connection_type){
+		.name = "postgresql",
+		.is_source = true,
+		.size = sizeof(struct cdc_source_settings),
+		.options = cdc_source_options,
+	};
+	for (size_t i = 0; sink_at(i); i++) {
+		CDC_ASSERT(n < TYPES_MAX);
+		t->types[n++] = (struct cdc_connection_type){
+			.name = sink_at(i)->name,
+			.is_sink = true,
+			.size = sink_at(i)->connection_size,
+			.options = sink_at(i)->connection_options,
+			.sync_size = sink_at(i)->sync_size,
+			.sync_options = sink_at(i)->sync_options,
+		};
+	}
+	t->config = (struct cdc_config_tables){
+		.types = t->types,
+		.type_n = n,
+		.delivery_size = sizeof(struct cdc_deliver_settings),
+		.delivery_options = cdc_deliver_options,
+	};
+}
+
+static void print_mistake(void *arg, const char *text)
+{
+	(void)arg;
+	(void)fprintf(stderr, "%s\n", text);
+}
+
+void cdc_cli_complain(const struct cdc_err *err)
+{
+	(void)fprintf(stderr, "walpost: %s\n", err->msg);
+	if (err->remedy[0])
+		(void)fprintf(stderr, "  to mend it: %s\n", err->remedy);
+}
+
+struct cdc_config *cdc_cli_load(const struct cdc_cli_args *args, int *ret_exit)
+{
+	struct cdc_config *config = NULL;
+	struct cdc_err err;
+	enum cdc_code rc;
+
+	memset(&err, 0, sizeof(err));
+	rc = cdc_config_load(args->config_path, args->tables, print_mistake, NULL, &config, &err);
+	if (!rc)
+		return config;
+	if (rc != CDC_CONFIG)
+		cdc_cli_complain(&err);
+	*ret_exit = CDC_EXIT_USAGE;
+	return NULL;
+}
+
+static int wrong(const char *what, const char *arg)
+{
+	(void)fprintf(stderr, "walpost: %s%s%s\n\n%s", what, arg ? ": " : "", arg ? arg : "",
+		      usage);
+	return CDC_EXIT_USAGE;
+}
+
+static int run_command(const struct command *command, int argc, char **argv)
+{
+	static const struct option options[] = {
+		{"config", required_argument, NULL, 'c'}, {"config-only", no_argument, NULL, 'o'},
+		{"schema", required_argument, NULL, 's'}, {"force", no_argument, NULL, 'f'},
+		{"help", no_argument, NULL, 'h'},         {NULL, 0, NULL, 0},
+	};
+	const char *schemas[SCHEMA_MAX];
+	struct tables tables;
+	struct cdc_cli_args args = {
+		.config_path = "walpost.yaml", .schemas = schemas, .tables = &tables.config};
+	int c;
+
+	make_tables(&tables);
+	while ((c = getopt_long(argc, argv, "c:h", options, NULL)) != -1) {
+		switch (c) {
+		case 'c':
+			args.config_path = optarg;
+			break;
+		case 'o':
+			args.is_config_only = true;
+			break;
+		case 'f':
+			args.is_forced = true;
+			break;
+		case 's':
+			if (args.schema_n == SCHEMA_MAX)
+				return wrong("too many --schema options", NULL);
+			schemas[args.schema_n++] = optarg;
+			break;
+		case 'h':
+			(void)fputs(usage, stdout);
+			return CDC_EXIT_DONE;
+		default: /* getopt has said what is wrong */
+			return CDC_EXIT_USAGE;
+		}
+	}
+	if (optind < argc && command->takes_subject)
+		args.subject = argv[optind++];
+	if (optind < argc)
+		return wrong("one argument too many", argv[optind]);
+	return command->run(&args);
+}
+
+static int print_reference(void)
+{
+	struct tables tables;
+
+	make_tables(&tables);
+	cdc_config_reference(&tables.config, stdout);
+	return ferror(stdout) ? CDC_EXIT_FAILED : CDC_EXIT_DONE;
+}
+
+int cdc_cli_main(int argc, char **argv)
+{
+	const char *name = argc > 1 ? argv[1] : NULL;
+
+	if (!name)
+		return wrong("a command is missing", NULL);
+	if (strcmp(name, "help") == 0 || strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0) {
+		(void)fputs(usage, stdout);
+		return CDC_EXIT_DONE;
+	}
+	if (strcmp(name, "version") == 0 || strcmp(name, "--version") == 0) {
+		(void)puts("walpost " WALPOST_VERSION);
+		return CDC_EXIT_DONE;
+	}
+	if (strcmp(name, "config") == 0)
+		return print_reference();
+	for (size_t i = 0; i < sizeof(commands) / sizeof(commands[0]); i++) {
+		if (strcmp(name, commands[i].name) == 0)
+			return run_command(&commands[i], argc - 1, argv + 1);
+	}
+	return wrong("unknown command", name);
+}

@@ -1,0 +1,71 @@
+#include "cdc/cli/data_dir.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "cdc/base/buf.h"
+
+/* The number that the holder wrote into the lock file, or 0. */
+static long holder_of(int fd)
+{
+	char text[32] = "";
+
+	if (pread(fd, text, sizeof(text) - 1, 0) < 0)
+		return 0;
+	return strtol(text, NULL, 10);
+}
+
+enum cdc_code cdc_data_dir_lock(const char *path, int *ret_fd, struct cdc_err *err)
+{
+	struct cdc_buf file;
+	char pid[32];
+	int fd, len;
+
+	if (mkdir(path, 0700) < 0 && errno != EEXIST) {
+		int e = errno;
+
+		(void)cdc_err_set(err, CDC_CONFIG, "data_dir %s cannot be created: %s", path,
+				  strerror(e));
+		return cdc_err_remedy(err, "create its parent folder, or set data_dir to a folder "
+					   "that this user may write");
+	}
+	cdc_buf_init(&file, 8192);
+	cdc_buf_printf(&file, "%s/lock", path);
+	cdc_buf_put(&file, "", 1);
+	if (file.failed) {
+		cdc_buf_clear(&file);
+		return cdc_err_set(err, CDC_CONFIG, "data_dir is too long");
+	}
+	fd = open((const char *)file.data, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	cdc_buf_clear(&file);
+	if (fd < 0) {
+		int e = errno;
+
+		(void)cdc_err_set(err, CDC_CONFIG, "data_dir %s cannot be written: %s", path,
+				  strerror(e));
+		return cdc_err_remedy(
+			err, "let this user write the folder, or set data_dir to another one");
+	}
+	if (flock(fd, LOCK_EX | LOCK_NB) < 0) {
+		long pid_of_holder = holder_of(fd);
+
+		(void)close(fd);
+		(void)cdc_err_set(err, CDC_HELD,
+				  "another walpost (process %ld) works with data_dir %s",
+				  pid_of_holder, path);
+		return cdc_err_remedy(err,
+				      "stop it, or give this one a data_dir and slots of its own");
+	}
+	len = snprintf(pid, sizeof(pid), "%ld\n", (long)getpid());
+	if (ftruncate(fd, 0) < 0 || pwrite(fd, pid, (size_t)len, 0) < 0) {
+		/* A full disk: the lock holds all the same, only its holder is not named. */
+	}
+	*ret_fd = fd;
+	return CDC_OK;
+}

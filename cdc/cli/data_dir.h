@@ -1,0 +1,18 @@
+/*
+ * data_dir.h - the folder of buffers and state, and its lock.
+ *
+ * One process works with a data_dir at a time; the lock is the kernel's and goes
+ * with the process.
+ *
+ * Threads: main.  Layer: cli.
+ */
+#ifndef CDC_CLI_DATA_DIR_H
+#define CDC_CLI_DATA_DIR_H
+
+#include "cdc/base/err.h"
+
+/* Creates the folder (mode 0700) if it is missing and locks it.  *ret_fd holds the lock until
+ * closed. CDC_HELD names the process that has it. */
+enum cdc_code cdc_data_dir_lock(const char *path, int *ret_fd, struct cdc_err *err) CDC_CHECK;
+
+#endif

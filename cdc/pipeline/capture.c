@@ -1,0 +1,509 @@
+#include "cdc/pipeline/capture.h"
+
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <time.h>
+
+#include "cdc/base/clock.h"
+#include "cdc/pipeline/backoff.h"
+
+#define BATCH_MAX_BYTES      (64u << 20) /* the largest single record */
+#define BATCH_TARGET_BYTES   (256u << 10)
+#define BATCH_TARGET_RECORDS 1000
+#define STATUS_MS            3000 /* own clock: a third of the session's wal_sender_timeout of 10 s */
+#define CONFIRM_MS           1000 /* a risen durable() is told at most this late, */
+#define CONFIRM_IDLE_MS      50   /* and this soon when nothing is left to wait for */
+#define STANDBY_CHECK_MS     60000
+#define SILENT_MAX_MS        15000 /* the server speaks at least every 5 s */
+#define NAP_US               1000  /* lets the socket fill instead of waking for every row */
+#define NAP_RECORDS          16    /* an open transaction of fewer rows is not worth a nap */
+#define OPEN_HOLD_MS         20    /* a piece of an open transaction waits this long for more */
+
+struct cdc_capture {
+	struct cdc_capture_setup setup;
+	struct cdc_source *source;
+	struct cdc_batch *batch; /* being filled, or waiting for room in the buffer */
+	struct cdc_slot_row row; /* what the store knows of the slot */
+	bool has_row;
+	bool is_blocked;  /* the buffer answered BUSY; batch and idle_lsn wait */
+	cdc_lsn idle_lsn; /* to be handed over as progress once the batch is; 0: none */
+	bool idle_is_urgent;
+	uint32_t epoch;
+	cdc_lsn received, flushed; /* flushed: the last confirmed */
+	uint64_t status_ms, standby_ms, append_ms,
+		first_ms; /* monotonic: last status, check, append; first record of batch */
+	bool reply_requested;
+	bool was_streaming; /* since the last failure: the backoff starts again */
+};
+
+enum cdc_code cdc_capture_new(const struct cdc_capture_setup *setup, struct cdc_capture **ret,
+			      struct cdc_err *err)
+{
+	struct cdc_capture *c = calloc(1, sizeof(*c));
+	enum cdc_code rc;
+
+	if (!c)
+		return cdc_err_set(err, CDC_NOMEM, "out of memory");
+	c->setup = *setup;
+	rc = cdc_source_new(&c->setup.plan, &c->source, err);
+	if (rc) {
+		cdc_capture_free(c);
+		return rc;
+	}
+	*ret = c;
+	return CDC_OK;
+}
+
+void cdc_capture_free(struct cdc_capture *c)
+{
+	if (!c)
+		return;
+	cdc_source_free(c->source);
+	cdc_batch_free(c->batch);
+	free(c);
+}
+
+static bool must_stop(const struct cdc_capture *c)
+{
+	return cdc_stop_is_set(c->setup.stop);
+}
+
+/* --- before the stream -------------------------------------------------------------- */
+
+static enum cdc_code load_row(struct cdc_capture *c, struct cdc_err *err)
+{
+	enum cdc_code rc = cdc_store_slot_get(c->setup.store, c->setup.connection,
+					      c->setup.plan.slot, &c->row, err);
+
+	c->has_row = rc == CDC_OK;
+	return rc == CDC_MISSING ? CDC_OK : rc;
+}
+
+/* Is the slot where we left it?  Anything else is a gap, and only a person may accept one. */
+static enum cdc_code check_position(const struct cdc_capture *c, const struct cdc_buffer_state *st,
+				    const struct cdc_source_info *info, struct cdc_err *err)
+{
+	const char *slot = c->setup.plan.slot;
+	char at[CDC_LSN_TEXT], ours[CDC_LSN_TEXT];
+
+	(void)cdc_lsn_format(info->slot_start, at);
+	(void)cdc_lsn_format(st->durable ? st->durable : c->row.created_lsn, ours);
+	if (c->has_row && strcmp(c->row.system_id, info->system_id) != 0) {
+		(void)cdc_err_set(
+			err, CDC_GAP,
+			"slot %s: the server is another cluster (system identifier %s, was %s)",
+			slot, info->system_id, c->row.system_id);
+		return cdc_err_remedy(err, "point the connection at the former cluster, or start "
+					   "afresh with an empty data_dir");
+	}
+	if (!c->has_row && st->epoch) {
+		(void)cdc_err_set(
+			err, CDC_EPOCH,
+			"slot %s: the buffer was written with a state.db that is no longer there",
+			slot);
+		return cdc_err_remedy(err, "restore state.db beside the buffer, or start afresh "
+					   "with an empty data_dir");
+	}
+	if (c->has_row && CDC_EPOCH_GENERATION(st->epoch) > c->row.generation) {
+		(void)cdc_err_set(err, CDC_EPOCH,
+				  "slot %s: state.db is older than the buffer (generation %u, the "
+				  "buffer has %u)",
+				  slot, c->row.generation, CDC_EPOCH_GENERATION(st->epoch));
+		return cdc_err_remedy(err, "restore the state.db that belongs to this buffer");
+	}
+	if (c->has_row && info->slot_start > (st->durable ? st->durable : c->row.created_lsn)) {
+		(void)cdc_err_set(
+			err, CDC_GAP,
+			"slot %s was moved to %s, but only changes up to %s are in the buffer: "
+			"%llu bytes of WAL are missing",
+			slot, at, ours,
+			(unsigned long long)(info->slot_start -
+					     (st->durable ? st->durable : c->row.created_lsn)));
+		return cdc_err_remedy(err, "restore the buffer, or start afresh with an empty "
+					   "data_dir and copy the tables once");
+	}
+	if (st->durable > info->flush_lsn) {
+		(void)cdc_lsn_format(info->flush_lsn, at);
+		(void)cdc_err_set(err, CDC_GAP,
+				  "slot %s: the server's WAL ends at %s, before %s that was "
+				  "already read: a restored backup or a failover",
+				  slot, at, ours);
+		return cdc_err_remedy(
+			err, "start afresh with an empty data_dir and copy the tables once");
+	}
+	return CDC_OK;
+}
+
+/* Writes down the slot's identity, durably, before the first record carries its generation. */
+static enum cdc_code remember_slot(struct cdc_capture *c, const struct cdc_source_info *info,
+				   struct cdc_err *err)
+{
+	struct cdc_slot_row row = c->row;
+	enum cdc_code rc;
+
+	if (c->has_row && strcmp(row.numbering, info->numbering) == 0 &&
+	    !info->publication_was_created)
+		return CDC_OK;
+	if (!c->has_row) {
+		memset(&row, 0, sizeof(row));
+		(void)snprintf(row.slot, sizeof(row.slot), "%s", c->setup.plan.slot);
+		(void)snprintf(row.connection, sizeof(row.connection), "%s", c->setup.connection);
+		(void)snprintf(row.system_id, sizeof(row.system_id), "%s", info->system_id);
+		row.created_lsn = info->slot_start;
+		row.slot_is_ours = info->slot_was_created || c->setup.slot_is_ours;
+		row.generation = 1;
+	} else if (strcmp(row.numbering, info->numbering) != 0) {
+		if (row.generation == 255)
+			return cdc_err_set(err, CDC_LIMIT, "slot %s: 255 generations are used up",
+					   row.slot);
+		row.generation++;
+	}
+	row.publication_is_ours |= info->publication_was_created;
+	(void)snprintf(row.publication, sizeof(row.publication), "%s",
+		       c->setup.plan.settings->publication);
+	(void)snprintf(row.numbering, sizeof(row.numbering), "%s", info->numbering);
+	rc = cdc_store_slot_put(c->setup.store, &row, err);
+	if (rc)
+		return rc;
+	c->row = row;
+	c->has_row = true;
+	return CDC_OK;
+}
+
+static void log_connected(const struct cdc_capture *c, const struct cdc_source_info *info,
+			  cdc_lsn from)
+{
+	char text[CDC_LSN_TEXT];
+
+	(void)cdc_lsn_format(from, text);
+	LOG_INFO(&c->setup.log, "capture_started", KV("connection", c->setup.connection),
+		 KV("slot", c->setup.plan.slot), KV("slot_created", info->slot_was_created),
+		 KV("publication_created", info->publication_was_created),
+		 KV("server_version", info->server_version), KV("timeline", info->timeline),
+		 KV("from_lsn", (const char *)text), KV("generation", c->row.generation));
+	for (size_t i = 0; i < info->left_out_n; i++)
+		LOG_WARN(&c->setup.log, "table_left_out", KV("connection", c->setup.connection),
+			 KV("table", (const char *)info->left_out[i].table),
+			 KV("reason", (const char *)info->left_out[i].reason),
+			 KV("remedy", (const char *)info->left_out[i].remedy));
+}
+
+static enum cdc_code open_stream(struct cdc_capture *c, struct cdc_err *err)
+{
+	struct cdc_source_info info;
+	struct cdc_buffer_state st;
+	enum cdc_code rc = load_row(c, err);
+
+	if (rc)
+		return rc;
+	c->setup.ops->state(c->setup.buffer, &st);
+	rc = cdc_source_connect(c->source, c->has_row || st.durable, &info, err);
+	if (!rc)
+		rc = check_position(c, &st, &info, err);
+	if (!rc)
+		rc = remember_slot(c, &info, err);
+	if (!rc)
+		rc = cdc_source_check_standby(c->source, err);
+	if (rc)
+		return rc;
+	c->received = c->flushed = st.durable ? st.durable : info.slot_start;
+	rc = cdc_source_start(c->source, c->flushed, c->row.generation, err);
+	if (rc)
+		return rc;
+	log_connected(c, &info, c->flushed);
+	/* Where the slot begins is the first thing the buffer has to know: it is what is confirmed
+	 * already. */
+	c->idle_lsn = c->flushed;
+	c->idle_is_urgent = false;
+	c->epoch = st.epoch ? st.epoch : CDC_EPOCH(c->row.generation, info.timeline);
+	c->status_ms = c->standby_ms = cdc_clock_mono_ms();
+	return CDC_OK;
+}
+
+/* --- the stream --------------------------------------------------------------------- */
+
+static enum cdc_code send_status(struct cdc_capture *c, uint64_t now_ms, struct cdc_err *err)
+{
+	cdc_lsn durable = c->setup.ops->durable(c->setup.buffer);
+	bool has_risen = durable > c->flushed;
+	bool is_level = durable >= c->received;
+	uint64_t age = now_ms - c->status_ms;
+	enum cdc_code rc;
+
+	if (!c->reply_requested && age < STATUS_MS &&
+	    !(has_risen && age >= (is_level ? CONFIRM_IDLE_MS : CONFIRM_MS)))
+		return CDC_OK;
+	rc = cdc_source_status(c->source, c->received > durable ? c->received : durable, durable,
+			       err);
+	if (rc)
+		return rc;
+	c->reply_requested = false;
+	c->flushed = durable;
+	c->status_ms = now_ms;
+	cdc_metric_set(&c->setup.metrics->confirmed_lsn, durable);
+	if (is_level)
+		cdc_metric_set(&c->setup.metrics->unconfirmed_us, 0);
+	else if (cdc_metric_get(&c->setup.metrics->unconfirmed_us) == 0)
+		cdc_metric_set(&c->setup.metrics->unconfirmed_us, (uint64_t)cdc_clock_wall_us());
+	return CDC_OK;
+}
+
+/* Gives what was read to the buffer; sets is_blocked when it has no room, and is called again then.
+ */
+static enum cdc_code hand_over(struct cdc_capture *c, uint64_t now_ms, struct cdc_err *err)
+{
+	struct cdc_source_metrics *m = c->setup.metrics;
+	enum cdc_code rc = CDC_OK;
+
+	c->is_blocked = false;
+	if (c->batch && (c->batch->n || c->batch->end_n)) {
+		/* The batch is not ours any more once it is taken. */
+		size_t n = c->batch->n, bytes = c->batch->json.len;
+		int64_t commit_us =
+			c->batch->end_n ? c->batch->ends[c->batch->end_n - 1].commit_us : 0;
+
+		rc = c->setup.ops->append(c->setup.buffer, CDC_SEQ_STREAM, c->batch, err);
+		if (rc)
+			goto refused;
+		c->batch = NULL;
+		c->append_ms = now_ms;
+		cdc_metric_add(&m->captured, n);
+		cdc_metric_add(&m->captured_bytes, bytes);
+		if (commit_us > 0)
+			cdc_metric_set(&m->last_commit_us, (uint64_t)commit_us);
+	}
+	if (c->idle_lsn) {
+		rc = c->setup.ops->progress(c->setup.buffer, c->idle_lsn, c->epoch,
+					    c->idle_is_urgent, err);
+		if (rc)
+			goto refused;
+		c->idle_lsn = 0;
+		c->idle_is_urgent = false;
+	}
+	return CDC_OK;
+refused:
+	if (rc != CDC_BUSY)
+		return rc;
+	c->is_blocked = true;
+	return CDC_OK;
+}
+
+/* Should the batch wait for more of the stream?  Only while the socket is dry. */
+static bool is_worth_holding(const struct cdc_capture *c, uint64_t now_ms)
+{
+	if (c->batch->n == 0)
+		return false;
+	if (cdc_batch_is_open(c->batch))
+		return now_ms - c->first_ms < OPEN_HOLD_MS;
+	/* Whole transactions go at once, unless they come faster than one a millisecond. */
+	return now_ms == c->append_ms;
+}
+
+static enum cdc_code read_stream(struct cdc_capture *c, uint64_t now_ms, bool *ret_is_dry,
+				 struct cdc_err *err)
+{
+	struct cdc_source_read r;
+	enum cdc_code rc;
+	size_t before;
+	bool is_full;
+
+	if (!c->batch)
+		c->batch = c->setup.ops->batch_new(c->setup.buffer, BATCH_MAX_BYTES);
+	if (!c->batch)
+		return cdc_err_set(err, CDC_NOMEM, "out of memory for a batch");
+	before = c->batch->n;
+	memset(&r, 0, sizeof(r));
+	rc = cdc_source_read(c->source, c->batch, BATCH_TARGET_BYTES, BATCH_TARGET_RECORDS, &r,
+			     err);
+	if (rc && rc != CDC_BUSY)
+		return rc;
+	if (before == 0)
+		c->first_ms = now_ms;
+	if (r.epoch)
+		c->epoch = r.epoch;
+	if (r.received_lsn > c->received)
+		c->received = r.received_lsn;
+	if (r.idle_lsn > c->idle_lsn)
+		c->idle_lsn = r.idle_lsn;
+	c->reply_requested |= r.reply_requested;
+	c->idle_is_urgent |= r.reply_requested;
+	cdc_metric_add(&c->setup.metrics->transactions, r.transactions);
+	cdc_metric_set(&c->setup.metrics->received_lsn, c->received);
+	if (r.is_stopping)
+		return cdc_err_set(err, CDC_IO, "the server shuts down and waits for us");
+	if (r.is_dry && cdc_source_silent_ms(c->source) > SILENT_MAX_MS)
+		return cdc_err_set(err, CDC_TIMEOUT, "nothing came from the server for %d s",
+				   SILENT_MAX_MS / 1000);
+	is_full = rc == CDC_BUSY || c->batch->json.len >= BATCH_TARGET_BYTES ||
+		  c->batch->n >= BATCH_TARGET_RECORDS;
+	*ret_is_dry = r.is_dry && rc != CDC_BUSY;
+	if (!is_full && *ret_is_dry && is_worth_holding(c, now_ms))
+		return CDC_OK;
+	if (is_full || *ret_is_dry)
+		return hand_over(c, now_ms, err);
+	return CDC_OK;
+}
+
+/* Waits for the socket (unless blocked), the buffer's event, the stop flag, or the clock. */
+static void wait_for_more(const struct cdc_capture *c, uint64_t now_ms)
+{
+	struct timespec ts = {.tv_nsec = NAP_US * 1000};
+	uint64_t wait_ms =
+		c->status_ms + STATUS_MS > now_ms ? c->status_ms + STATUS_MS - now_ms : 0;
+	struct pollfd fds[3] = {
+		{.fd = c->setup.stop->fd, .events = POLLIN},
+		{.fd = c->setup.ops->event_fd(c->setup.buffer), .events = POLLIN},
+		{.fd = cdc_source_fd(c->source), .events = cdc_source_events(c->source)},
+	};
+	bool has_batch = c->batch && c->batch->n;
+
+	if (c->is_blocked)
+		fds[2].events &= POLLOUT;
+	if (wait_ms > 1000)
+		wait_ms = 1000; /* the heartbeat */
+	if (c->setup.ops->durable(c->setup.buffer) > c->flushed && wait_ms > CONFIRM_IDLE_MS)
+		wait_ms = CONFIRM_IDLE_MS;
+	if (has_batch && !c->is_blocked) {
+		/* A held batch: nap with the socket shut out when much is coming, else look at the
+		 * socket. */
+		if (c->batch->n >= NAP_RECORDS || !cdc_batch_is_open(c->batch)) {
+			(void)ppoll(fds, 1, &ts, NULL);
+			return;
+		}
+		wait_ms = 1;
+	}
+	(void)poll(fds, 3, (int)wait_ms);
+	if (fds[1].revents)
+		cdc_event_drain(fds[1].fd);
+}
+
+static void post_streaming(const struct cdc_capture *c)
+{
+	struct cdc_err err;
+	enum cdc_state state = CDC_STATE_RUNNING;
+
+	memset(&err, 0, sizeof(err));
+	if (c->setup.ops->error(c->setup.buffer, &err)) {
+		state = CDC_STATE_WAITING;
+	} else if (c->is_blocked) {
+		state = CDC_STATE_WAITING;
+		(void)cdc_err_set(&err, CDC_BUSY,
+				  "the buffer has no room; the slot keeps the WAL meanwhile");
+	}
+	cdc_board_post(c->setup.board, state, &err, cdc_clock_wall_us());
+}
+
+static enum cdc_code stream(struct cdc_capture *c, struct cdc_err *err)
+{
+	uint64_t posted_ms = 0;
+
+	while (!must_stop(c)) {
+		uint64_t now_ms = cdc_clock_mono_ms();
+		bool is_dry = false;
+		enum cdc_code rc;
+
+		cdc_board_beat(c->setup.board, now_ms);
+		if (now_ms - posted_ms >= 500) {
+			post_streaming(c);
+			posted_ms = now_ms;
+		}
+		rc = c->is_blocked ? hand_over(c, now_ms, err)
+				   : read_stream(c, now_ms, &is_dry, err);
+		if (rc)
+			return rc;
+		/* Looked at before the wait, so that a risen durable() is never slept over. */
+		rc = send_status(c, now_ms, err);
+		if (!rc && now_ms - c->standby_ms >= STANDBY_CHECK_MS) {
+			c->standby_ms = now_ms;
+			rc = cdc_source_check_standby(c->source, err);
+			if (rc && cdc_code_class(rc) == CDC_CLASS_RETRY)
+				rc = CDC_OK; /* the next minute looks again */
+		}
+		if (rc)
+			return rc;
+		if (is_dry || c->is_blocked)
+			wait_for_more(c, now_ms);
+		c->was_streaming = true;
+	}
+	return CDC_OK;
+}
+
+/* --- the thread --------------------------------------------------------------------- */
+
+/* What was read and not yet taken is dropped: it was never confirmed, the server sends it again. */
+static void drop_unappended(struct cdc_capture *c)
+{
+	cdc_batch_free(c->batch);
+	c->batch = NULL;
+	c->idle_lsn = 0;
+	c->is_blocked = c->reply_requested = c->idle_is_urgent = false;
+}
+
+static enum cdc_code session(struct cdc_capture *c, struct cdc_err *err)
+{
+	enum cdc_code rc = open_stream(c, err);
+
+	if (!rc) {
+		cdc_metric_set(&c->setup.metrics->is_streaming, 1);
+		cdc_board_post(c->setup.board, CDC_STATE_RUNNING, NULL, cdc_clock_wall_us());
+		rc = stream(c, err);
+		cdc_metric_set(&c->setup.metrics->is_streaming, 0);
+	}
+	cdc_source_stop(c->source, c->setup.ops->durable(c->setup.buffer));
+	drop_unappended(c);
+	return rc;
+}
+
+static uint64_t random_number(void)
+{
+	uint64_t r = 0;
+
+	(void)!getrandom(&r, sizeof(r), 0);
+	return r;
+}
+
+void cdc_capture_run(struct cdc_capture *c)
+{
+	struct cdc_err err;
+	unsigned attempt = 0;
+
+	cdc_board_post(c->setup.board, CDC_STATE_STARTING, NULL, cdc_clock_wall_us());
+	while (!must_stop(c)) {
+		enum cdc_code rc;
+		uint64_t wait_ms, end_ms;
+
+		memset(&err, 0, sizeof(err));
+		cdc_board_beat(c->setup.board, cdc_clock_mono_ms());
+		c->was_streaming = false;
+		rc = session(c, &err);
+		if (!rc)
+			break;
+		if (cdc_code_class(rc) != CDC_CLASS_RETRY) {
+			cdc_board_post(c->setup.board, CDC_STATE_FAILED, &err, cdc_clock_wall_us());
+			LOG_ERROR(&c->setup.log, "capture_failed",
+				  KV("connection", c->setup.connection),
+				  KV("slot", c->setup.plan.slot), KV_ERR(&err));
+			return;
+		}
+		attempt = c->was_streaming ? 1 : attempt + 1;
+		wait_ms = cdc_backoff_ms(attempt, random_number());
+		cdc_metric_add(&c->setup.metrics->reconnects, 1);
+		cdc_board_post(c->setup.board, CDC_STATE_WAITING, &err, cdc_clock_wall_us());
+		if (cdc_log_is_due(attempt))
+			LOG_WARN(&c->setup.log, "capture_interrupted",
+				 KV("connection", c->setup.connection),
+				 KV("slot", c->setup.plan.slot), KV("attempt", attempt),
+				 KV("wait_ms", wait_ms), KV_ERR(&err));
+		for (end_ms = cdc_clock_mono_ms() + wait_ms; cdc_clock_mono_ms() < end_ms;) {
+			uint64_t left = end_ms - cdc_clock_mono_ms();
+
+			cdc_board_beat(c->setup.board, cdc_clock_mono_ms());
+			if (cdc_stop_wait(c->setup.stop, left > 1000 ? 1000 : left))
+				break;
+		}
+	}
+	cdc_board_post(c->setup.board, CDC_STATE_ENDED, NULL, cdc_clock_wall_us());
+}
