@@ -59,7 +59,6 @@ install_packages() {
 
 	# A subshell, so that its trap takes the two files away whatever happens.
 	(
-		set -e
 		no_cluster=/etc/postgresql-common/createcluster.d/walpost-install.conf
 		no_start=/usr/sbin/policy-rc.d
 		undo=()
@@ -70,19 +69,19 @@ install_packages() {
 		# A server package makes a cluster "main" and starts it when it is installed.  We bring
 		# our own clusters, so this machine is to get none; one that is there stays as it is.
 		if [[ " ${missing[*]} " == *" postgresql-15 "* ]]; then
-			as_root mkdir -p "${no_cluster%/*}"
 			undo+=("$no_cluster")
-			as_root sh -c "echo 'create_main_cluster = false' >'$no_cluster'"
+			as_root mkdir -p "${no_cluster%/*}" &&
+				as_root sh -c "echo 'create_main_cluster = false' >'$no_cluster'" || exit 1
 		fi
 		# Nor is a service to be started on its usual port.
 		if [[ ! -e $no_start ]]; then
 			undo+=("$no_start")
-			as_root sh -c "printf '#!/bin/sh\nexit 101\n' >'$no_start' && chmod 755 '$no_start'"
+			as_root sh -c "printf '#!/bin/sh\nexit 101\n' >'$no_start' && chmod 755 '$no_start'" || exit 1
 		fi
 
-		as_root env DEBIAN_FRONTEND=noninteractive apt-get -q -o DPkg::Lock::Timeout=600 update
-		as_root env DEBIAN_FRONTEND=noninteractive apt-get -q -y -o DPkg::Lock::Timeout=600 \
-			install --no-install-recommends "${missing[@]}"
+		apt=(env DEBIAN_FRONTEND=noninteractive apt-get -q -o DPkg::Lock::Timeout=600)
+		as_root "${apt[@]}" update &&
+			as_root "${apt[@]}" -y install --no-install-recommends "${missing[@]}"
 	) || {
 		echo "installing failed; still missing: $(missing_packages "$@" | tr '\n' ' ')" >&2
 		return 1
