@@ -75,10 +75,12 @@ struct cdc_config {
 	size_t connection_n;
 	struct cdc_sync *syncs;
 	size_t sync_n;
+	struct cdc_config_memory *memory; /* the loader's own: everything above lies in it */
 };
 
-/* One mistake: "walpost.yaml:12: connections.shop.port: 99999 is above 65535 (allowed: 1 to
- * 65535)". */
+/* One mistake: `walpost.yaml:12: connections.shop.configuration.port: "99999" is above 65535
+ * (allowed: 1 to 65535)`.  At most 1,000 bytes; secrets and what came from the environment are
+ * never in it. */
 typedef void cdc_mistake_fn(void *arg, const char *text);
 
 /*

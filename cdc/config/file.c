@@ -1,0 +1,171 @@
+#include "cdc/config/file.h"
+
+#include "cdc/config/config.h"
+
+/* Enum fields of struct cdc_config are written as the unsigned that CDC_OPT_ENUM stands for. */
+_Static_assert(sizeof(enum cdc_log_level) == sizeof(unsigned), "an enum is as wide as unsigned");
+_Static_assert(sizeof(enum cdc_log_format) == sizeof(unsigned), "an enum is as wide as unsigned");
+
+static const char *const log_levels[] = {"debug", "info", "warn", "error", NULL};
+static const char *const log_formats[] = {"logfmt", "json", NULL};
+static const struct cdc_opt log_options[] = {
+	{.name = "level",
+	 .type = CDC_OPT_ENUM,
+	 .offset = offsetof(struct cdc_config, log_level),
+	 .def = "info",
+	 .choices = log_levels,
+	 .help = "The least important lines that are still written."},
+	{.name = "format",
+	 .type = CDC_OPT_ENUM,
+	 .offset = offsetof(struct cdc_config, log_format),
+	 .def = "logfmt",
+	 .choices = log_formats,
+	 .help = "One line per event: key=value pairs, or a JSON object."},
+	{0},
+};
+
+static const char *const buffer_types[] = {"local", "kafka", NULL};
+static const char *const on_full[] = {"stop", "suspend", NULL};
+static const char *const confirms[] = {"buffered", "delivered", NULL};
+static const struct cdc_opt buffer_options[] = {
+	{.name = "type",
+	 .type = CDC_OPT_LATER,
+	 .def = "local",
+	 .choices = buffer_types,
+	 .help = "Where captured changes are kept until they are delivered."},
+	{.name = "retention",
+	 .type = CDC_OPT_DURATION,
+	 .offset = offsetof(struct cdc_config, retention_ms),
+	 .def = "24h",
+	 .max = UINT64_C(365) * 86400000,
+	 .help = "Delivered records are kept this long for replay, unless room is needed."},
+	{.name = "max_bytes",
+	 .type = CDC_OPT_SIZE,
+	 .offset = offsetof(struct cdc_config, max_bytes),
+	 .def = "10GiB",
+	 .min = UINT64_C(16) << 20,
+	 .max = UINT64_C(64) << 40,
+	 .help = "Most disk space of one slot's buffer, its write-ahead file included."},
+	{.name = "on_full",
+	 .type = CDC_OPT_ENUM,
+	 .offset = offsetof(struct cdc_config, on_full),
+	 .def = "stop",
+	 .choices = on_full,
+	 .help = "When undelivered records fill the buffer: stop reading (the slot waits), or "
+		 "suspend the sync that is furthest behind."},
+	{.name = "confirm",
+	 .type = CDC_OPT_LATER,
+	 .def = "buffered",
+	 .choices = confirms,
+	 .help = "What the slot follows: what is durable in the buffer, or what is delivered."},
+	{.name = "kafka", .type = CDC_OPT_LATER, .help = "The Kafka cluster of a buffer on Kafka."},
+	{0},
+};
+
+const struct cdc_opt cdc_file_options[] = {
+	{.name = "data_dir",
+	 .type = CDC_OPT_STR,
+	 .offset = offsetof(struct cdc_config, data_dir),
+	 .def = "./walpost-data",
+	 .min = 1,
+	 .help = "Folder of buffer and state, made with mode 0700; relative to this file's "
+		 "folder."},
+	{.name = "listen",
+	 .type = CDC_OPT_STR,
+	 .offset = offsetof(struct cdc_config, listen),
+	 .def = "127.0.0.1:5100",
+	 .max = 255,
+	 .help = "ADDRESS:PORT of health, readiness, metrics and status; \"\" turns them off."},
+	{.name = "log", .type = CDC_OPT_GROUP, .group = log_options},
+	{.name = "buffer", .type = CDC_OPT_GROUP, .group = buffer_options},
+	{.name = "models", .type = CDC_OPT_LATER, .help = "Models of the API."},
+	{.name = "syncs", .type = CDC_OPT_LATER, .help = "Model syncs of the API."},
+	{.name = "backfill", .type = CDC_OPT_LATER, .help = "Limits of copying existing rows."},
+	{.name = "epoch", .type = CDC_OPT_LATER, .help = "Overrides the numbering of records."},
+	{.name = "master_key", .type = CDC_OPT_LATER, .help = "Encrypts secrets in the store."},
+	{.name = "execution_window", .type = CDC_OPT_LATER, .help = "Length of an execution."},
+	{0},
+};
+
+const struct cdc_opt cdc_file_connection_options[] = {
+	{.name = "type",
+	 .type = CDC_OPT_STR,
+	 .flags = CDC_OPT_REQUIRED,
+	 .offset = offsetof(struct cdc_file_connection, type),
+	 .max = 63,
+	 .help = "What kind of system this is; it decides the keys of configuration."},
+	{.name = "name",
+	 .type = CDC_OPT_LATER,
+	 .help = "A name for people; in the file the key is the name."},
+	{0},
+};
+
+static const char *const modes[] = {"replicate", "snapshot", NULL};
+static const char *const frequencies[] = {"continuous", "manual", "hourly", "daily",
+					  "weekly",     "custom", NULL};
+static const char *const bools[] = {"true", "false", NULL};
+static const struct cdc_opt schedule_options[] = {
+	{.name = "frequency",
+	 .type = CDC_OPT_LATER,
+	 .def = "continuous",
+	 .choices = frequencies,
+	 .help = "When the sync runs; continuous: every change as it is committed."},
+	{0},
+};
+static const struct cdc_opt source_options[] = {
+	{.name = "replication_slot",
+	 .type = CDC_OPT_STR,
+	 .offset = offsetof(struct cdc_file_sync, replication_slot),
+	 .min = 1,
+	 .max = 63,
+	 .help = "A slot, and with it a reader and a buffer, of this sync's own ([a-z0-9_]); an "
+		 "existing slot goes on from its confirmed position."},
+	{0},
+};
+
+const struct cdc_opt cdc_file_sync_options[] = {
+	{.name = "source_connection",
+	 .type = CDC_OPT_STR,
+	 .flags = CDC_OPT_REQUIRED,
+	 .offset = offsetof(struct cdc_file_sync, source),
+	 .max = 63,
+	 .help = "Name of the connection whose changes are read."},
+	{.name = "destination_connection",
+	 .type = CDC_OPT_STR,
+	 .flags = CDC_OPT_REQUIRED,
+	 .offset = offsetof(struct cdc_file_sync, destination),
+	 .max = 63,
+	 .help = "Name of the connection that gets them."},
+	{.name = "mode",
+	 .type = CDC_OPT_LATER,
+	 .def = "replicate",
+	 .choices = modes,
+	 .help = "replicate: every change is brought over."},
+	{.name = "default_schedule", .type = CDC_OPT_GROUP, .group = schedule_options},
+	{.name = "skip_initial_backfill",
+	 .type = CDC_OPT_LATER,
+	 .def = "true",
+	 .choices = bools,
+	 .help = "This version streams changes from now on, also when the key is left out; "
+		 "existing rows are not copied."},
+	{.name = "source_configuration", .type = CDC_OPT_GROUP, .group = source_options},
+	{.name = "name",
+	 .type = CDC_OPT_LATER,
+	 .help = "A name for people; in the file the key is the name."},
+	{.name = "active", .type = CDC_OPT_LATER, .help = "Whether the sync runs."},
+	{.name = "on_gap", .type = CDC_OPT_LATER, .help = "What follows a gap in the changes."},
+	{.name = "start", .type = CDC_OPT_LATER, .help = "Where in the buffer a new sync begins."},
+	{0},
+};
+
+const struct cdc_opt cdc_file_schema_options[] = {
+	{.name = "id",
+	 .type = CDC_OPT_STR,
+	 .flags = CDC_OPT_REQUIRED,
+	 .offset = offsetof(struct cdc_file_schema, id),
+	 .max = 127, /* two names of 63 bytes and the dot */
+	 .help = "schema.table"},
+	{.name = "fields", .type = CDC_OPT_LATER, .help = "The columns that are delivered."},
+	{.name = "filters", .type = CDC_OPT_LATER, .help = "The rows that are delivered."},
+	{0},
+};

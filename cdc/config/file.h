@@ -1,0 +1,42 @@
+/*
+ * file.h - the keys of walpost.yaml that belong to no component.
+ *
+ * Tables for config.c, which reads the file by them, and for reference.c, which
+ * prints them.
+ *
+ * Threads: tables are constant.
+ * Layer: config (base).
+ */
+#ifndef CDC_CONFIG_FILE_H
+#define CDC_CONFIG_FILE_H
+
+#include <stddef.h>
+
+#include "cdc/base/opt.h"
+
+#define CDC_CONFIG_BYTES_MAX   ((size_t)4 << 20)
+#define CDC_CONFIG_OBJECTS_MAX 1000 /* connections, and syncs */
+
+/* The file's own keys, into struct cdc_config; besides: connections, bulk_syncs. */
+extern const struct cdc_opt cdc_file_options[];
+
+/* A connection's keys; besides: configuration. */
+struct cdc_file_connection {
+	char *type;
+};
+extern const struct cdc_opt cdc_file_connection_options[];
+
+/* A sync's keys; besides: schemas and destination_configuration. */
+struct cdc_file_sync {
+	char *source, *destination;
+	char *replication_slot;
+};
+extern const struct cdc_opt cdc_file_sync_options[];
+
+/* An entry of schemas that is a group of keys. */
+struct cdc_file_schema {
+	char *id;
+};
+extern const struct cdc_opt cdc_file_schema_options[];
+
+#endif
