@@ -4,7 +4,8 @@
  * The hot path of capture: one pass over the columns, no allocation per record.
  * JSON keys stand in the fixed order id, operation, schema, key, fields,
  * changes, unchanged, position, commit, hash; names and constant parts are
- * escaped once per shape.
+ * escaped once per shape.  Apart from what a json column holds there is no white
+ * space.
  *
  * Threads: a shape is constant; a batch belongs to its caller.
  * Layer: record.
@@ -29,8 +30,10 @@ struct cdc_column {
 /* A table as of some point of the stream. */
 struct cdc_shape;
 
-/* schema and table are the raw names; columns are copied (not their types). NULL: heap exhausted. */
-struct cdc_shape *cdc_shape_new(const char *schema, const char *table, const struct cdc_column *columns, size_t n);
+/* schema and table are the raw names; columns (at most 65,535) are copied, not their types.  NULL:
+ * heap exhausted. */
+struct cdc_shape *cdc_shape_new(const char *schema, const char *table,
+				const struct cdc_column *columns, size_t n);
 void cdc_shape_free(struct cdc_shape *s);
 const char *cdc_shape_name(const struct cdc_shape *s); /* "public.orders" */
 size_t cdc_shape_columns(const struct cdc_shape *s);
@@ -50,24 +53,29 @@ struct cdc_value {
 
 struct cdc_change {
 	const struct cdc_shape *shape;
-	enum cdc_op op;              /* insert, update, delete, read; truncate takes no values */
-	struct cdc_id id;            /* part 1; a changed key makes parts 1 and 2 of it */
+	enum cdc_op op; /* insert, update, delete, read; truncate takes no values */
+	struct cdc_id
+		id; /* part 1 (a truncate: 1...n); a changed key makes this part and the next */
 	cdc_lsn position;
-	uint32_t xid;
-	int64_t commit_us;           /* microseconds since 1970 */
+	uint32_t xid;                /* 0: null */
+	int64_t commit_us;           /* microseconds since 1970; 0: null */
 	const struct cdc_value *row; /* NULL: delete, truncate.  As many as the shape has columns */
 	const struct cdc_value *old; /* NULL: the WAL carries no old row */
-	bool old_is_full;            /* every column of old is real (replica identity full), else only the key is */
+	bool old_is_full; /* every column of old is real (replica identity full), else only the key
+			     is */
 };
 
 /*
  * Appends the record, or both records of a changed key (delete under the old
- * key, update under the new), to the batch.  Under a full old row, an unchanged
- * value is taken from it.  CDC_LIMIT: it does not fit in what is left of the
- * batch, nothing was appended.  CDC_PROTO: a value that its type does not allow
- * (a json that is not, an array that does not parse); the text names table and
- * column, never the value.
+ * key, update under the new), to the batch.  An unchanged value is taken from
+ * the old row where that has it: any column of a full one, the key of another.
+ * `key` is null when a key column has no value on the side it is taken from.
+ * CDC_LIMIT, CDC_NOMEM: it does not fit in what is left of the batch, nothing
+ * was appended.  CDC_PROTO: a value that its type does not allow (a bool that
+ * is none, an array that does not parse); the text names table and column,
+ * never the value; nothing was appended either.
  */
-enum cdc_code cdc_write_change(struct cdc_batch *batch, const struct cdc_change *change, struct cdc_err *err) CDC_CHECK;
+enum cdc_code cdc_write_change(struct cdc_batch *batch, const struct cdc_change *change,
+			       struct cdc_err *err) CDC_CHECK;
 
 #endif
