@@ -45,7 +45,8 @@ struct cdc_slot_row {
 	char publication[64];
 };
 
-/* CDC_MISSING: never seen. */
+/* CDC_MISSING: never seen, or deleted; ret->generation is then the highest that a slot of this
+ * name had (0: none), so that a new one can go above it. */
 enum cdc_code cdc_store_slot_get(struct cdc_store *s, const char *connection, const char *slot,
 				 struct cdc_slot_row *ret, struct cdc_err *err) CDC_CHECK;
 /* Writes the row, durably, and remembers the former generation in the epochs' history. */
@@ -83,20 +84,22 @@ void cdc_cursor_clear(struct cdc_cursor *c); /* frees the arrays */
 /* CDC_MISSING: the sync is new. The caller clears *ret. */
 enum cdc_code cdc_store_cursor_get(struct cdc_store *s, const char *sync, struct cdc_cursor *ret,
 				   struct cdc_err *err) CDC_CHECK;
-/* Writes and waits until it is durable: for a sync's first cursor, and at stop. */
+/* Writes and waits until it is durable: for a sync's first cursor, and at stop.  After a failure
+ * the cursor stays handed over like a checkpoint, and is tried again. */
 enum cdc_code cdc_store_cursor_put(struct cdc_store *s, const struct cdc_cursor *c,
 				   struct cdc_err *err) CDC_CHECK;
 enum cdc_code cdc_store_cursor_delete(struct cdc_store *s, const char *sync,
 				      struct cdc_err *err) CDC_CHECK;
-/* Calls fn for every sync that has a cursor (paused, failed and no longer configured ones
- * included). */
+/* Calls fn, in the caller's thread, for every sync that has a cursor (paused, failed and no
+ * longer configured ones included). */
 enum cdc_code cdc_store_cursor_each(struct cdc_store *s,
 				    void (*fn)(void *arg, const struct cdc_cursor *c), void *arg,
 				    struct cdc_err *err) CDC_CHECK;
 
 /*
  * Hands a checkpoint over (copied) and returns at once.  A newer one replaces one
- * of the same sync that is still waiting.  Returns a ticket, rising per store.
+ * of the same sync that is still waiting.  Returns a ticket, rising per store; 0
+ * when the heap is exhausted, then nothing was taken.
  */
 uint64_t cdc_store_checkpoint(struct cdc_store *s, const struct cdc_cursor *c);
 /* The highest ticket up to which everything is durable. */
@@ -111,6 +114,7 @@ struct cdc_gap_row {
 	char reason[200];
 	int64_t at_us;
 };
+/* The same gap (sync, first, last) is kept once. */
 enum cdc_code cdc_store_gap_put(struct cdc_store *s, const struct cdc_gap_row *g,
 				struct cdc_err *err) CDC_CHECK;
 enum cdc_code cdc_store_gap_each(struct cdc_store *s,
@@ -119,6 +123,7 @@ enum cdc_code cdc_store_gap_each(struct cdc_store *s,
 
 /* A small durable key-value space for things of which there is one ("buffer" of a sync, schema of
  * files). */
+/* get: CDC_MISSING; CDC_LIMIT when the value and its NUL are longer than size. */
 enum cdc_code cdc_store_note_put(struct cdc_store *s, const char *key, const char *value,
 				 struct cdc_err *err) CDC_CHECK;
 enum cdc_code cdc_store_note_get(struct cdc_store *s, const char *key, char *ret_value, size_t size,

@@ -1,0 +1,154 @@
+#include "cdc/api/health.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include <jansson.h>
+
+#include "cdc/base/clock.h"
+
+/* A text that may have been cut in the middle of a character; jansson takes only whole ones. */
+static json_t *text_json(const char *text)
+{
+	json_t *j = json_string(text);
+	char *copy;
+
+	if (j)
+		return j;
+	copy = strdup(text);
+	if (!copy)
+		return NULL;
+	for (char *p = copy; *p; p++) {
+		if ((unsigned char)*p >= 0x80)
+			*p = '?';
+	}
+	j = json_string(copy);
+	free(copy);
+	return j;
+}
+
+/* Takes j.  Returns the status, or 500 when there was no memory for all of it. */
+static unsigned put_json(json_t *j, unsigned status, struct cdc_buf *out)
+{
+	char *text = j ? json_dumps(j, JSON_INDENT(2)) : NULL;
+
+	json_decref(j);
+	if (!text) {
+		cdc_buf_puts(out, "{}\n");
+		return 500;
+	}
+	cdc_buf_puts(out, text);
+	cdc_buf_putc(out, '\n');
+	free(text);
+	return status;
+}
+
+static bool should_turn(enum cdc_state state)
+{
+	switch (state) {
+	case CDC_STATE_STARTING:
+	case CDC_STATE_RUNNING:
+	case CDC_STATE_WAITING:
+		return true;
+	case CDC_STATE_SUSPENDED:
+	case CDC_STATE_FAILED:
+	case CDC_STATE_ENDED:
+		return false;
+	}
+	return false;
+}
+
+/* Adds a loop to the list; returns whether it turns as it should. */
+static bool add_loop(json_t *loops, const char *kind, const char *name, struct cdc_board *board,
+		     uint64_t started_ms, uint64_t now_ms)
+{
+	struct cdc_board_view view;
+	uint64_t beat = atomic_load_explicit(&board->beat_ms, memory_order_relaxed), age;
+	bool is_ok;
+
+	if (beat == 0)
+		beat = started_ms;
+	age = now_ms > beat ? now_ms - beat : 0;
+	cdc_board_read(board, &view);
+	is_ok = !should_turn(view.state) || age < CDC_HEARTBEAT_MAX_MS;
+	(void)json_array_append_new(loops,
+				    json_pack("{s:s, s:o, s:s, s:I, s:b}", "loop", kind, "name",
+					      text_json(name), "state", cdc_state_name(view.state),
+					      "heartbeat_age_ms", (json_int_t)age, "ok", is_ok));
+	return is_ok;
+}
+
+unsigned cdc_health_json(const struct cdc_server_setup *setup, uint64_t started_ms, uint64_t now_ms,
+			 struct cdc_buf *out)
+{
+	json_t *loops = json_array();
+	bool is_ok = true;
+
+	for (size_t i = 0; i < setup->source_n; i++)
+		is_ok &= add_loop(loops, "source", setup->sources[i].connection,
+				  setup->sources[i].board, started_ms, now_ms);
+	for (size_t i = 0; i < setup->sync_n; i++)
+		is_ok &= add_loop(loops, "sync", setup->syncs[i].name, setup->syncs[i].board,
+				  started_ms, now_ms);
+	return put_json(json_pack("{s:s, s:s, s:o}", "status", is_ok ? "ok" : "stalled", "version",
+				  WALPOST_VERSION, "loops", loops),
+			is_ok ? 200 : 503, out);
+}
+
+/* Adds state, since and error to an object; returns whether the state is running. */
+static bool add_state(json_t *object, struct cdc_board *board)
+{
+	struct cdc_board_view view;
+	char since[CDC_TIME_TEXT];
+
+	cdc_board_read(board, &view);
+	(void)cdc_time_format(view.since_us, since);
+	(void)json_object_set_new(object, "state", json_string(cdc_state_name(view.state)));
+	(void)json_object_set_new(object, "since",
+				  view.since_us ? json_string(since) : json_null());
+	if (view.err.code == CDC_OK)
+		(void)json_object_set_new(object, "error", json_null());
+	else
+		(void)json_object_set_new(
+			object, "error",
+			json_pack("{s:s, s:o, s:o}", "code", cdc_code_name(view.err.code),
+				  "message", text_json(view.err.msg), "remedy",
+				  view.err.remedy[0] ? text_json(view.err.remedy) : json_null()));
+	return view.state == CDC_STATE_RUNNING;
+}
+
+unsigned cdc_ready_json(const struct cdc_server_setup *setup, bool is_strict, struct cdc_buf *out)
+{
+	json_t *sources = json_array(), *syncs = json_array();
+	bool are_all_running = true;
+
+	for (size_t i = 0; i < setup->source_n; i++) {
+		const struct cdc_server_source *s = &setup->sources[i];
+		json_t *o = json_pack("{s:o, s:o}", "connection", text_json(s->connection), "slot",
+				      text_json(s->slot));
+
+		are_all_running &= add_state(o, s->board);
+		(void)json_array_append_new(sources, o);
+	}
+	for (size_t i = 0; i < setup->sync_n; i++) {
+		const struct cdc_server_sync *s = &setup->syncs[i];
+		json_t *o = json_pack("{s:o, s:o, s:o, s:o}", "name", text_json(s->name), "id",
+				      text_json(s->uuid), "source", text_json(s->source),
+				      "destination", text_json(s->destination));
+
+		are_all_running &= add_state(o, s->board);
+		(void)json_array_append_new(syncs, o);
+	}
+	return put_json(json_pack("{s:s, s:b, s:o, s:o}", "status",
+				  is_strict && !are_all_running ? "not running" : "ready",
+				  "all_running", are_all_running, "sources", sources, "syncs",
+				  syncs),
+			is_strict && !are_all_running ? 503 : 200, out);
+}
+
+unsigned cdc_error_json(unsigned status, const char *message, struct cdc_buf *out)
+{
+	return put_json(
+		json_pack("{s:{s:i, s:s}}", "error", "status", (int)status, "message", message),
+		status, out);
+}

@@ -1,0 +1,559 @@
+#include "cdc/source/pgconn.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "cdc/base/clock.h"
+
+#define CONNECT_MS 10000
+#define CANCEL_MS  2000
+
+/* Startup parameters beat what a role or database has set; each of these changes how a value looks,
+ * or could end a statement of ours. */
+#define PINNED                                                                                     \
+	"-c datestyle=ISO -c intervalstyle=postgres -c extra_float_digits=3 -c timezone=UTC "      \
+	"-c bytea_output=hex -c xmloption=content -c lc_monetary=C "
+static const char sql_options[] = PINNED "-c search_path=pg_catalog -c statement_timeout=5s";
+static const char replication_options[] = PINNED "-c wal_sender_timeout=10s "
+						 "-c statement_timeout=0 -c lock_timeout=30s";
+
+/* --- words ------------------------------------------------------------------------- */
+
+/* Copies a text of libpq or the server onto one line. */
+static void one_line(const char *from, char *to, size_t size)
+{
+	size_t n = 0;
+
+	while (*from == ' ' || *from == '\n')
+		from++;
+	for (; *from && n + 1 < size; from++) {
+		if (*from != '\n' && *from != '\t')
+			to[n++] = *from;
+		else if (from[1] && from[1] != '\n' && from[1] != '\t')
+			to[n++] = ' ';
+	}
+	while (n && to[n - 1] == ' ')
+		n--;
+	to[n] = '\0';
+}
+
+const char *cdc_pgconn_sqlstate(const PGresult *result)
+{
+	const char *state = result ? PQresultErrorField(result, PG_DIAG_SQLSTATE) : NULL;
+
+	return state ? state : "";
+}
+
+static bool starts(const char *state, const char *with)
+{
+	return strncmp(state, with, strlen(with)) == 0;
+}
+
+/* Source: PostgreSQL docs, appendix A "PostgreSQL Error Codes". */
+enum cdc_code cdc_pgconn_code(const char *sqlstate)
+{
+	static const struct {
+		const char *prefix;
+		enum cdc_code code;
+	} codes[] = {
+		{"08P01", CDC_CONFIG}, /* refused by a pooler or a server that is too old */
+		{"08", CDC_IO},
+		{"22021", CDC_PROTO}, /* text that is not in its encoding */
+		{"22P05", CDC_PROTO},
+		{"28", CDC_AUTH},
+		{"3D000", CDC_MISSING},
+		{"40", CDC_IO},
+		{"42501", CDC_CONFIG},
+		{"42704", CDC_MISSING},
+		{"42P01", CDC_MISSING},
+		{"53400", CDC_CONFIG}, /* a configured limit: no free replication slot */
+		{"53", CDC_IO},        /* too many connections, memory, disk of the server */
+		{"54", CDC_PROTO},
+		{"55006", CDC_HELD},
+		{"55P03", CDC_TIMEOUT}, /* lock_timeout */
+		{"55", CDC_IO},
+		{"57014", CDC_TIMEOUT}, /* statement_timeout */
+		{"57", CDC_IO},         /* shut down, starting up, terminated */
+		{"58", CDC_IO},
+		{"XX", CDC_PROTO},
+	};
+
+	if (!sqlstate || !*sqlstate)
+		return CDC_IO;
+	for (size_t i = 0; i < sizeof(codes) / sizeof(codes[0]); i++) {
+		if (starts(sqlstate, codes[i].prefix))
+			return codes[i].code;
+	}
+	return CDC_CONFIG;
+}
+
+enum cdc_code cdc_pgconn_failed(const struct cdc_pgconn *c, const PGresult *result,
+				const char *doing, struct cdc_err *err)
+{
+	const char *state = cdc_pgconn_sqlstate(result);
+	const char *primary = result ? PQresultErrorField(result, PG_DIAG_MESSAGE_PRIMARY) : NULL;
+	const char *detail = result ? PQresultErrorField(result, PG_DIAG_MESSAGE_DETAIL) : NULL;
+	char text[400];
+
+	if (primary) {
+		one_line(primary, text, sizeof(text));
+		return cdc_err_set(err, cdc_pgconn_code(state), "%s: %s: %s%s%s (SQLSTATE %s)",
+				   c->where, doing, text, detail ? " - " : "", detail ? detail : "",
+				   state);
+	}
+	one_line(result && *PQresultErrorMessage(result) ? PQresultErrorMessage(result)
+							 : PQerrorMessage(c->pg),
+		 text, sizeof(text));
+	return cdc_err_set(err, CDC_IO, "%s: %s: %s", c->where, doing,
+			   *text ? text : "the connection broke");
+}
+
+/* --- why a connection could not be had ------------------------------------------------- */
+
+/* Finds the SQLSTATE in "FATAL:  28P01: text", the verbose form, in any language; "" if there is
+ * none.  *ret_text: the text behind it. */
+static void find_sqlstate(const char *message, char ret_state[6], const char **ret_text)
+{
+	ret_state[0] = '\0';
+	*ret_text = message;
+	for (const char *at = message; (at = strstr(at, ":  ")) != NULL; at += 3) {
+		const char *state = at + 3;
+
+		if (strspn(state, "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ") == 5 &&
+		    state[5] == ':') {
+			memcpy(ret_state, state, 5);
+			ret_state[5] = '\0';
+			*ret_text = state + 7;
+			return;
+		}
+	}
+}
+
+static enum cdc_code no_tls(const struct cdc_pgconn *c, const char *text, struct cdc_err *err)
+{
+	if (strstr(text, "server does not support SSL")) {
+		(void)cdc_err_set(err, CDC_CONFIG, "%s: the server offers no TLS", c->where);
+		return cdc_err_remedy(err, "set ssl: false (in a network you trust), or switch ssl "
+					   "on in the server's postgresql.conf");
+	}
+	if (strstr(text, "certificate") || strstr(text, "private key")) {
+		(void)cdc_err_set(err, CDC_CONFIG, "%s: TLS: %s", c->where, text);
+		return cdc_err_remedy(err, "set ca_cert to the authority that signed the server's "
+					   "certificate, hostname to a name in it, and "
+					   "client_certificate and client_key to a pair that belongs "
+					   "together");
+	}
+	return CDC_OK;
+}
+
+static enum cdc_code refused_login(const struct cdc_pgconn *c, const char *state, const char *text,
+				   struct cdc_err *err)
+{
+	const struct cdc_source_settings *s = c->settings;
+
+	if (strcmp(state, "28P01") == 0) {
+		(void)cdc_err_set(err, CDC_AUTH,
+				  "%s: the server does not accept the password of role %s",
+				  c->where, s->username);
+		return cdc_err_remedy(err, "set password to the role's, or give it a new one: "
+					   "ALTER ROLE \"%s\" PASSWORD '...';",
+				      s->username);
+	}
+	if (strstr(text, "pg_hba.conf") || strstr(text, "encryption")) {
+		(void)cdc_err_set(err, CDC_AUTH, "%s: the server lets nobody in this way: %s",
+				  c->where, text);
+		return cdc_err_remedy(
+			err,
+			"add to the server's pg_hba.conf: %s \"%s\" \"%s\" %s scram-sha-256, then "
+			"run SELECT pg_reload_conf();%s",
+			s->hostname[0] == '/' ? "local" : s->ssl ? "hostssl" : "host", s->database,
+			s->username, s->hostname[0] == '/' ? "" : "ADDRESS/32",
+			s->ssl ? "" : " or set ssl: true if it only lets TLS in");
+	}
+	(void)cdc_err_set(err, CDC_AUTH, "%s: the server refuses role %s: %s", c->where,
+			  s->username, text);
+	return cdc_err_remedy(err, "CREATE ROLE \"%s\" LOGIN REPLICATION PASSWORD '...'; or set "
+				   "username and password to a role that may log in",
+			      s->username);
+}
+
+static enum cdc_code refused_replication(const struct cdc_pgconn *c, const char *state,
+					 const char *text, struct cdc_err *err)
+{
+	if (strcmp(state, "42501") == 0) {
+		(void)cdc_err_set(err, CDC_CONFIG,
+				  "%s: role %s may not replicate: it lacks the REPLICATION "
+				  "attribute",
+				  c->where, c->settings->username);
+		return cdc_err_remedy(err, "ALTER ROLE \"%s\" REPLICATION;  (Amazon RDS: GRANT "
+					   "rds_replication TO \"%s\";)",
+				      c->settings->username, c->settings->username);
+	}
+	(void)cdc_err_set(err, CDC_IO, "%s: no connection is free: %s", c->where, text);
+	return cdc_err_remedy(err, "ALTER SYSTEM SET max_wal_senders = N; or max_connections, "
+				   "higher than now, and restart the server");
+}
+
+/* Sorts a failed connect by the SQLSTATE in its text, or by libpq's own words. */
+static enum cdc_code connect_failed(const struct cdc_pgconn *c, struct cdc_err *err)
+{
+	const char *whole = PQerrorMessage(c->pg), *text;
+	char state[6], line[400];
+	enum cdc_code rc;
+
+	find_sqlstate(whole, state, &text);
+	one_line(text, line, sizeof(line));
+	if (strstr(line, " LOCATION:"))
+		*strstr(line, " LOCATION:") = '\0';
+	if (starts(state, "28"))
+		return refused_login(c, state, line, err);
+	if (strcmp(state, "3D000") == 0) {
+		(void)cdc_err_set(err, CDC_MISSING, "%s: there is no database %s", c->where,
+				  c->settings->database);
+		return cdc_err_remedy(err, "set database to one of: psql -l; or create it: CREATE "
+					   "DATABASE \"%s\";",
+				      c->settings->database);
+	}
+	if (strcmp(state, "42501") == 0 || strcmp(state, "53300") == 0)
+		return refused_replication(c, state, line, err);
+	if (strstr(line, "unsupported startup parameter") ||
+	    strstr(line, "replication connection")) {
+		(void)cdc_err_set(err, CDC_CONFIG,
+				  "%s: this is a connection pooler, not PostgreSQL itself: %s",
+				  c->where, line);
+		return cdc_err_remedy(err, "set hostname and port to those of the database server; "
+					   "logical replication does not pass through a pooler");
+	}
+	if (*state)
+		return cdc_err_set(err, cdc_pgconn_code(state), "%s: %s (SQLSTATE %s)", c->where,
+				   line, state);
+	rc = no_tls(c, line, err);
+	if (rc)
+		return rc;
+	(void)cdc_err_set(err, CDC_IO, "%s: cannot connect: %s", c->where,
+			  *line ? line : "no answer");
+	return cdc_err_remedy(err, "check hostname and port, that the server runs and listens "
+				   "there (listen_addresses), and that no firewall is between");
+}
+
+/* --- opening --------------------------------------------------------------------------- */
+
+static void note(void *arg, const PGresult *notice)
+{
+	struct cdc_pgconn *c = arg;
+	const char *function = PQresultErrorField(notice, PG_DIAG_SOURCE_FUNCTION);
+	const char *text = PQresultErrorField(notice, PG_DIAG_MESSAGE_PRIMARY);
+
+	/* The function's name is the same in every language.  PostgreSQL source
+	 * src/backend/replication/pgoutput/pgoutput.c. */
+	if (function && strcmp(function, "LoadPublications") == 0)
+		one_line(text ? text : "a publication is missing", c->skipped_publication,
+			 sizeof(c->skipped_publication));
+}
+
+/* libpq wants files: text goes into anonymous memory that only this process can name. */
+static enum cdc_code as_path(struct cdc_pgconn *c, size_t slot, const char *value, char path[64],
+			     const char **ret_path, struct cdc_err *err)
+{
+	size_t left = strlen(value);
+	int fd;
+
+	if (!strstr(value, "-----BEGIN")) {
+		*ret_path = value;
+		return CDC_OK;
+	}
+	fd = memfd_create("pem", MFD_CLOEXEC);
+	c->secrets[slot] = fd;
+	if (fd < 0 || fchmod(fd, 0600) != 0)
+		return cdc_err_set(err, CDC_IO, "no memory file for a certificate: %s",
+				   strerror(errno));
+	while (left) {
+		ssize_t n = write(fd, value, left);
+
+		if (n < 0)
+			return cdc_err_set(err, CDC_IO, "no memory file for a certificate: %s",
+					   strerror(errno));
+		value += n;
+		left -= (size_t)n;
+	}
+	(void)snprintf(path, 64, "/proc/self/fd/%d", fd);
+	*ret_path = path;
+	return CDC_OK;
+}
+
+/* Polls until the socket is ready or the deadline has come. */
+static bool wait_socket(const PGconn *pg, short events, uint64_t deadline_ms)
+{
+	for (;;) {
+		struct pollfd fd = {.fd = PQsocket(pg), .events = events};
+		uint64_t now = cdc_clock_mono_ms();
+		int n;
+
+		if (now >= deadline_ms || fd.fd < 0)
+			return false;
+		n = poll(&fd, 1, (int)(deadline_ms - now));
+		if (n > 0)
+			return true;
+		if (n < 0 && errno != EINTR)
+			return false;
+	}
+}
+
+static enum cdc_code finish_connect(struct cdc_pgconn *c, struct cdc_err *err)
+{
+	const uint64_t deadline_ms = cdc_clock_mono_ms() + CONNECT_MS;
+	PostgresPollingStatusType next = PGRES_POLLING_WRITING;
+
+	while (PQstatus(c->pg) != CONNECTION_BAD && next != PGRES_POLLING_OK &&
+	       next != PGRES_POLLING_FAILED) {
+		if (!wait_socket(c->pg, next == PGRES_POLLING_READING ? POLLIN : POLLOUT,
+				 deadline_ms)) {
+			(void)cdc_err_set(err, CDC_TIMEOUT, "%s: no answer within %d s", c->where,
+					  CONNECT_MS / 1000);
+			return cdc_err_remedy(err, "check hostname and port, and that no firewall "
+						   "swallows the connection");
+		}
+		next = PQconnectPoll(c->pg);
+	}
+	return PQstatus(c->pg) == CONNECTION_OK ? CDC_OK : connect_failed(c, err);
+}
+
+/* The one word of libpq's for what the settings say. */
+static const char *ssl_mode(const struct cdc_source_settings *s)
+{
+	if (!s->ssl)
+		return "disable";
+	return s->ca_cert ? "verify-full" : "require";
+}
+
+static enum cdc_code connect(struct cdc_pgconn *c, enum cdc_pgconn_kind kind,
+			     const char *application, struct cdc_err *err)
+{
+	const struct cdc_source_settings *s = c->settings;
+	const char *const pems[CDC_PGCONN_SECRETS] = {s->ca_cert, s->client_certificate,
+						      s->client_key};
+	const char *paths[CDC_PGCONN_SECRETS] = {NULL, NULL, NULL};
+	char texts[CDC_PGCONN_SECRETS][64], port[24], name[64];
+	enum cdc_code rc;
+
+	for (size_t i = 0; i < CDC_PGCONN_SECRETS; i++) {
+		rc = pems[i] && s->ssl ? as_path(c, i, pems[i], texts[i], &paths[i], err) : CDC_OK;
+		if (rc)
+			return rc;
+	}
+	(void)snprintf(port, sizeof(port), "%llu", (unsigned long long)s->port);
+	(void)snprintf(name, sizeof(name), "%s", application);
+	{
+		/* A NULL value is as if the keyword were absent. */
+		const struct {
+			const char *keyword, *value;
+		} params[] = {
+			{"host", s->hostname},
+			{"port", port},
+			{"dbname", s->database},
+			{"user", s->username},
+			{"password", s->password},
+			{"application_name", name},
+			{"client_encoding", "UTF8"},
+			{"options", kind == CDC_PGCONN_SQL ? sql_options : replication_options},
+			{"replication", kind == CDC_PGCONN_SQL ? NULL : "database"},
+			{"sslmode", ssl_mode(s)},
+			{"sslrootcert", paths[0]},
+			{"sslcert", paths[1]},
+			{"sslkey", paths[2]},
+			{"gssencmode", "disable"},
+			{"keepalives", "1"},
+			{"keepalives_idle", "10"},
+			{"keepalives_interval", "5"},
+			{"keepalives_count", "3"},
+			{"tcp_user_timeout", "15000"},
+		};
+		const char *keywords[sizeof(params) / sizeof(params[0]) + 1] = {NULL};
+		const char *values[sizeof(params) / sizeof(params[0]) + 1] = {NULL};
+
+		for (size_t i = 0; i < sizeof(params) / sizeof(params[0]); i++) {
+			keywords[i] = params[i].keyword;
+			values[i] = params[i].value;
+		}
+		c->pg = PQconnectStartParams(keywords, values, 0);
+	}
+	if (!c->pg)
+		return cdc_err_set(err, CDC_NOMEM, "out of memory for a connection");
+	(void)PQsetErrorVerbosity(c->pg, PQERRORS_VERBOSE);
+	(void)PQsetNoticeReceiver(c->pg, note, c);
+	rc = finish_connect(c, err);
+	(void)PQsetErrorVerbosity(c->pg, PQERRORS_DEFAULT);
+	return rc;
+}
+
+/* A server in SQL_ASCII does not know what its bytes mean: to ask for UTF-8 would make one bad byte
+ * stop the slot for ever. */
+static enum cdc_code fit_encoding(struct cdc_pgconn *c, struct cdc_err *err)
+{
+	const char *encoding = PQparameterStatus(c->pg, "server_encoding");
+
+	if (!encoding || strcmp(encoding, "SQL_ASCII") != 0)
+		return CDC_OK;
+	return cdc_pgconn_run(c, "SET client_encoding = 'SQL_ASCII'", 5000,
+			      "setting the encoding", err);
+}
+
+enum cdc_code cdc_pgconn_open(const struct cdc_source_settings *settings, enum cdc_pgconn_kind kind,
+			      const char *application, struct cdc_pgconn **ret, struct cdc_err *err)
+{
+	struct cdc_pgconn *c = calloc(1, sizeof(*c));
+	enum cdc_code rc;
+
+	if (!c)
+		return cdc_err_set(err, CDC_NOMEM, "out of memory for a connection");
+	c->settings = settings;
+	for (size_t i = 0; i < CDC_PGCONN_SECRETS; i++)
+		c->secrets[i] = -1;
+	(void)snprintf(c->where, sizeof(c->where), "%s:%llu", settings->hostname,
+		       (unsigned long long)settings->port);
+	rc = connect(c, kind, application, err);
+	if (!rc)
+		rc = fit_encoding(c, err);
+	if (rc) {
+		cdc_pgconn_close(c);
+		return rc;
+	}
+	*ret = c;
+	return CDC_OK;
+}
+
+void cdc_pgconn_close(struct cdc_pgconn *c)
+{
+	if (!c)
+		return;
+	PQfinish(c->pg);
+	for (size_t i = 0; i < CDC_PGCONN_SECRETS; i++) {
+		if (c->secrets[i] >= 0)
+			(void)close(c->secrets[i]);
+	}
+	free(c);
+}
+
+bool cdc_pgconn_is_open(const struct cdc_pgconn *c)
+{
+	return c && PQstatus(c->pg) == CONNECTION_OK && PQsocket(c->pg) >= 0;
+}
+
+/* --- statements ------------------------------------------------------------------------ */
+
+void cdc_pgconn_clear_result(PGresult **result)
+{
+	PQclear(*result);
+	*result = NULL;
+}
+
+/* Asks the server to stop; what it answers then is thrown away with the connection. */
+static void cancel(struct cdc_pgconn *c)
+{
+	PGcancel *handle = PQgetCancel(c->pg);
+	char why[256];
+
+	if (handle)
+		(void)PQcancel(handle, why, sizeof(why));
+	PQfreeCancel(handle);
+	PQreset(NULL);
+}
+
+/* Waits for the next result; NULL: there is none (*ret_is_late tells a timeout). */
+static PGresult *next_result(struct cdc_pgconn *c, uint64_t deadline_ms, bool *ret_is_late)
+{
+	*ret_is_late = false;
+	while (PQisBusy(c->pg)) {
+		if (!wait_socket(c->pg, POLLIN, deadline_ms)) {
+			*ret_is_late = PQsocket(c->pg) >= 0;
+			return NULL;
+		}
+		if (!PQconsumeInput(c->pg))
+			break;
+	}
+	return PQgetResult(c->pg);
+}
+
+static bool is_success(const PGresult *result)
+{
+	ExecStatusType status = PQresultStatus(result);
+
+	return status == PGRES_COMMAND_OK || status == PGRES_TUPLES_OK ||
+	       status == PGRES_COPY_BOTH;
+}
+
+enum cdc_code cdc_pgconn_exec(struct cdc_pgconn *c, const char *sql, uint64_t wait_ms,
+			      const char *doing, PGresult **ret_result, struct cdc_err *err)
+{
+	CDC_AUTO(cdc_pgconn_clear_result) PGresult *last = NULL;
+	const uint64_t deadline_ms = cdc_clock_mono_ms() + wait_ms;
+	PGresult *result;
+	bool is_late;
+
+	if (!sql)
+		return cdc_err_set(err, CDC_LIMIT, "%s: %s: the statement is too long", c->where,
+				   doing);
+	if (!PQsendQuery(c->pg, sql))
+		return cdc_pgconn_failed(c, NULL, doing, err);
+	while ((result = next_result(c, deadline_ms, &is_late)) != NULL) {
+		/* The first failure is the one that says why. */
+		if (!last || is_success(last)) {
+			PQclear(last);
+			last = result;
+		} else {
+			PQclear(result);
+		}
+		if (PQresultStatus(last) == PGRES_COPY_BOTH || PQstatus(c->pg) == CONNECTION_BAD)
+			break;
+	}
+	if (is_late) {
+		cancel(c);
+		return cdc_err_set(err, CDC_TIMEOUT, "%s: %s: no answer within %llu s", c->where,
+				   doing, (unsigned long long)(wait_ms / 1000));
+	}
+	if (!last || !is_success(last))
+		return cdc_pgconn_failed(c, last, doing, err);
+	*ret_result = CDC_TAKE(last);
+	return CDC_OK;
+}
+
+enum cdc_code cdc_pgconn_run(struct cdc_pgconn *c, const char *sql, uint64_t wait_ms,
+			     const char *doing, struct cdc_err *err)
+{
+	CDC_AUTO(cdc_pgconn_clear_result) PGresult *result = NULL;
+
+	return cdc_pgconn_exec(c, sql, wait_ms, doing, &result, err);
+}
+
+const char *cdc_pgconn_text(const PGresult *result, int row, int column)
+{
+	return row < PQntuples(result) && column < PQnfields(result)
+		       ? PQgetvalue(result, row, column)
+		       : "";
+}
+
+bool cdc_pgconn_bool(const PGresult *result, int row, int column)
+{
+	const char *text = cdc_pgconn_text(result, row, column);
+
+	return text[0] == 't';
+}
+
+cdc_lsn cdc_pgconn_lsn(const PGresult *result, int row, int column)
+{
+	const char *text = cdc_pgconn_text(result, row, column);
+	cdc_lsn lsn;
+
+	return cdc_lsn_parse(text, strlen(text), &lsn) ? lsn : 0;
+}
+
+uint32_t cdc_pgconn_u32(const PGresult *result, int row, int column)
+{
+	return (uint32_t)strtoul(cdc_pgconn_text(result, row, column), NULL, 10);
+}

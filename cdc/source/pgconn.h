@@ -1,0 +1,79 @@
+/*
+ * pgconn.h - a connection to PostgreSQL whose failures are sorted.
+ *
+ * Connects with the session settings that make values PostgreSQL's own (UTC, ISO
+ * dates, hex bytea, ...), runs statements with a deadline, and turns what goes
+ * wrong into one sentence, a code and, where there is one, the exact remedy.  The
+ * code follows the SQLSTATE, never the wording, because servers speak many
+ * languages.  No text ever holds the password.
+ *
+ * Threads: a connection belongs to its caller.
+ * Layer: source (base).
+ */
+#ifndef CDC_SOURCE_PGCONN_H
+#define CDC_SOURCE_PGCONN_H
+
+#include <libpq-fe.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "cdc/base/err.h"
+#include "cdc/source/source.h"
+
+#define CDC_PGCONN_SECRETS 3
+
+struct cdc_pgconn {
+	PGconn *pg;
+	const struct cdc_source_settings *settings;
+	char where[300]; /* "db:5432", for texts */
+	/* Certificates and keys that came as text, in anonymous memory; -1: none. */
+	int secrets[CDC_PGCONN_SECRETS];
+	/* Set by a notice that says that a publication is not there and changes are skipped
+	 * (PostgreSQL 18 warns where older ones fail). */
+	char skipped_publication[256];
+};
+
+enum cdc_pgconn_kind { CDC_PGCONN_SQL, CDC_PGCONN_REPLICATION };
+
+/* Connects, at most 10 s.  settings outlive the connection.  application: at most 63 bytes of it
+ * are shown by the server. */
+enum cdc_code cdc_pgconn_open(const struct cdc_source_settings *settings, enum cdc_pgconn_kind kind,
+			      const char *application, struct cdc_pgconn **ret,
+			      struct cdc_err *err) CDC_CHECK;
+void cdc_pgconn_close(struct cdc_pgconn *c); /* NULL is fine */
+
+bool cdc_pgconn_is_open(const struct cdc_pgconn *c); /* NULL: false */
+
+/*
+ * Runs one statement and waits for its end, at most wait_ms (then it is
+ * cancelled, the connection is closed for good, and the code is CDC_TIMEOUT).
+ * doing: "reading the slot", for texts.  On success the caller clears *ret_result,
+ * whose status is PGRES_COMMAND_OK, PGRES_TUPLES_OK or PGRES_COPY_BOTH.
+ */
+enum cdc_code cdc_pgconn_exec(struct cdc_pgconn *c, const char *sql, uint64_t wait_ms,
+			      const char *doing, PGresult **ret_result,
+			      struct cdc_err *err) CDC_CHECK;
+/* The same, for statements whose result does not matter. */
+enum cdc_code cdc_pgconn_run(struct cdc_pgconn *c, const char *sql, uint64_t wait_ms,
+			     const char *doing, struct cdc_err *err) CDC_CHECK;
+
+void cdc_pgconn_clear_result(PGresult **result); /* for CDC_AUTO */
+
+/* What a SQLSTATE asks for; "" or NULL (the connection broke): CDC_IO. */
+enum cdc_code cdc_pgconn_code(const char *sqlstate);
+
+/* Fills err from a failed result (NULL: from the connection itself) as "doing: the server's words". */
+enum cdc_code cdc_pgconn_failed(const struct cdc_pgconn *c, const PGresult *result,
+				const char *doing, struct cdc_err *err);
+
+/* The result's SQLSTATE, "" when it has none. */
+const char *cdc_pgconn_sqlstate(const PGresult *result);
+
+/* Columns of a result as text ("" for null) and as positions (0 for null or nonsense). */
+const char *cdc_pgconn_text(const PGresult *result, int row, int column);
+bool cdc_pgconn_bool(const PGresult *result, int row, int column);
+cdc_lsn cdc_pgconn_lsn(const PGresult *result, int row, int column);
+uint32_t cdc_pgconn_u32(const PGresult *result, int row, int column);
+
+#endif

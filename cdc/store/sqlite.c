@@ -1,0 +1,285 @@
+#include "cdc/store/sql.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <sqlite3.h>
+
+#define STATEMENTS_MAX 64 /* kept prepared; the store has about thirty */
+#define COLUMNS_MAX    16
+#define BUSY_MS        2000 /* somebody looks into the file with the sqlite3 program */
+
+struct cdc_sql {
+	sqlite3 *db;
+	char *path;
+	struct {
+		const char *text;
+		sqlite3_stmt *stmt;
+	} kept[STATEMENTS_MAX];
+	size_t kept_n;
+};
+
+/* Ids are their texts, whose byte order is their order.  LSNs are texts too: they have 64 bits. */
+static const char *const migrations[] = {
+	"CREATE TABLE slot ("
+	" connection TEXT NOT NULL, slot TEXT NOT NULL, system_id TEXT NOT NULL,"
+	" created_lsn TEXT NOT NULL, numbering TEXT NOT NULL, generation BIGINT NOT NULL,"
+	" slot_is_ours BIGINT NOT NULL, publication_is_ours BIGINT NOT NULL,"
+	" publication TEXT NOT NULL, PRIMARY KEY (connection, slot));"
+	"CREATE TABLE epoch ("
+	" connection TEXT NOT NULL, slot TEXT NOT NULL, generation BIGINT NOT NULL,"
+	" system_id TEXT NOT NULL, created_lsn TEXT NOT NULL, numbering TEXT NOT NULL,"
+	" until_us BIGINT NOT NULL, PRIMARY KEY (connection, slot, generation));"
+	"CREATE TABLE cursor (sync TEXT PRIMARY KEY, written_us BIGINT NOT NULL);"
+	"CREATE TABLE cursor_stream ("
+	" sync TEXT NOT NULL, stream BIGINT NOT NULL, id TEXT NOT NULL,"
+	" PRIMARY KEY (sync, stream));"
+	"CREATE TABLE cursor_table ("
+	" sync TEXT NOT NULL, name TEXT NOT NULL, state BIGINT NOT NULL, id TEXT NOT NULL,"
+	" point TEXT NOT NULL, PRIMARY KEY (sync, name));"
+	"CREATE TABLE gap ("
+	" sync TEXT NOT NULL, at_us BIGINT NOT NULL, first_id TEXT NOT NULL,"
+	" last_id TEXT NOT NULL, reason TEXT NOT NULL, PRIMARY KEY (sync, first_id, last_id));"
+	"CREATE TABLE note (name TEXT PRIMARY KEY, value TEXT NOT NULL);",
+	NULL,
+};
+
+static enum cdc_code code_of(int rc)
+{
+	switch (rc & 0xff) {
+	case SQLITE_FULL:
+		return CDC_FULL;
+	case SQLITE_NOMEM:
+		return CDC_NOMEM;
+	case SQLITE_BUSY:
+	case SQLITE_LOCKED:
+		return CDC_HELD;
+	case SQLITE_CORRUPT:
+	case SQLITE_NOTADB:
+		return CDC_CORRUPT;
+	default:
+		return CDC_IO;
+	}
+}
+
+static enum cdc_code fail(const struct cdc_sql *s, int rc, struct cdc_err *err)
+{
+	int os = s->db ? sqlite3_system_errno(s->db) : 0;
+
+	(void)cdc_err_set(err, code_of(rc), "%s: %s%s%s", s->path,
+			  s->db ? sqlite3_errmsg(s->db) : sqlite3_errstr(rc), os ? ": " : "",
+			  os ? strerror(os) : "");
+	if (code_of(rc) == CDC_CORRUPT)
+		(void)cdc_err_remedy(err,
+				     "restore %s from a backup, or move it away: every sync then "
+				     "begins anew",
+				     s->path);
+	return code_of(rc);
+}
+
+static void sql_close(struct cdc_sql *s)
+{
+	if (!s)
+		return;
+	for (size_t i = 0; i < s->kept_n; i++)
+		(void)sqlite3_finalize(s->kept[i].stmt);
+	(void)sqlite3_close(s->db);
+	free(s->path);
+	free(s);
+}
+
+static void sql_closep(struct cdc_sql **s)
+{
+	sql_close(*s);
+}
+
+static enum cdc_code sql_script(struct cdc_sql *s, const char *text, struct cdc_err *err)
+{
+	int rc = sqlite3_exec(s->db, text, NULL, NULL, NULL);
+
+	return rc == SQLITE_OK ? CDC_OK : fail(s, rc, err);
+}
+
+/* Without this a power cut could take the name of a file whose content is safe. */
+static int sync_folder(const char *path)
+{
+	const char *slash = strrchr(path, '/');
+	char *folder = slash ? strndup(path, (size_t)(slash - path) + 1) : strdup(".");
+	int fd = folder ? open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+	int rc = fd < 0 ? -1 : fsync(fd);
+
+	if (fd >= 0)
+		(void)close(fd);
+	free(folder);
+	return rc;
+}
+
+/* The file is made here, because SQLite would make it readable for everybody; its -wal and -shm
+ * get the mode of the file. */
+static enum cdc_code make_file(const char *path, struct cdc_err *err)
+{
+	int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	enum cdc_code rc = CDC_OK;
+
+	if (fd < 0)
+		return cdc_err_set(err, errno == ENOSPC ? CDC_FULL : CDC_IO, "%s: %s", path,
+				   strerror(errno));
+	if (fchmod(fd, 0600) != 0 || sync_folder(path) != 0)
+		rc = cdc_err_set(err, CDC_IO, "%s: %s", path, strerror(errno));
+	(void)close(fd);
+	return rc;
+}
+
+static enum cdc_code sql_open(const char *where, struct cdc_sql **ret, struct cdc_err *err)
+{
+	CDC_AUTO(sql_closep) struct cdc_sql *s = calloc(1, sizeof(*s));
+	enum cdc_code rc;
+	int srv;
+
+	if (s)
+		s->path = strdup(where);
+	if (!s || !s->path)
+		return cdc_err_set(err, CDC_NOMEM, "out of memory");
+	rc = make_file(where, err);
+	if (rc)
+		return rc;
+	srv = sqlite3_open_v2(where, &s->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX, NULL);
+	if (srv != SQLITE_OK)
+		return fail(s, srv, err);
+	(void)sqlite3_extended_result_codes(s->db, 1);
+	(void)sqlite3_busy_timeout(s->db, BUSY_MS);
+	rc = sql_script(s,
+			"PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;"
+			"PRAGMA journal_size_limit = 4194304",
+			err);
+	if (rc)
+		return rc;
+	*ret = CDC_TAKE(s);
+	return CDC_OK;
+}
+
+static enum cdc_code prepared(struct cdc_sql *s, const char *text, sqlite3_stmt **ret,
+			      struct cdc_err *err)
+{
+	sqlite3_stmt *stmt = NULL;
+	int rc;
+
+	for (size_t i = 0; i < s->kept_n; i++) {
+		if (s->kept[i].text == text) {
+			*ret = s->kept[i].stmt;
+			return CDC_OK;
+		}
+	}
+	CDC_ASSERT(s->kept_n < STATEMENTS_MAX);
+	rc = sqlite3_prepare_v3(s->db, text, -1, SQLITE_PREPARE_PERSISTENT, &stmt, NULL);
+	if (rc != SQLITE_OK)
+		return fail(s, rc, err);
+	s->kept[s->kept_n].text = text;
+	s->kept[s->kept_n].stmt = stmt;
+	s->kept_n++;
+	*ret = stmt;
+	return CDC_OK;
+}
+
+static int bind(sqlite3_stmt *stmt, size_t number, const struct cdc_sql_value *v)
+{
+	char name[16];
+	int at;
+
+	(void)snprintf(name, sizeof(name), "$%zu", number);
+	at = sqlite3_bind_parameter_index(stmt, name);
+	CDC_ASSERT(at > 0);
+	switch (v->type) {
+	case CDC_SQL_NULL:
+		return sqlite3_bind_null(stmt, at);
+	case CDC_SQL_INT:
+		return sqlite3_bind_int64(stmt, at, v->i);
+	case CDC_SQL_TEXT:
+		return sqlite3_bind_text(stmt, at, v->text, -1, SQLITE_STATIC);
+	}
+	return SQLITE_MISUSE;
+}
+
+static enum cdc_code pass_row(sqlite3_stmt *stmt, cdc_sql_row_fn *row, void *arg,
+			      struct cdc_err *err)
+{
+	struct cdc_sql_value cols[COLUMNS_MAX];
+	int n = sqlite3_column_count(stmt);
+
+	CDC_ASSERT(n <= COLUMNS_MAX);
+	for (int i = 0; i < n; i++) {
+		cols[i] = (struct cdc_sql_value){.type = CDC_SQL_NULL};
+		switch (sqlite3_column_type(stmt, i)) {
+		case SQLITE_NULL:
+			break;
+		case SQLITE_INTEGER:
+			cols[i] = cdc_sql_int(sqlite3_column_int64(stmt, i));
+			break;
+		default: /* somebody else's enumeration; everything has a text */
+			cols[i] = cdc_sql_text((const char *)sqlite3_column_text(stmt, i));
+			if (!cols[i].text)
+				return cdc_err_set(err, CDC_NOMEM, "out of memory");
+			break;
+		}
+	}
+	return row(arg, cols, (size_t)n, err);
+}
+
+static enum cdc_code sql_run(struct cdc_sql *s, const char *text,
+			     const struct cdc_sql_value *values, size_t n, cdc_sql_row_fn *row,
+			     void *arg, struct cdc_err *err)
+{
+	sqlite3_stmt *stmt = NULL;
+	enum cdc_code rc = prepared(s, text, &stmt, err);
+	int srv = SQLITE_OK;
+
+	if (rc)
+		return rc;
+	for (size_t i = 0; i < n && srv == SQLITE_OK; i++)
+		srv = bind(stmt, i + 1, &values[i]);
+	if (srv == SQLITE_OK) {
+		while (!rc && (srv = sqlite3_step(stmt)) == SQLITE_ROW) {
+			if (row)
+				rc = pass_row(stmt, row, arg, err);
+		}
+	}
+	if (!rc && srv != SQLITE_DONE)
+		rc = fail(s, srv, err);
+	(void)sqlite3_reset(stmt);
+	(void)sqlite3_clear_bindings(stmt);
+	return rc;
+}
+
+static enum cdc_code sql_begin(struct cdc_sql *s, struct cdc_err *err)
+{
+	return sql_run(s, "BEGIN IMMEDIATE", NULL, 0, NULL, NULL, err);
+}
+
+static enum cdc_code sql_commit(struct cdc_sql *s, struct cdc_err *err)
+{
+	return sql_run(s, "COMMIT", NULL, 0, NULL, NULL, err);
+}
+
+static void sql_rollback(struct cdc_sql *s)
+{
+	if (!sqlite3_get_autocommit(s->db))
+		(void)sqlite3_exec(s->db, "ROLLBACK", NULL, NULL, NULL);
+}
+
+const struct cdc_sql_ops cdc_sql_sqlite = {
+	.name = "sqlite",
+	.migrations = migrations,
+	.open = sql_open,
+	.close = sql_close,
+	.run = sql_run,
+	.script = sql_script,
+	.begin = sql_begin,
+	.commit = sql_commit,
+	.rollback = sql_rollback,
+};
