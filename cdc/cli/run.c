@@ -316,7 +316,7 @@ static struct feed_run *feed_run_of(struct run *r, const struct cdc_sync *sync)
 				return &r->feed_runs[i];
 		}
 	}
-	CDC_ASSERT(!"every sync has a feed");
+	CDC_ASSERT(false); /* every sync has a feed */
 	return NULL;
 }
 

@@ -4,7 +4,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 #include <time.h>
 
 #include "cdc/base/clock.h"
@@ -457,14 +456,6 @@ static enum cdc_code session(struct cdc_capture *c, struct cdc_err *err)
 	return rc;
 }
 
-static uint64_t random_number(void)
-{
-	uint64_t r = 0;
-
-	(void)!getrandom(&r, sizeof(r), 0);
-	return r;
-}
-
 void cdc_capture_run(struct cdc_capture *c)
 {
 	struct cdc_err err;
@@ -489,7 +480,7 @@ void cdc_capture_run(struct cdc_capture *c)
 			return;
 		}
 		attempt = c->was_streaming ? 1 : attempt + 1;
-		wait_ms = cdc_backoff_ms(attempt, random_number());
+		wait_ms = cdc_backoff_ms(attempt, cdc_backoff_random());
 		cdc_metric_add(&c->setup.metrics->reconnects, 1);
 		cdc_board_post(c->setup.board, CDC_STATE_WAITING, &err, cdc_clock_wall_us());
 		if (cdc_log_is_due(attempt))

@@ -5,8 +5,8 @@
  * sink, decides what each outcome means, and moves the checkpoint: the id up to
  * and including which every record is done or not selected.
  *
- * The rules are pure functions (lane.h, breaker.h, backoff.h); this is the thin
- * loop around them.
+ * The rules are pure functions (window.h, trouble.h, breaker.h, backoff.h); this is
+ * the thin loop around them.
  *
  * Threads: step and run belong to one thread; new and free to main.
  * Layer: pipeline.
@@ -20,10 +20,9 @@
 #include "cdc/base/opt.h"
 #include "cdc/base/stop.h"
 #include "cdc/buffer/buffer.h"
+#include "cdc/pipeline/window.h"
 #include "cdc/store/store.h"
 #include "sinks/sink.h"
-
-enum cdc_order { CDC_ORDER_KEY, CDC_ORDER_SYNC, CDC_ORDER_NONE };
 
 /* The engine's keys of destination_configuration. */
 struct cdc_deliver_settings {

@@ -1,0 +1,767 @@
+#include "cdc/pipeline/deliver.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <unistd.h>
+
+#include "cdc/base/clock.h"
+#include "cdc/pipeline/backoff.h"
+#include "cdc/pipeline/breaker.h"
+#include "cdc/pipeline/trouble.h"
+
+#define WINDOW_BYTES          (8u << 20)
+#define WINDOW_RECORDS        65536
+#define READS_PER_STEP        4 /* then requests get their turn */
+#define RESULTS_PER_STEP      64
+#define CHECKPOINT_MS         200  /* after deliveries */
+#define CHECKPOINT_IDLE_MS    5000 /* when the reader only skipped */
+#define TICKET_MS             20   /* looks whether a checkpoint became durable */
+#define BISECT_RETRY_FAILURES 3    /* of a batch that fails with 5xx while others are accepted */
+#define TURN_MS               1000 /* longest wait: the heartbeat */
+#define STOP_MS               8000 /* for requests in flight */
+
+/* A lane has at most one request in flight. */
+struct lane {
+	struct cdc_item **items; /* of the request in flight, or the last one */
+	size_t n, cap;
+	bool is_in_flight, is_probe;
+	uint64_t begun;     /* counter at its beginning */
+	unsigned attempt;   /* failures since something of this lane was accepted */
+	uint64_t until_ms;  /* backoff: nothing goes out before */
+	uint64_t asked_ms;  /* the same, as the endpoint asked */
+	uint64_t since_ms;  /* linger: the run waits since; 0: not */
+	uint64_t failed_at; /* counter at the last failure */
+	size_t suspects;    /* so many records at its head were refused together: halve them */
+	struct cdc_suspect alone; /* the record at its head, sent alone */
+};
+
+struct cdc_deliver {
+	struct cdc_deliver_setup setup;
+	struct cdc_window *window;
+	struct lane *lanes;
+	size_t lane_n;
+	bool *is_suspect; /* by lane; for choosing a probe */
+	struct cdc_view *views;
+	size_t view_cap;
+
+	void *sink; /* state */
+	bool is_open;
+	struct cdc_buffer_reader *reader;
+	int wake_fd;   /* epoll over the reader's events and the stop flag */
+	bool may_read; /* the reader may find something */
+
+	uint64_t counter;        /* begins and failures of requests, numbered */
+	uint64_t accepted_begun; /* beginning of the latest accepted one */
+	size_t in_flight;
+	struct cdc_breaker breaker;
+	uint64_t hold_ms;     /* 429: nothing goes out before */
+	struct cdc_id probed; /* the last probe that failed; zero: none since it opened */
+
+	struct cdc_stream_position handed; /* the last checkpoint given to the store, */
+	uint64_t ticket;                   /* its ticket while not known to be durable, */
+	uint64_t handed_ms;                /* and when */
+	bool has_delivered;                /* since then */
+};
+
+/* --- life --------------------------------------------------------------------------- */
+
+enum cdc_code cdc_deliver_new(const struct cdc_deliver_setup *setup, struct cdc_deliver **ret,
+			      struct cdc_err *err)
+{
+	struct cdc_deliver *d = calloc(1, sizeof(*d));
+
+	if (!d)
+		return cdc_err_set(err, CDC_NOMEM, "out of memory");
+	d->setup = *setup;
+	d->wake_fd = -1;
+	d->handed = setup->start;
+	d->may_read = true;
+	if (!d->setup.window_bytes)
+		d->setup.window_bytes = WINDOW_BYTES;
+	d->window =
+		cdc_window_new(setup->settings->concurrency, (enum cdc_order)setup->settings->order,
+			       setup->settings->operations, setup->start);
+	if (d->window) {
+		d->lane_n = cdc_window_lanes(d->window);
+		d->lanes = calloc(d->lane_n, sizeof(*d->lanes));
+		d->is_suspect = calloc(d->lane_n, sizeof(*d->is_suspect));
+	}
+	if (!d->lanes || !d->is_suspect) {
+		cdc_deliver_free(d);
+		return cdc_err_set(err, CDC_NOMEM, "out of memory");
+	}
+	*ret = d;
+	return CDC_OK;
+}
+
+static void close_outside(struct cdc_deliver *d)
+{
+	d->setup.sink->close(d->sink);
+	d->sink = NULL;
+	if (d->reader)
+		d->setup.ops->reader_close(d->reader);
+	d->reader = NULL;
+	if (d->wake_fd >= 0)
+		close(d->wake_fd);
+	d->wake_fd = -1;
+	d->is_open = false;
+}
+
+void cdc_deliver_free(struct cdc_deliver *d)
+{
+	if (!d)
+		return;
+	close_outside(d);
+	for (size_t i = 0; d->lanes && i < d->lane_n; i++)
+		free(d->lanes[i].items);
+	free(d->lanes);
+	free(d->is_suspect);
+	free(d->views);
+	cdc_window_free(d->window);
+	free(d);
+}
+
+static enum cdc_code watch(struct cdc_deliver *d, int fd, struct cdc_err *err)
+{
+	struct epoll_event event = {.events = EPOLLIN, .data = {.fd = fd}};
+
+	if (epoll_ctl(d->wake_fd, EPOLL_CTL_ADD, fd, &event))
+		return cdc_err_set(err, CDC_IO, "epoll_ctl: %s", strerror(errno));
+	return CDC_OK;
+}
+
+/* What belongs to the thread: it is opened by the first step. */
+static enum cdc_code open_outside(struct cdc_deliver *d, struct cdc_err *err)
+{
+	const struct cdc_deliver_setup *s = &d->setup;
+	struct cdc_stream_position start = s->start;
+	const struct cdc_position from = {.n = 1, .streams = &start};
+	struct sink_settings settings = {
+		.connection = s->sink_connection,
+		.sync = s->sink_sync,
+		.sync_id = s->sync_uuid,
+		.sync_name = s->sync,
+		.concurrency = d->lane_n,
+	};
+	enum cdc_code rc;
+
+	d->wake_fd = epoll_create1(EPOLL_CLOEXEC);
+	if (d->wake_fd < 0)
+		return cdc_err_set(err, CDC_IO, "epoll_create1: %s", strerror(errno));
+	rc = s->ops->reader_open(s->buffer, s->sync, &from, s->tables, s->table_n, &d->reader, err);
+	if (!rc)
+		rc = watch(d, s->ops->reader_fd(d->reader), err);
+	if (!rc && s->stop)
+		rc = watch(d, s->stop->fd, err);
+	settings.wake_fd = d->wake_fd;
+	if (!rc)
+		rc = s->sink->open(&settings, &d->sink, err);
+	if (rc)
+		close_outside(d);
+	else
+		d->is_open = true;
+	return rc;
+}
+
+/* --- outcomes ----------------------------------------------------------------------- */
+
+static void post(struct cdc_deliver *d, enum cdc_state state, const struct cdc_err *err)
+{
+	cdc_board_post(d->setup.board, state, err, cdc_clock_wall_us());
+}
+
+static void count_accepted(struct cdc_deliver *d, const struct lane *lane, int64_t wall_us)
+{
+	struct cdc_sync_metrics *m = d->setup.metrics;
+	uint64_t newest = cdc_metric_get(&m->delivered_commit_us);
+
+	cdc_metric_add(&m->delivered, lane->n);
+	for (size_t i = 0, k; i < lane->n; i = k) {
+		int64_t commit_us = lane->items[i]->rec->commit_us;
+
+		for (k = i + 1; k < lane->n && lane->items[k]->rec->commit_us == commit_us;)
+			k++;
+		if (commit_us <= 0)
+			continue;
+		cdc_histogram_add(&m->latency,
+				  wall_us > commit_us ? (uint64_t)(wall_us - commit_us) : 0, k - i);
+		if ((uint64_t)commit_us > newest)
+			newest = (uint64_t)commit_us;
+	}
+	cdc_metric_set(&m->delivered_commit_us, newest);
+}
+
+static void recovered(struct cdc_deliver *d)
+{
+	for (size_t i = 0; i < d->lane_n; i++)
+		d->lanes[i].until_ms = 0;
+	d->probed = (struct cdc_id){0};
+	LOG_INFO(&d->setup.log, "endpoint_recovered", KV("sync", d->setup.sync),
+		 KV("waiting_records", cdc_window_records(d->window)));
+	post(d, CDC_STATE_RUNNING, NULL);
+}
+
+static void accept_job(struct cdc_deliver *d, struct lane *lane, size_t index, int64_t wall_us)
+{
+	bool had_head = lane->items[0] == cdc_window_head(d->window, index);
+
+	if (d->accepted_begun < lane->begun)
+		d->accepted_begun = lane->begun;
+	count_accepted(d, lane, wall_us);
+	for (size_t i = 0; i < lane->n; i++)
+		cdc_window_done(d->window, lane->items[i]);
+	if (had_head) {
+		lane->alone = (struct cdc_suspect){0};
+		lane->suspects -= lane->n < lane->suspects ? lane->n : lane->suspects;
+	}
+	lane->attempt = 0;
+	lane->until_ms = lane->asked_ms = 0;
+	d->has_delivered = true;
+	if (cdc_breaker_accept(&d->breaker))
+		recovered(d);
+}
+
+static enum cdc_code in_trouble(const struct cdc_item *item, const char *text, struct cdc_err *err)
+{
+	struct cdc_view view = cdc_item_view(item);
+	size_t len;
+	const char *table = cdc_view_table(view, &len);
+	char id[CDC_ID_TEXT];
+
+	(void)cdc_id_format(&item->rec->id, id);
+	(void)cdc_err_set(err, CDC_TROUBLE,
+			  "record %s of %.*s is refused (%s) while the endpoint accepts others; "
+			  "the sync stops before it and skips nothing",
+			  id, (int)len, table, text);
+	return cdc_err_remedy(err,
+			      "make the endpoint accept this record, then start walpost again");
+}
+
+/* Halving finds the one record that is refused.  A refusal may be about any record of the request;
+ * a 5xx only is when the same request keeps failing while others are accepted. */
+static bool must_halve(const struct cdc_deliver *d, const struct lane *lane,
+		       const struct sink_result *r)
+{
+	if (lane->n < 2 || r->is_never_record)
+		return false;
+	if (r->outcome == SINK_REJECT)
+		return true;
+	return lane->attempt >= BISECT_RETRY_FAILURES && d->accepted_begun > lane->failed_at;
+}
+
+static void note_opened(struct cdc_deliver *d, const struct sink_result *r, uint64_t now_ms)
+{
+	struct cdc_err why = {0};
+
+	(void)cdc_err_set(&why, CDC_IO,
+			  "the endpoint accepts nothing (%s); %zu records wait, nothing is lost",
+			  r ? r->text : "no answer", cdc_window_records(d->window));
+	post(d, CDC_STATE_WAITING, &why);
+	if (cdc_log_is_due(d->breaker.openings))
+		LOG_WARN(&d->setup.log, "endpoint_trouble", KV("sync", d->setup.sync),
+			 KV("status", r ? r->status : 0), KV("failures", d->breaker.failures),
+			 KV("next_probe_ms", d->breaker.until_ms - now_ms), KV_ERR(&why));
+}
+
+static enum cdc_code fail_job(struct cdc_deliver *d, struct lane *lane, size_t index,
+			      const struct sink_result *r, uint64_t now_ms, uint64_t random,
+			      struct cdc_err *err)
+{
+	bool is_head = lane->items[0] == cdc_window_head(d->window, index);
+	uint64_t asked = r->retry_after_ms == SINK_NO_RETRY_AFTER ? 0 : r->retry_after_ms;
+	uint64_t at = ++d->counter;
+
+	if (asked > CDC_RETRY_AFTER_CAP)
+		asked = CDC_RETRY_AFTER_CAP;
+	cdc_metric_add(&d->setup.metrics->failed, 1);
+	if (lane->n == 1 && is_head &&
+	    cdc_suspect_fail(&lane->alone, r, at, d->accepted_begun,
+			     d->setup.settings->order == CDC_ORDER_SYNC, now_ms))
+		return in_trouble(lane->items[0], r->text, err);
+	lane->attempt++;
+	lane->until_ms = now_ms + cdc_backoff_ms(lane->attempt, random);
+	if (must_halve(d, lane, r)) {
+		lane->suspects = lane->n;
+		lane->until_ms = now_ms;
+	}
+	lane->failed_at = at;
+	if (asked)
+		lane->asked_ms = now_ms + asked;
+	if (asked && r->status == 429 && d->hold_ms < lane->asked_ms)
+		d->hold_ms = lane->asked_ms;
+	if (lane->is_probe)
+		d->probed = lane->items[0]->rec->id;
+	if (cdc_breaker_fail(&d->breaker, lane->is_probe, asked, now_ms, random))
+		note_opened(d, r, now_ms);
+	else if (d->breaker.state == CDC_BREAKER_CLOSED && cdc_log_is_due(lane->attempt))
+		LOG_WARN(&d->setup.log, "request_failed", KV("sync", d->setup.sync),
+			 KV("attempt", lane->attempt), KV("status", r->status),
+			 KV("records", lane->n), KV("reason", (const char *)r->text));
+	return CDC_OK;
+}
+
+static enum cdc_code take_result(struct cdc_deliver *d, const struct sink_result *r,
+				 uint64_t now_ms, int64_t wall_us, uint64_t random,
+				 struct cdc_err *err)
+{
+	struct lane *lane = &d->lanes[r->ticket];
+	struct cdc_sync_metrics *m = d->setup.metrics;
+
+	lane->is_in_flight = false;
+	d->in_flight--;
+	cdc_metric_add(&m->requests, 1);
+	cdc_metric_add(&m->request_bytes, r->sent_bytes);
+	cdc_histogram_add(&m->request, r->took_us, 1);
+	switch (r->outcome) {
+	case SINK_DONE:
+		accept_job(d, lane, r->ticket, wall_us);
+		return CDC_OK;
+	case SINK_RETRY:
+	case SINK_REJECT:
+		return fail_job(d, lane, r->ticket, r, now_ms, random, err);
+	case SINK_STOP:
+		cdc_metric_add(&m->failed, 1);
+		(void)cdc_err_set(err, CDC_REJECTED,
+				  "the endpoint asks for no more requests (%s); the sync stops and "
+				  "skips nothing",
+				  r->text);
+		return cdc_err_remedy(err, "correct the url of the destination, or remove the "
+					   "sync, then start walpost again");
+	}
+	CDC_ASSERT(false);
+	return CDC_OK;
+}
+
+/* Every result is taken, also behind one that ends the sync: what was accepted is done. */
+static enum cdc_code take_results(struct cdc_deliver *d, uint64_t now_ms, int64_t wall_us,
+				  uint64_t wait_ms, uint64_t random, struct cdc_err *err)
+{
+	struct sink_result results[RESULTS_PER_STEP];
+	size_t n = d->setup.sink->poll(d->sink, wait_ms, results, RESULTS_PER_STEP);
+	enum cdc_code rc = CDC_OK;
+
+	if (n && wait_ms) {
+		now_ms = cdc_clock_mono_ms();
+		wall_us = cdc_clock_wall_us();
+	}
+	for (size_t i = 0; i < n; i++) {
+		enum cdc_code one =
+			take_result(d, &results[i], now_ms, wall_us,
+				    random ^ (i * UINT64_C(0x9e3779b97f4a7c15)), rc ? NULL : err);
+		if (!rc)
+			rc = one;
+	}
+	return rc;
+}
+
+/* --- reading ------------------------------------------------------------------------ */
+
+static bool has_room(const struct cdc_deliver *d)
+{
+	return cdc_window_bytes(d->window) < d->setup.window_bytes &&
+	       cdc_window_records(d->window) < WINDOW_RECORDS;
+}
+
+static void give_back(struct cdc_deliver *d)
+{
+	struct cdc_lease *lease;
+
+	while ((lease = cdc_window_take_lease(d->window)))
+		d->setup.ops->release(d->reader, lease);
+}
+
+static enum cdc_code read_buffer(struct cdc_deliver *d, struct cdc_err *err)
+{
+	cdc_event_drain(d->setup.ops->reader_fd(d->reader));
+	for (int i = 0; i < READS_PER_STEP && d->may_read && has_room(d); i++) {
+		struct cdc_read read = {0};
+		size_t selected;
+		enum cdc_code rc = d->setup.ops->read(d->reader, &read, err);
+
+		if (rc)
+			return rc;
+		rc = cdc_window_add(d->window, &read, &selected, err);
+		if (rc) {
+			if (read.lease)
+				d->setup.ops->release(d->reader, read.lease);
+			return rc;
+		}
+		if (!selected && read.lease)
+			d->setup.ops->release(d->reader, read.lease);
+		cdc_metric_add(&d->setup.metrics->skipped, read.n - selected);
+		if (read.is_at_end)
+			d->may_read = false;
+	}
+	return CDC_OK;
+}
+
+/* --- sending ------------------------------------------------------------------------ */
+
+static bool reserve(struct cdc_deliver *d, struct lane *lane, size_t max)
+{
+	if (lane->cap < max) {
+		struct cdc_item **grown = reallocarray(lane->items, max, sizeof(struct cdc_item *));
+
+		if (!grown)
+			return false;
+		lane->items = grown;
+		lane->cap = max;
+	}
+	if (d->view_cap < max) {
+		struct cdc_view *grown = reallocarray(d->views, max, sizeof(*grown));
+
+		if (!grown)
+			return false;
+		d->views = grown;
+		d->view_cap = max;
+	}
+	return true;
+}
+
+/* Submits lane->items[0..n). */
+static enum cdc_code submit(struct cdc_deliver *d, struct lane *lane, bool is_probe,
+			    struct cdc_err *err)
+{
+	struct sink_job job = {.ticket = (uint64_t)(lane - d->lanes), .views = d->views};
+	enum cdc_code rc;
+
+	for (size_t i = 0; i < lane->n; i++) {
+		d->views[i] = cdc_item_view(lane->items[i]);
+		job.is_repeat |= lane->items[i]->was_sent;
+	}
+	job.n = lane->n;
+	rc = d->setup.sink->submit(d->sink, &job, err);
+	if (rc)
+		return rc;
+	for (size_t i = 0; i < lane->n; i++)
+		lane->items[i]->was_sent = true;
+	if (job.is_repeat)
+		cdc_metric_add(&d->setup.metrics->retried, 1);
+	lane->is_in_flight = true;
+	lane->is_probe = is_probe;
+	lane->begun = ++d->counter;
+	lane->since_ms = 0;
+	d->in_flight++;
+	return CDC_OK;
+}
+
+/* A run that is not full may wait for more. */
+static bool must_linger(const struct cdc_deliver *d, struct lane *lane, bool has_more,
+			uint64_t now_ms)
+{
+	if (!d->setup.settings->linger_ms || has_more || lane->attempt || lane->suspects)
+		return false;
+	if (!lane->since_ms)
+		lane->since_ms = now_ms;
+	return now_ms < lane->since_ms + d->setup.settings->linger_ms;
+}
+
+static uint64_t lane_due_ms(const struct cdc_deliver *d, const struct lane *lane)
+{
+	uint64_t due = lane->until_ms > lane->asked_ms ? lane->until_ms : lane->asked_ms;
+
+	return due > d->hold_ms ? due : d->hold_ms;
+}
+
+static enum cdc_code send_lane(struct cdc_deliver *d, size_t index, uint64_t now_ms,
+			       struct cdc_err *err)
+{
+	struct lane *lane = &d->lanes[index];
+	const struct cdc_deliver_settings *s = d->setup.settings;
+	enum cdc_code rc = CDC_LIMIT;
+
+	while (rc == CDC_LIMIT) {
+		size_t max = lane->suspects ? (lane->suspects + 1) / 2 : s->batch_size;
+		bool has_more;
+
+		if (!reserve(d, lane, max))
+			return cdc_err_set(err, CDC_NOMEM, "out of memory for a request");
+		lane->n = cdc_window_run(d->window, index, max, s->batch_bytes, lane->items,
+					 &has_more);
+		if (lane->n == 0 || must_linger(d, lane, has_more, now_ms))
+			return CDC_OK;
+		rc = submit(d, lane, false, err);
+		if (rc == CDC_LIMIT && lane->n == 1)
+			return in_trouble(lane->items[0], err->msg, err);
+		lane->suspects = rc == CDC_LIMIT ? lane->n : lane->suspects;
+	}
+	return rc;
+}
+
+static struct cdc_item *choose_probe(struct cdc_deliver *d)
+{
+	struct cdc_item *item;
+
+	if (d->setup.settings->order == CDC_ORDER_SYNC)
+		return cdc_window_head(d->window, 0);
+	if (!cdc_id_is_zero(&d->probed)) {
+		/* Each probe takes another record, so one that is refused hides no other. */
+		item = cdc_window_probe(d->window, &d->probed, d->is_suspect);
+		if (item)
+			return item;
+	}
+	for (size_t i = 0; i < d->lane_n; i++)
+		d->is_suspect[i] = d->lanes[i].alone.failures != 0;
+	item = cdc_window_probe(d->window, NULL, d->is_suspect);
+	return item ? item : cdc_window_probe(d->window, &(struct cdc_id){0}, d->is_suspect);
+}
+
+static enum cdc_code send_probe(struct cdc_deliver *d, struct cdc_err *err)
+{
+	struct cdc_item *item = choose_probe(d);
+	struct lane *lane;
+	enum cdc_code rc;
+
+	if (!item)
+		return CDC_OK;
+	lane = &d->lanes[item->lane];
+	if (!reserve(d, lane, 1))
+		return cdc_err_set(err, CDC_NOMEM, "out of memory for a request");
+	lane->items[0] = item;
+	lane->n = 1;
+	rc = submit(d, lane, true, err);
+	if (rc == CDC_LIMIT)
+		return in_trouble(item, err->msg, err);
+	if (!rc)
+		cdc_breaker_probe(&d->breaker);
+	return rc;
+}
+
+static enum cdc_code send_all(struct cdc_deliver *d, uint64_t now_ms, struct cdc_err *err)
+{
+	enum cdc_code rc = CDC_OK;
+
+	if (d->breaker.state != CDC_BREAKER_CLOSED) {
+		if (!d->in_flight && now_ms >= d->hold_ms &&
+		    cdc_breaker_may_probe(&d->breaker, now_ms))
+			rc = send_probe(d, err);
+		return rc;
+	}
+	for (size_t i = 0; !rc && i < d->lane_n; i++) {
+		if (!d->lanes[i].is_in_flight && now_ms >= lane_due_ms(d, &d->lanes[i]) &&
+		    cdc_window_head(d->window, i))
+			rc = send_lane(d, i, now_ms, err);
+	}
+	return rc;
+}
+
+/* --- checkpoints -------------------------------------------------------------------- */
+
+static struct cdc_cursor cursor_of(const struct cdc_deliver *d, struct cdc_stream_position *at)
+{
+	struct cdc_cursor c = {.streams = at, .stream_n = 1};
+
+	(void)snprintf(c.sync, sizeof(c.sync), "%s", d->setup.sync);
+	return c;
+}
+
+/* The store has it: the buffer may let go. */
+static void commit(struct cdc_deliver *d)
+{
+	const struct cdc_position position = {.n = 1, .streams = &d->handed};
+
+	d->ticket = 0;
+	d->setup.ops->commit(d->setup.buffer, d->setup.sync, &position);
+}
+
+/* One checkpoint at a time is on its way, so that what is handed over is what becomes durable. */
+static void checkpoint(struct cdc_deliver *d, uint64_t now_ms)
+{
+	struct cdc_stream_position at;
+	struct cdc_cursor cursor;
+
+	if (d->ticket && cdc_store_checkpointed(d->setup.store) >= d->ticket)
+		commit(d);
+	if (d->ticket ||
+	    now_ms - d->handed_ms < (d->has_delivered ? CHECKPOINT_MS : CHECKPOINT_IDLE_MS))
+		return;
+	at = cdc_window_position(d->window);
+	d->handed_ms = now_ms;
+	d->has_delivered = false;
+	if (cdc_id_cmp(&at.id, &d->handed.id) == 0)
+		return;
+	d->handed = at;
+	cursor = cursor_of(d, &d->handed);
+	d->ticket = cdc_store_checkpoint(d->setup.store, &cursor);
+	if (!d->ticket)
+		d->has_delivered = true; /* no memory: the next turn tries again */
+}
+
+static void last_checkpoint(struct cdc_deliver *d)
+{
+	struct cdc_stream_position at = cdc_window_position(d->window);
+	struct cdc_cursor cursor = cursor_of(d, &at);
+	struct cdc_err err = {0};
+
+	if (cdc_id_cmp(&at.id, &d->handed.id) == 0 && !d->ticket)
+		return;
+	if (cdc_store_cursor_put(d->setup.store, &cursor, &err)) {
+		LOG_WARN(&d->setup.log, "checkpoint_failed", KV("sync", d->setup.sync),
+			 KV("note", "some records will be sent again"), KV_ERR(&err));
+		return;
+	}
+	d->handed = at;
+	commit(d);
+}
+
+/* --- the step ----------------------------------------------------------------------- */
+
+static void show(struct cdc_deliver *d)
+{
+	struct cdc_sync_metrics *m = d->setup.metrics;
+	int64_t oldest_us = cdc_window_oldest_us(d->window);
+
+	cdc_metric_set(&m->in_flight, d->in_flight);
+	cdc_metric_set(&m->window, cdc_window_records(d->window));
+	cdc_metric_set(&m->breaker, d->breaker.state);
+	cdc_metric_set(&m->oldest_us, oldest_us > 0 ? (uint64_t)oldest_us : 0);
+	cdc_metric_set(&m->is_behind, d->may_read);
+}
+
+static uint64_t sooner(uint64_t wait_ms, uint64_t at_ms, uint64_t now_ms)
+{
+	if (at_ms <= now_ms)
+		return 0;
+	return at_ms - now_ms < wait_ms ? at_ms - now_ms : wait_ms;
+}
+
+static uint64_t next_wait_ms(const struct cdc_deliver *d, uint64_t now_ms)
+{
+	uint64_t wait_ms = TURN_MS;
+
+	if (d->may_read && has_room(d))
+		return 0;
+	if (d->ticket)
+		wait_ms = TICKET_MS;
+	else if (d->has_delivered)
+		wait_ms = sooner(wait_ms, d->handed_ms + CHECKPOINT_MS, now_ms);
+	if (cdc_window_records(d->window) == 0)
+		return wait_ms;
+	if (d->breaker.state != CDC_BREAKER_CLOSED) {
+		uint64_t probe_ms = cdc_breaker_next_ms(&d->breaker);
+
+		return d->in_flight ? wait_ms
+				    : sooner(wait_ms, probe_ms > d->hold_ms ? probe_ms : d->hold_ms,
+					     now_ms);
+	}
+	wait_ms = sooner(wait_ms, cdc_breaker_next_ms(&d->breaker), now_ms);
+	for (size_t i = 0; i < d->lane_n; i++) {
+		const struct lane *lane = &d->lanes[i];
+		uint64_t due = lane_due_ms(d, lane);
+
+		if (lane->is_in_flight || !cdc_window_head(d->window, i))
+			continue;
+		if (due > now_ms)
+			wait_ms = sooner(wait_ms, due, now_ms);
+		else if (lane->since_ms)
+			wait_ms = sooner(wait_ms, lane->since_ms + d->setup.settings->linger_ms,
+					 now_ms);
+	}
+	return wait_ms;
+}
+
+enum cdc_code cdc_deliver_step(struct cdc_deliver *d, uint64_t now_ms, int64_t wall_us,
+			       uint64_t wait_ms, uint64_t random, uint64_t *ret_wait_ms,
+			       struct cdc_err *err)
+{
+	enum cdc_code rc = CDC_OK;
+
+	if (!d->is_open)
+		rc = open_outside(d, err);
+	if (!rc)
+		rc = take_results(d, now_ms, wall_us, wait_ms, random, err);
+	if (rc)
+		return rc;
+	if (wait_ms)
+		now_ms = cdc_clock_mono_ms();
+	if (cdc_breaker_tick(&d->breaker, now_ms, random))
+		note_opened(d, NULL, now_ms);
+	give_back(d);
+	rc = read_buffer(d, err);
+	if (!rc)
+		rc = send_all(d, now_ms, err);
+	checkpoint(d, now_ms);
+	show(d);
+	*ret_wait_ms = next_wait_ms(d, now_ms);
+	return rc;
+}
+
+/* --- the thread --------------------------------------------------------------------- */
+
+/* Nothing new goes out; what is in flight may still be accepted. */
+static void finish(struct cdc_deliver *d)
+{
+	uint64_t end_ms = cdc_clock_mono_ms() + STOP_MS;
+
+	if (!d->is_open)
+		return;
+	if (d->setup.stop)
+		(void)epoll_ctl(d->wake_fd, EPOLL_CTL_DEL, d->setup.stop->fd, NULL);
+	(void)epoll_ctl(d->wake_fd, EPOLL_CTL_DEL, d->setup.ops->reader_fd(d->reader), NULL);
+	while (d->in_flight && cdc_clock_mono_ms() < end_ms) {
+		uint64_t now_ms = cdc_clock_mono_ms();
+
+		cdc_board_beat(d->setup.board, now_ms);
+		/* An error changes nothing any more: the sync ends. */
+		(void)!take_results(d, now_ms, cdc_clock_wall_us(), 100, 0, NULL);
+	}
+	last_checkpoint(d);
+	give_back(d);
+	close_outside(d);
+}
+
+/* Something below failed that may heal: waits, and wakes for the stop flag. */
+static void wait_out(struct cdc_deliver *d, const struct cdc_err *err, unsigned attempt)
+{
+	uint64_t wait_ms = cdc_backoff_ms(attempt, cdc_backoff_random());
+
+	post(d, CDC_STATE_WAITING, err);
+	if (cdc_log_is_due(attempt))
+		LOG_WARN(&d->setup.log, "sync_interrupted", KV("sync", d->setup.sync),
+			 KV("attempt", attempt), KV("wait_ms", wait_ms), KV_ERR(err));
+	while (wait_ms && !cdc_stop_is_set(d->setup.stop)) {
+		uint64_t turn_ms = wait_ms < TURN_MS ? wait_ms : TURN_MS;
+
+		cdc_board_beat(d->setup.board, cdc_clock_mono_ms());
+		(void)cdc_stop_wait(d->setup.stop, turn_ms);
+		wait_ms -= turn_ms;
+	}
+}
+
+void cdc_deliver_run(struct cdc_deliver *d)
+{
+	struct cdc_err err = {0};
+	enum cdc_code rc = CDC_OK;
+	uint64_t wait_ms = 0;
+	unsigned attempt = 0;
+
+	post(d, CDC_STATE_RUNNING, NULL);
+	while (!cdc_stop_is_set(d->setup.stop)) {
+		uint64_t now_ms = cdc_clock_mono_ms();
+
+		cdc_board_beat(d->setup.board, now_ms);
+		rc = cdc_deliver_step(d, now_ms, cdc_clock_wall_us(), wait_ms, cdc_backoff_random(),
+				      &wait_ms, &err);
+		if (!rc) {
+			if (attempt)
+				post(d, CDC_STATE_RUNNING, NULL);
+			attempt = 0;
+		} else if (cdc_code_class(rc) == CDC_CLASS_RETRY) {
+			wait_out(d, &err, ++attempt);
+			wait_ms = 0;
+		} else {
+			break;
+		}
+	}
+	finish(d);
+	if (rc && cdc_code_class(rc) != CDC_CLASS_RETRY) {
+		post(d, rc == CDC_GAP ? CDC_STATE_SUSPENDED : CDC_STATE_FAILED, &err);
+		LOG_ERROR(&d->setup.log, rc == CDC_GAP ? "sync_suspended" : "sync_failed",
+			  KV("sync", d->setup.sync), KV_ERR(&err));
+	} else {
+		post(d, CDC_STATE_ENDED, NULL);
+	}
+}

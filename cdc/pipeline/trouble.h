@@ -1,0 +1,46 @@
+/*
+ * trouble.h - is it the endpoint, or this one record?
+ *
+ * A refused record proves nothing while nothing else is accepted: the endpoint
+ * may be down, whatever status it answers.  It is the record's own trouble when a
+ * request with this record alone failed, the endpoint then accepted another
+ * request that began after that failure, and the record alone failed again.
+ * What may heal by itself (5xx, time-outs) needs eight such failures over 10 min;
+ * what is never about a record (401, 403, 407, 429, 3xx) never counts.
+ * Under `order: sync` nothing later may be sent to compare with: there a refused
+ * record is retried for 10 min.
+ *
+ * Instants of requests are numbers of one counter of the engine, not of a clock:
+ * "began after" is a comparison of two of them.
+ *
+ * Threads: pure.
+ * Layer: pipeline (base, sinks).
+ */
+#ifndef CDC_PIPELINE_TROUBLE_H
+#define CDC_PIPELINE_TROUBLE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "sinks/sink.h"
+
+#define CDC_TROUBLE_ATTEMPTS 8
+#define CDC_TROUBLE_AFTER_MS (10 * 60 * UINT64_C(1000))
+
+/* Failures of the record at the head of a lane, sent alone.  Zeroed: none. */
+struct cdc_suspect {
+	unsigned failures;  /* each but the first had an accepted request between it and the one
+			       before */
+	uint64_t failed_at; /* counter at the last of them */
+	uint64_t first_ms;
+};
+
+/*
+ * Notes that the record alone failed with result.  at: the counter now;
+ * accepted_begun: the counter at the beginning of the latest request that was
+ * accepted (0: none).  Returns whether this is the record's own trouble.
+ */
+bool cdc_suspect_fail(struct cdc_suspect *s, const struct sink_result *result, uint64_t at,
+		      uint64_t accepted_begun, bool is_order_sync, uint64_t now_ms);
+
+#endif
