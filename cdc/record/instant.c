@@ -22,7 +22,9 @@ static char *put_digits(char *to, uint32_t v, int width)
  */
 size_t cdc_instant_format(int64_t us, char ret_text[CDC_INSTANT_TEXT])
 {
-	int64_t days = us / DAY_US - (us % DAY_US < 0), rest = us - days * DAY_US;
+	/* Not us - days * DAY_US: the day of the earliest instant begins before it. */
+	int64_t days = us / DAY_US - (us % DAY_US < 0);
+	int64_t rest = us % DAY_US + (us % DAY_US < 0 ? DAY_US : 0);
 	int64_t from_zero = days + YEAR_ZERO;
 	int64_t era = (from_zero >= 0 ? from_zero : from_zero - (ERA_DAYS - 1)) / ERA_DAYS;
 	uint32_t day = (uint32_t)(from_zero - era * ERA_DAYS);

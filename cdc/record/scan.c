@@ -6,9 +6,9 @@
 #include "cdc/record/key.h"
 #include "cdc/record/value.h"
 
+/* Two names of 63 bytes, and room for servers built with longer ones. */
+#define MAX_TABLE_NAME 1024
 #define MAX_DEPTH      64
-#define MAX_TABLE_NAME 1024 /* two names of 63 bytes, and room for servers built with longer ones  \
-			     */
 
 static uint32_t skip_space(const char *json, uint32_t at, uint32_t end)
 {
