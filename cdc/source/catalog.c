@@ -1,0 +1,356 @@
+#include "cdc/source/catalog.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cdc/base/arena.h"
+
+#define MAX_TABLES     100000
+#define MAX_TYPE_BYTES (16u << 20) /* some 100,000 types */
+#define MAX_TYPE_DEPTH 32          /* domains over domains over arrays of domains ... */
+#define FIRST_SLOTS    64u         /* of both hash tables; powers of two */
+
+struct known_type {
+	uint32_t oid; /* 0: the slot is free */
+	const struct cdc_type *type;
+};
+
+struct cdc_catalog {
+	struct cdc_lookup *lookup;
+	struct cdc_table *tables; /* open addressing by relid; free where shape is NULL */
+	size_t table_n, table_cap;
+	const struct cdc_table *last; /* the one found last */
+	struct known_type *types;     /* open addressing by OID */
+	size_t type_n, type_cap;
+	struct cdc_arena *arena; /* of the array types that were made */
+};
+
+struct cdc_catalog *cdc_catalog_new(struct cdc_lookup *lookup)
+{
+	struct cdc_catalog *c = calloc(1, sizeof(*c));
+
+	if (!c)
+		return NULL;
+	c->lookup = lookup;
+	c->arena = cdc_arena_new(MAX_TYPE_BYTES);
+	if (!c->arena) {
+		free(c);
+		return NULL;
+	}
+	return c;
+}
+
+void cdc_catalog_reset(struct cdc_catalog *c)
+{
+	for (size_t i = 0; i < c->table_cap; i++)
+		cdc_shape_free(c->tables[i].shape);
+	free(c->tables);
+	free(c->types);
+	cdc_arena_reset(c->arena);
+	*c = (struct cdc_catalog){.lookup = c->lookup, .arena = c->arena};
+}
+
+void cdc_catalog_free(struct cdc_catalog *c)
+{
+	if (!c)
+		return;
+	cdc_catalog_reset(c);
+	cdc_arena_free(c->arena);
+	free(c);
+}
+
+/* OIDs are handed out one after the other; the multiplier spreads them. */
+static size_t first_slot(uint32_t oid, size_t cap)
+{
+	return (size_t)((oid * UINT64_C(0x9e3779b97f4a7c15)) >> 32) & (cap - 1);
+}
+
+static enum cdc_code no_memory(struct cdc_err *err)
+{
+	return cdc_err_set(err, CDC_NOMEM, "out of memory for the description of a table");
+}
+
+/* --- types --------------------------------------------------------------------------- */
+
+static const struct cdc_type *find_type(const struct cdc_catalog *c, uint32_t oid)
+{
+	if (!c->type_cap)
+		return NULL;
+	for (size_t i = first_slot(oid, c->type_cap);; i = (i + 1) & (c->type_cap - 1)) {
+		if (c->types[i].oid == oid)
+			return c->types[i].type;
+		if (!c->types[i].oid)
+			return NULL;
+	}
+}
+
+static void put_type(struct known_type *slots, size_t cap, struct known_type type)
+{
+	size_t i = first_slot(type.oid, cap);
+
+	while (slots[i].oid)
+		i = (i + 1) & (cap - 1);
+	slots[i] = type;
+}
+
+static bool add_type(struct cdc_catalog *c, uint32_t oid, const struct cdc_type *type)
+{
+	if (c->type_n * 2 >= c->type_cap) {
+		size_t cap = c->type_cap ? c->type_cap * 2 : FIRST_SLOTS;
+		struct known_type *slots =
+			cap * sizeof(*slots) <= MAX_TYPE_BYTES ? calloc(cap, sizeof(*slots)) : NULL;
+
+		if (!slots)
+			return false;
+		for (size_t i = 0; i < c->type_cap; i++) {
+			if (c->types[i].oid)
+				put_type(slots, cap, c->types[i]);
+		}
+		free(c->types);
+		c->types = slots;
+		c->type_cap = cap;
+	}
+	put_type(c->types, c->type_cap, (struct known_type){.oid = oid, .type = type});
+	c->type_n++;
+	return true;
+}
+
+static enum cdc_code resolve_type(struct cdc_catalog *c, uint32_t oid, unsigned depth,
+				  const struct cdc_type **ret, struct cdc_err *err);
+
+static enum cdc_code make_array(struct cdc_catalog *c, const struct cdc_type *elem, char delim,
+				const struct cdc_type **ret, struct cdc_err *err)
+{
+	struct cdc_type *type = cdc_arena_alloc(c->arena, sizeof(*type));
+
+	if (!type)
+		return no_memory(err);
+	*type = (struct cdc_type){.kind = CDC_KIND_ARRAY, .delim = delim, .elem = elem};
+	*ret = type;
+	return CDC_OK;
+}
+
+/*
+ * A domain is written as what it is based on, an array (whose text array_out
+ * wrote) element by element, all else as its text: enums, ranges, composites,
+ * what extensions bring.
+ */
+static enum cdc_code ask_type(struct cdc_catalog *c, uint32_t oid, unsigned depth,
+			      const struct cdc_type **ret, struct cdc_err *err)
+{
+	CDC_AUTO(cdc_pgconn_clear_result) PGresult *result = NULL;
+	uint32_t base, elem;
+	char sql[640];
+	enum cdc_code rc;
+
+	(void)snprintf(sql, sizeof(sql),
+		       "SELECT CASE t.typtype WHEN 'd' THEN t.typbasetype ELSE 0 END, "
+		       "CASE t.typoutput WHEN 'pg_catalog.array_out'::pg_catalog.regproc "
+		       "THEN t.typelem ELSE 0 END, e.typdelim "
+		       "FROM pg_catalog.pg_type t "
+		       "LEFT JOIN pg_catalog.pg_type e ON e.oid = t.typelem WHERE t.oid = %u",
+		       oid);
+	rc = cdc_lookup_ask(c->lookup, sql, "looking up a type", &result, err);
+	if (rc)
+		return rc;
+	base = cdc_pgconn_u32(result, 0, 0);
+	elem = cdc_pgconn_u32(result, 0, 1);
+	if (base)
+		return resolve_type(c, base, depth + 1, ret, err);
+	if (elem) {
+		const struct cdc_type *of = NULL;
+
+		rc = resolve_type(c, elem, depth + 1, &of, err);
+		return rc ? rc : make_array(c, of, cdc_pgconn_text(result, 0, 2)[0], ret, err);
+	}
+	*ret = cdc_type_scalar(CDC_KIND_TEXT);
+	return CDC_OK;
+}
+
+static enum cdc_code resolve_type(struct cdc_catalog *c, uint32_t oid, unsigned depth,
+				  const struct cdc_type **ret, struct cdc_err *err)
+{
+	enum cdc_code rc;
+
+	*ret = cdc_type_builtin(oid);
+	if (!*ret)
+		*ret = find_type(c, oid);
+	if (*ret)
+		return CDC_OK;
+	if (depth == MAX_TYPE_DEPTH || oid == 0) {
+		*ret = cdc_type_scalar(CDC_KIND_TEXT);
+		return CDC_OK;
+	}
+	rc = ask_type(c, oid, depth, ret, err);
+	if (!rc && !add_type(c, oid, *ret))
+		rc = no_memory(err);
+	return rc;
+}
+
+/* --- keys ---------------------------------------------------------------------------- */
+
+/*
+ * Marks the primary key's columns.  A deferrable one is none: its values may meet
+ * within a transaction, and the record of one row would end another.  The catalog
+ * is of now, the message of then: a key whose columns are not all among the
+ * message's is left out.
+ */
+static enum cdc_code ask_key(struct cdc_catalog *c, const struct pgo_relation *r,
+			     struct cdc_column *columns, bool *ret_is_partitioned,
+			     struct cdc_err *err)
+{
+	CDC_AUTO(cdc_pgconn_clear_result) PGresult *result = NULL;
+	size_t want = 0, found = 0;
+	char sql[768];
+	enum cdc_code rc;
+
+	(void)snprintf(sql, sizeof(sql),
+		       "SELECT c.relkind, a.attname FROM pg_catalog.pg_class c "
+		       "LEFT JOIN pg_catalog.pg_index i ON i.indrelid = c.oid "
+		       "AND i.indisprimary AND i.indimmediate AND i.indisvalid "
+		       "LEFT JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum = "
+		       "ANY ((i.indkey::pg_catalog.int2[])[0:i.indnkeyatts - 1]) "
+		       "WHERE c.oid = %u",
+		       r->relid);
+	rc = cdc_lookup_ask(c->lookup, sql, "looking up a primary key", &result, err);
+	if (rc)
+		return rc;
+	*ret_is_partitioned = cdc_pgconn_text(result, 0, 0)[0] == 'p';
+	for (int row = 0; row < PQntuples(result); row++) {
+		const char *name = cdc_pgconn_text(result, row, 1);
+
+		want += *name != '\0';
+		for (size_t i = 0; *name && i < r->n; i++) {
+			if (strcmp(columns[i].name, name) == 0) {
+				columns[i].is_key = true;
+				found++;
+			}
+		}
+	}
+	for (size_t i = 0; found != want && i < r->n; i++)
+		columns[i].is_key = false;
+	return CDC_OK;
+}
+
+/* --- tables -------------------------------------------------------------------------- */
+
+static struct cdc_table *find_slot(struct cdc_table *slots, size_t cap, uint32_t relid)
+{
+	size_t i = first_slot(relid, cap);
+
+	while (slots[i].shape && slots[i].relid != relid)
+		i = (i + 1) & (cap - 1);
+	return &slots[i];
+}
+
+const struct cdc_table *cdc_catalog_find(struct cdc_catalog *c, uint32_t relid)
+{
+	const struct cdc_table *t;
+
+	if (c->last && c->last->relid == relid)
+		return c->last;
+	if (!c->table_cap)
+		return NULL;
+	t = find_slot(c->tables, c->table_cap, relid);
+	if (!t->shape)
+		return NULL;
+	c->last = t;
+	return t;
+}
+
+/* Makes sure that one more table finds a free slot. */
+static bool make_room(struct cdc_catalog *c)
+{
+	size_t cap = c->table_cap ? c->table_cap * 2 : FIRST_SLOTS;
+	struct cdc_table *slots;
+
+	if ((c->table_n + 1) * 2 <= c->table_cap)
+		return true;
+	slots = calloc(cap, sizeof(*slots));
+	if (!slots)
+		return false;
+	for (size_t i = 0; i < c->table_cap; i++) {
+		if (c->tables[i].shape)
+			*find_slot(slots, cap, c->tables[i].relid) = c->tables[i];
+	}
+	free(c->tables);
+	c->tables = slots;
+	c->table_cap = cap;
+	c->last = NULL;
+	return true;
+}
+
+/* FNV-1a, 64 bits: enough to tell one version of a table from the next. */
+static uint64_t mix(uint64_t digest, const void *bytes, size_t n)
+{
+	const uint8_t *at = bytes;
+
+	for (size_t i = 0; i < n; i++)
+		digest = (digest ^ at[i]) * UINT64_C(0x100000001b3);
+	return digest;
+}
+
+static uint64_t digest_of(const struct pgo_relation *r, const struct cdc_column *columns)
+{
+	uint64_t d = UINT64_C(0xcbf29ce484222325);
+
+	d = mix(d, r->schema, strlen(r->schema) + 1);
+	d = mix(d, r->name, strlen(r->name) + 1);
+	for (size_t i = 0; i < r->n; i++) {
+		d = mix(d, columns[i].name, strlen(columns[i].name) + 1);
+		d = mix(d, &r->columns[i].type, sizeof(r->columns[i].type));
+		d = mix(d, &columns[i].is_key, sizeof(columns[i].is_key));
+	}
+	return d;
+}
+
+static enum cdc_code put_table(struct cdc_catalog *c, const struct pgo_relation *r,
+			       const struct cdc_column *columns, bool old_may_lack,
+			       struct cdc_err *err)
+{
+	const uint64_t digest = digest_of(r, columns);
+	struct cdc_shape *shape;
+	struct cdc_table *t;
+
+	if (!make_room(c))
+		return no_memory(err);
+	t = find_slot(c->tables, c->table_cap, r->relid);
+	if (t->shape && t->digest == digest) {
+		t->old_may_lack = old_may_lack;
+		return CDC_OK;
+	}
+	if (!t->shape && c->table_n == MAX_TABLES)
+		return cdc_err_set(err, CDC_NOMEM, "more than %d tables in one session",
+				   MAX_TABLES);
+	shape = cdc_shape_new(r->schema, r->name, columns, r->n);
+	if (!shape)
+		return no_memory(err);
+	c->table_n += !t->shape;
+	cdc_shape_free(t->shape);
+	*t = (struct cdc_table){
+		.relid = r->relid, .shape = shape, .old_may_lack = old_may_lack, .digest = digest};
+	return CDC_OK;
+}
+
+enum cdc_code cdc_catalog_relation(struct cdc_catalog *c, const struct pgo_relation *r,
+				   struct cdc_err *err)
+{
+	struct cdc_column *columns = calloc(r->n + 1, sizeof(*columns));
+	bool is_full = r->identity == 'f', is_partitioned = false;
+	enum cdc_code rc = CDC_OK;
+
+	if (!columns)
+		return no_memory(err);
+	for (size_t i = 0; !rc && i < r->n; i++) {
+		columns[i] = (struct cdc_column){.name = r->columns[i].name,
+						 .is_key = !is_full && r->columns[i].is_identity};
+		rc = resolve_type(c, r->columns[i].type, 0, &columns[i].type, err);
+	}
+	if (!rc && is_full)
+		rc = ask_key(c, r, columns, &is_partitioned, err);
+	if (!rc)
+		rc = put_table(c, r, columns, is_partitioned, err);
+	free(columns);
+	return rc ? cdc_err_wrap(err, "table %s.%s", r->schema, r->name) : CDC_OK;
+}

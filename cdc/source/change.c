@@ -1,0 +1,200 @@
+#include "cdc/source/change.h"
+
+void cdc_changes_begin(struct cdc_changes *c, struct cdc_catalog *catalog,
+		       const struct cdc_timelines *timelines, cdc_lsn start_lsn,
+		       unsigned generation)
+{
+	cdc_catalog_reset(catalog);
+	*c = (struct cdc_changes){
+		.catalog = catalog,
+		.timelines = timelines,
+		.generation = generation,
+		.start_lsn = start_lsn,
+		.epoch = CDC_EPOCH(generation, cdc_timelines_at(timelines, start_lsn)),
+	};
+}
+
+static enum cdc_code out_of_place(const struct pgo_message *m, struct cdc_err *err)
+{
+	return cdc_err_set(err, CDC_PROTO, "the server sent a %s where none may be",
+			   pgo_kind_name(m->kind));
+}
+
+static void begin_transaction(struct cdc_changes *c, const struct pgo_begin *b)
+{
+	c->is_open = true;
+	/* The server's own rule, PostgreSQL source src/backend/replication/logical/snapbuild.c,
+	 * SnapBuildXactNeedsSkip: a transaction whose commit record starts before is over. */
+	c->is_skipped = b->commit_lsn < c->start_lsn;
+	c->begin = *b;
+	c->ordinal = 0;
+	c->epoch = CDC_EPOCH(c->generation, cdc_timelines_at(c->timelines, b->commit_lsn));
+}
+
+static enum cdc_code end_transaction(struct cdc_changes *c, const struct pgo_message *m,
+				     struct cdc_batch *batch, struct cdc_err *err)
+{
+	const struct pgo_commit *commit = &m->as.commit;
+	enum cdc_code rc = CDC_OK;
+
+	if (commit->commit_lsn != c->begin.commit_lsn || commit->end_lsn < commit->commit_lsn)
+		return cdc_err_set(err, CDC_PROTO,
+				   "the server sent a commit of another transaction than began");
+	if (!c->is_skipped)
+		rc = cdc_batch_tx_end(batch, commit->commit_lsn, commit->end_lsn, commit->commit_us,
+				      err);
+	if (!rc)
+		c->is_open = false;
+	return rc;
+}
+
+/* A full batch may be handed over and an empty one brought; an empty one that is too small may not.
+ */
+static enum cdc_code did_not_fit(const struct cdc_batch *batch, const struct cdc_table *t,
+				 struct cdc_err *err)
+{
+	if (batch->n)
+		return cdc_err_set(err, CDC_BUSY, "the batch is full");
+	return cdc_err_set(err, CDC_LIMIT, "table %s: a change is larger than %zu bytes as JSON",
+			   cdc_shape_name(t->shape), batch->max_bytes);
+}
+
+static enum cdc_code unknown_table(const struct pgo_message *m, uint32_t relid, struct cdc_err *err)
+{
+	return cdc_err_set(err, CDC_PROTO,
+			   "the server sent a %s of relation %u without a description of it",
+			   pgo_kind_name(m->kind), relid);
+}
+
+static struct cdc_change new_change(const struct cdc_changes *c, cdc_lsn position)
+{
+	return (struct cdc_change){
+		.id = {.commit_lsn = c->begin.commit_lsn,
+		       .epoch = c->epoch,
+		       .ordinal = c->ordinal + 1,
+		       .part = 1},
+		.position = position,
+		.xid = c->begin.xid,
+		.commit_us = c->begin.commit_us,
+	};
+}
+
+static bool fits_shape(const struct pgo_change *row, size_t columns)
+{
+	return (!row->row || row->row_n == columns) && (!row->old || row->old_n == columns);
+}
+
+static enum cdc_code take_row(struct cdc_changes *c, const struct pgo_message *m, cdc_lsn position,
+			      struct cdc_batch *batch, struct cdc_err *err)
+{
+	const struct pgo_change *row = &m->as.change;
+	const struct cdc_table *t = cdc_catalog_find(c->catalog, row->relid);
+	struct cdc_change change = new_change(c, position);
+	enum cdc_code rc;
+
+	if (!t)
+		return unknown_table(m, row->relid, err);
+	if (!fits_shape(row, cdc_shape_columns(t->shape)))
+		return cdc_err_set(err, CDC_PROTO,
+				   "table %s: the server sent a %s with another number of columns "
+				   "than the table's",
+				   cdc_shape_name(t->shape), pgo_kind_name(m->kind));
+	change.shape = t->shape;
+	change.op = m->kind == PGO_INSERT   ? CDC_OP_INSERT
+		    : m->kind == PGO_UPDATE ? CDC_OP_UPDATE
+					    : CDC_OP_DELETE;
+	change.row = row->row;
+	change.old = row->old;
+	change.old_is_full = row->old_kind == PGO_OLD_FULL;
+	for (size_t i = 0; change.old_is_full && t->old_may_lack && i < row->old_n; i++) {
+		if (row->old[i].kind == CDC_VALUE_NULL)
+			row->old[i].kind = CDC_VALUE_ABSENT;
+	}
+	rc = cdc_write_change(batch, &change, err);
+	return rc == CDC_LIMIT ? did_not_fit(batch, t, err) : rc;
+}
+
+/* One record per table, numbered by part, all under one ordinal. */
+static enum cdc_code take_truncate(struct cdc_changes *c, const struct pgo_message *m,
+				   cdc_lsn position, struct cdc_batch *batch, struct cdc_err *err)
+{
+	const struct pgo_truncate *truncate = &m->as.truncate;
+	struct cdc_change change = new_change(c, position);
+
+	change.op = CDC_OP_TRUNCATE;
+	for (; c->truncated < truncate->n; c->truncated++) {
+		const uint32_t relid = truncate->relids[c->truncated];
+		const struct cdc_table *t = cdc_catalog_find(c->catalog, relid);
+		enum cdc_code rc;
+
+		if (!t)
+			return unknown_table(m, relid, err);
+		change.shape = t->shape;
+		change.id.part = (uint16_t)(c->truncated + 1);
+		rc = cdc_write_change(batch, &change, err);
+		if (rc)
+			return rc == CDC_LIMIT ? did_not_fit(batch, t, err) : rc;
+	}
+	c->truncated = 0;
+	return CDC_OK;
+}
+
+/* Counts what names a row, a truncation or a message, whether it makes a record or not. */
+static enum cdc_code take_counted(struct cdc_changes *c, const struct pgo_message *m,
+				  cdc_lsn position, struct cdc_batch *batch, struct cdc_err *err)
+{
+	enum cdc_code rc = CDC_OK;
+
+	if (c->ordinal == UINT32_MAX)
+		return cdc_err_set(err, CDC_LIMIT,
+				   "transaction %u has more changes than an id can number",
+				   c->begin.xid);
+	if (c->is_skipped)
+		return CDC_OK;
+	if (m->kind == PGO_TRUNCATE)
+		rc = take_truncate(c, m, position, batch, err);
+	else if (m->kind != PGO_MESSAGE)
+		rc = take_row(c, m, position, batch, err);
+	if (!rc)
+		c->ordinal++;
+	return rc;
+}
+
+enum cdc_code cdc_changes_take(struct cdc_changes *c, const struct pgo_message *m, cdc_lsn position,
+			       struct cdc_batch *batch, struct cdc_err *err)
+{
+	switch (m->kind) {
+	case PGO_BEGIN:
+		if (c->is_open)
+			return out_of_place(m, err);
+		begin_transaction(c, &m->as.begin);
+		return CDC_OK;
+	case PGO_COMMIT:
+		return c->is_open ? end_transaction(c, m, batch, err) : out_of_place(m, err);
+	case PGO_RELATION:
+		return cdc_catalog_relation(c->catalog, &m->as.relation, err);
+	case PGO_MESSAGE:
+		if (!m->as.message.is_transactional)
+			return CDC_OK; /* it has an id of its own and counts in no transaction */
+		return c->is_open ? take_counted(c, m, position, batch, err) : out_of_place(m, err);
+	case PGO_INSERT:
+	case PGO_UPDATE:
+	case PGO_DELETE:
+	case PGO_TRUNCATE:
+		return c->is_open ? take_counted(c, m, position, batch, err) : out_of_place(m, err);
+	case PGO_NOTHING:
+	case PGO_ORIGIN:
+	case PGO_TYPE:
+	case PGO_STREAM_ABORT:
+		return CDC_OK;
+	}
+	return CDC_OK;
+}
+
+bool cdc_changes_idle(struct cdc_changes *c, cdc_lsn wal_end)
+{
+	if (c->is_open || wal_end < c->start_lsn)
+		return false;
+	c->epoch = CDC_EPOCH(c->generation, cdc_timelines_at(c->timelines, wal_end));
+	return true;
+}

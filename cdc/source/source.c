@@ -1,0 +1,478 @@
+#include "cdc/source/source.h"
+
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+#include "cdc/base/clock.h"
+#include "cdc/source/catalog.h"
+#include "cdc/source/change.h"
+#include "cdc/source/frame.h"
+#include "cdc/source/lookup.h"
+#include "cdc/source/pgconn.h"
+#include "cdc/source/pgoutput.h"
+#include "cdc/source/quote.h"
+#include "cdc/source/server.h"
+
+#define START_MS    10000
+#define STOP_MS     2000
+#define SQL_MAX     2048 /* START_REPLICATION with two quoted names */
+#define TLS_RECORDS 4    /* reads that empty what TLS may hold back: a record is 16 KiB, a read 8 */
+
+struct cdc_source {
+	const struct cdc_source_plan *plan;
+	struct cdc_pgconn *stream; /* the replication connection; NULL: closed */
+	struct cdc_lookup lookup;
+	struct cdc_server server;
+	char slot[64]; /* the one to start on */
+	struct cdc_catalog *catalog;
+	struct pgo_decoder decoder;
+	struct cdc_changes changes;
+	struct cdc_pings pings;
+	cdc_lsn received_lsn;
+	uint64_t heard_ms; /* monotonic: when bytes came last */
+	bool is_streaming;
+	char *held; /* a frame of held_n bytes that did not fit into the batch; libpq's */
+	size_t held_n;
+};
+
+enum cdc_code cdc_source_new(const struct cdc_source_plan *plan, struct cdc_source **ret,
+			     struct cdc_err *err)
+{
+	struct cdc_source *s = calloc(1, sizeof(*s));
+
+	if (!s)
+		return cdc_err_set(err, CDC_NOMEM, "out of memory for a source");
+	s->plan = plan;
+	pgo_init(&s->decoder);
+	cdc_server_init(&s->server);
+	cdc_lookup_init(&s->lookup, plan->settings, plan->slot);
+	s->catalog = cdc_catalog_new(&s->lookup);
+	if (!s->catalog) {
+		cdc_source_free(s);
+		return cdc_err_set(err, CDC_NOMEM, "out of memory for a source");
+	}
+	*ret = s;
+	return CDC_OK;
+}
+
+static void close_stream(struct cdc_source *s)
+{
+	PQfreemem(s->held);
+	s->held = NULL;
+	cdc_pgconn_close(s->stream);
+	s->stream = NULL;
+	s->is_streaming = false;
+}
+
+void cdc_source_free(struct cdc_source *s)
+{
+	if (!s)
+		return;
+	close_stream(s);
+	cdc_lookup_clear(&s->lookup);
+	cdc_catalog_free(s->catalog);
+	cdc_server_clear(&s->server);
+	pgo_clear(&s->decoder);
+	free(s);
+}
+
+/* --- connecting ------------------------------------------------------------------------ */
+
+static enum cdc_code prepare(struct cdc_source *s, enum cdc_server_slot slot,
+			     struct cdc_source_info *ret_info, struct cdc_err *err)
+{
+	enum cdc_code rc;
+
+	close_stream(s);
+	cdc_server_clear(&s->server);
+	rc = cdc_pgconn_open(s->plan->settings, CDC_PGCONN_REPLICATION, s->plan->slot, &s->stream,
+			     err);
+	if (!rc)
+		rc = cdc_server_prepare(&s->server, s->stream, s->plan, slot, s->slot, err);
+	if (rc) {
+		close_stream(s);
+		return rc;
+	}
+	*ret_info = s->server.info;
+	return CDC_OK;
+}
+
+enum cdc_code cdc_source_connect(struct cdc_source *s, bool must_exist,
+				 struct cdc_source_info *ret_info, struct cdc_err *err)
+{
+	return prepare(s, must_exist ? CDC_SERVER_SLOT_MUST_EXIST : CDC_SERVER_SLOT_ANY, ret_info,
+		       err);
+}
+
+/* The replication grammar knows no backslash: only the quote itself is doubled. */
+static void quote_literal(struct cdc_buf *out, const char *text)
+{
+	cdc_buf_putc(out, '\'');
+	for (; *text; text++) {
+		if (*text == '\'')
+			cdc_buf_putc(out, '\'');
+		cdc_buf_putc(out, *text);
+	}
+	cdc_buf_putc(out, '\'');
+}
+
+/* Publication names are a list of identifiers inside a literal: quoted twice. */
+static void put_start(struct cdc_buf *out, const struct cdc_source *s, cdc_lsn lsn,
+		      const char *publications)
+{
+	char at[CDC_LSN_TEXT];
+
+	(void)cdc_lsn_format(lsn, at);
+	cdc_buf_puts(out, "START_REPLICATION SLOT ");
+	cdc_quote_name(out, s->slot);
+	cdc_buf_puts(out, " LOGICAL ");
+	cdc_buf_puts(out, at);
+	cdc_buf_puts(out, " (\"proto_version\" '1', \"publication_names\" ");
+	quote_literal(out, publications);
+	cdc_buf_putc(out, ')');
+}
+
+static enum cdc_code start_stream(struct cdc_source *s, cdc_lsn lsn, struct cdc_err *err)
+{
+	struct cdc_buf names, sql;
+	const char *publications;
+	enum cdc_code rc;
+
+	cdc_buf_init(&names, SQL_MAX);
+	cdc_buf_init(&sql, SQL_MAX);
+	cdc_quote_name(&names, s->plan->settings->publication);
+	publications = cdc_quote_end(&names);
+	put_start(&sql, s, lsn, publications ? publications : "");
+	rc = cdc_pgconn_run(s->stream, publications ? cdc_quote_end(&sql) : NULL, START_MS,
+			    "starting the stream", err);
+	cdc_buf_clear(&names);
+	cdc_buf_clear(&sql);
+	if (!rc && PQsetnonblocking(s->stream->pg, 1) != 0)
+		rc = cdc_pgconn_failed(s->stream, NULL, "starting the stream", err);
+	return rc;
+}
+
+enum cdc_code cdc_source_start(struct cdc_source *s, cdc_lsn lsn, unsigned generation,
+			       struct cdc_err *err)
+{
+	enum cdc_code rc;
+
+	CDC_ASSERT(s->stream && !s->is_streaming && generation <= 255);
+	rc = start_stream(s, lsn, err);
+	if (rc) {
+		close_stream(s);
+		return cdc_err_wrap(err, "slot %s", s->slot);
+	}
+	cdc_changes_begin(&s->changes, s->catalog, &s->server.timelines, lsn, generation);
+	s->pings = (struct cdc_pings){0};
+	s->received_lsn = lsn;
+	s->heard_ms = cdc_clock_mono_ms();
+	s->is_streaming = true;
+	return CDC_OK;
+}
+
+enum cdc_code cdc_source_start_temporary(struct cdc_source *s, struct cdc_source_info *ret_info,
+					 struct cdc_err *err)
+{
+	enum cdc_code rc = prepare(s, CDC_SERVER_SLOT_TEMPORARY, ret_info, err);
+
+	return rc ? rc : cdc_source_start(s, ret_info->slot_start, 1, err);
+}
+
+/* --- the stream ------------------------------------------------------------------------ */
+
+int cdc_source_fd(const struct cdc_source *s)
+{
+	return s->stream ? PQsocket(s->stream->pg) : -1;
+}
+
+short cdc_source_events(const struct cdc_source *s)
+{
+	/* Tries to send what is left of a status update; 1: there is still some. */
+	if (s->stream && PQflush(s->stream->pg) == 1)
+		return POLLIN | POLLOUT;
+	return POLLIN;
+}
+
+uint64_t cdc_source_silent_ms(const struct cdc_source *s)
+{
+	return cdc_clock_mono_ms() - s->heard_ms;
+}
+
+static void take_keepalive(struct cdc_source *s, const struct cdc_frame *f,
+			   struct cdc_source_read *ret)
+{
+	if (cdc_changes_idle(&s->changes, f->wal_end) && f->wal_end > ret->idle_lsn)
+		ret->idle_lsn = f->wal_end;
+	if (f->reply_requested) {
+		ret->reply_requested = true;
+		ret->is_stopping |= cdc_pings_note(&s->pings, f->wal_end, cdc_clock_mono_ms());
+	}
+}
+
+static enum cdc_code take_frame(struct cdc_source *s, const char *bytes, size_t n,
+				struct cdc_batch *batch, struct cdc_source_read *ret,
+				struct cdc_err *err)
+{
+	struct pgo_message m;
+	struct cdc_frame f;
+	enum cdc_code rc = cdc_frame_parse(bytes, n, &f, err);
+
+	if (rc)
+		return rc;
+	if (f.wal_end > s->received_lsn)
+		s->received_lsn = f.wal_end;
+	if (f.kind == CDC_FRAME_KEEPALIVE) {
+		take_keepalive(s, &f, ret);
+		return CDC_OK;
+	}
+	rc = pgo_decode(&s->decoder, f.payload, f.len, &m, err);
+	if (!rc)
+		rc = cdc_changes_take(&s->changes, &m, f.start, batch, err);
+	if (!rc && m.kind == PGO_COMMIT) {
+		ret->transactions++;
+		/* The transaction's own end says more from here on. */
+		if (m.as.commit.end_lsn >= ret->idle_lsn)
+			ret->idle_lsn = 0;
+	}
+	return rc;
+}
+
+/* The server ended the stream: in order when it shuts down, or with an error. */
+static enum cdc_code ended(const struct cdc_source *s, struct cdc_err *err)
+{
+	CDC_AUTO(cdc_pgconn_clear_result) PGresult *result = PQgetResult(s->stream->pg);
+
+	if (result && PQresultStatus(result) == PGRES_FATAL_ERROR)
+		return cdc_pgconn_failed(s->stream, result, "reading the stream", err);
+	return cdc_err_set(err, CDC_IO, "%s: the server ended the stream", s->stream->where);
+}
+
+/* PostgreSQL 18 only warns that it skips a publication that is not there: rows would be missing. */
+static enum cdc_code check_publication(const struct cdc_source *s, struct cdc_err *err)
+{
+	if (!s->stream->skipped_publication[0])
+		return CDC_OK;
+	(void)cdc_err_set(err, CDC_MISSING, "%s: publication %s: the server leaves it out: %s",
+			  s->stream->where, s->plan->settings->publication,
+			  s->stream->skipped_publication);
+	return cdc_err_remedy(err,
+			      "CREATE PUBLICATION \"%s\" FOR TABLE ...; or set publication to "
+			      "one that exists",
+			      s->plan->settings->publication);
+}
+
+/* Notes that bytes wait in the socket, also of a message that is not whole for long. */
+static void note_heard(struct cdc_source *s)
+{
+	struct pollfd fd = {.fd = PQsocket(s->stream->pg), .events = POLLIN};
+
+	if (poll(&fd, 1, 0) == 1 && (fd.revents & POLLIN))
+		s->heard_ms = cdc_clock_mono_ms();
+}
+
+/* The next frame, without waiting.  *ret_bytes NULL: the socket holds no whole one. */
+static enum cdc_code next_frame(struct cdc_source *s, char **ret_bytes, size_t *ret_n,
+				struct cdc_err *err)
+{
+	PGconn *pg = s->stream->pg;
+	const int reads = PQsslInUse(pg) ? TLS_RECORDS : 1;
+
+	for (int i = 0;; i++) {
+		char *bytes = NULL;
+		int n = PQgetCopyData(pg, &bytes, 1);
+
+		if (n > 0) {
+			*ret_bytes = bytes;
+			*ret_n = (size_t)n;
+			return CDC_OK;
+		}
+		if (n == -1)
+			return ended(s, err);
+		if (n < 0)
+			return cdc_pgconn_failed(s->stream, NULL, "reading the stream", err);
+		if (i == reads)
+			break;
+		note_heard(s);
+		if (!PQconsumeInput(pg))
+			return cdc_pgconn_failed(s->stream, NULL, "reading the stream", err);
+	}
+	*ret_bytes = NULL;
+	return CDC_OK;
+}
+
+static enum cdc_code read_frames(struct cdc_source *s, struct cdc_batch *batch, size_t target_bytes,
+				 size_t target_records, struct cdc_source_read *ret,
+				 struct cdc_err *err)
+{
+	while (batch->json.len < target_bytes && batch->n < target_records) {
+		char *bytes = s->held;
+		size_t n = s->held_n;
+		enum cdc_code rc = CDC_OK;
+
+		s->held = NULL;
+		if (!bytes)
+			rc = next_frame(s, &bytes, &n, err);
+		if (rc)
+			return rc;
+		if (!bytes) {
+			ret->is_dry = true;
+			break;
+		}
+		rc = take_frame(s, bytes, n, batch, ret, err);
+		if (rc == CDC_BUSY) {
+			s->held = bytes;
+			s->held_n = n;
+			return rc;
+		}
+		PQfreemem(bytes);
+		if (rc || ret->is_stopping)
+			return rc;
+	}
+	return check_publication(s, err);
+}
+
+enum cdc_code cdc_source_read(struct cdc_source *s, struct cdc_batch *batch, size_t target_bytes,
+			      size_t target_records, struct cdc_source_read *ret,
+			      struct cdc_err *err)
+{
+	enum cdc_code rc;
+
+	CDC_ASSERT(s->is_streaming);
+	*ret = (struct cdc_source_read){0};
+	rc = read_frames(s, batch, target_bytes, target_records, ret, err);
+	ret->received_lsn = s->received_lsn;
+	ret->epoch = s->changes.epoch;
+	if (rc && rc != CDC_BUSY)
+		close_stream(s);
+	return rc;
+}
+
+enum cdc_code cdc_source_status(struct cdc_source *s, cdc_lsn received, cdc_lsn flush,
+				struct cdc_err *err)
+{
+	uint8_t frame[CDC_FRAME_STATUS];
+	int rc;
+
+	CDC_ASSERT(s->is_streaming);
+	rc = PQflush(s->stream->pg);
+	if (rc == 0) {
+		cdc_frame_status(received, flush, cdc_clock_wall_us(), false, frame);
+		rc = PQputCopyData(s->stream->pg, (const char *)frame, sizeof(frame));
+		if (rc == 1)
+			rc = PQflush(s->stream->pg);
+	}
+	/* 1: the socket takes no more, so what is newer has to wait for the next call. */
+	if (rc >= 0)
+		return CDC_OK;
+	(void)cdc_pgconn_failed(s->stream, NULL, "sending a status update", err);
+	close_stream(s);
+	return CDC_IO;
+}
+
+/* --- ending ------------------------------------------------------------------------------ */
+
+/* Throws away what comes until the server has ended the stream, too. */
+static void drain(PGconn *pg, uint64_t deadline_ms)
+{
+	for (;;) {
+		char *bytes = NULL;
+		int n = PQgetCopyData(pg, &bytes, 1);
+		uint64_t now_ms = cdc_clock_mono_ms();
+		struct pollfd fd = {.fd = PQsocket(pg), .events = POLLIN};
+
+		PQfreemem(bytes);
+		if (n < 0 || now_ms >= deadline_ms)
+			return;
+		if (n > 0)
+			continue;
+		if (PQflush(pg) == 1)
+			fd.events |= POLLOUT;
+		if (poll(&fd, 1, (int)(deadline_ms - now_ms)) < 0 || !PQconsumeInput(pg))
+			return;
+	}
+}
+
+void cdc_source_stop(struct cdc_source *s, cdc_lsn flush)
+{
+	cdc_lsn received = s->received_lsn > flush ? s->received_lsn : flush;
+
+	if (s->is_streaming && !cdc_source_status(s, received, flush, NULL) &&
+	    PQputCopyEnd(s->stream->pg, NULL) == 1)
+		drain(s->stream->pg, cdc_clock_mono_ms() + STOP_MS);
+	close_stream(s);
+	cdc_lookup_clear(&s->lookup);
+}
+
+/* --- synchronous standbys ------------------------------------------------------------------ */
+
+/* The next name of synchronous_standby_names; false: there is none.  Words of its grammar (FIRST,
+ * ANY, numbers) come out as names, too: no slot of ours is called so. */
+static bool next_name(const char **at, char *ret_name, size_t size)
+{
+	const char *s = *at + strspn(*at, " ,()\t\r\n\f\v");
+	const bool is_quoted = *s == '"';
+	size_t n = 0;
+
+	if (!*s)
+		return false;
+	for (s += is_quoted; *s; s++) {
+		if (is_quoted && *s == '"' && *++s != '"')
+			break;
+		if (!is_quoted && strchr(" ,()\t\r\n\f\v", *s))
+			break;
+		if (n + 1 < size)
+			ret_name[n++] = *s;
+	}
+	ret_name[n] = '\0';
+	*at = s;
+	return true;
+}
+
+/* Source: PostgreSQL src/backend/replication/syncrep.c, SyncRepGetStandbyPriority. */
+static bool is_named(const char *names, const char *application)
+{
+	char name[64];
+
+	while (next_name(&names, name, sizeof(name))) {
+		if (strcmp(name, "*") == 0 || strcasecmp(name, application) == 0)
+			return true;
+	}
+	return false;
+}
+
+enum cdc_code cdc_source_check_standby(struct cdc_source *s, struct cdc_err *err)
+{
+	CDC_AUTO(cdc_pgconn_clear_result) PGresult *result = NULL;
+	const char *state, *names;
+	char sql[384];
+	enum cdc_code rc;
+
+	CDC_ASSERT(s->stream);
+	(void)snprintf(sql, sizeof(sql),
+		       "SELECT (SELECT r.sync_state FROM pg_catalog.pg_stat_replication r "
+		       "WHERE r.pid = %d), "
+		       "pg_catalog.current_setting('synchronous_standby_names'), "
+		       "pg_catalog.pg_is_in_recovery()",
+		       PQbackendPID(s->stream->pg));
+	rc = cdc_lookup_ask(&s->lookup, sql, "reading our sync_state", &result, err);
+	if (rc)
+		return rc;
+	state = cdc_pgconn_text(result, 0, 0);
+	names = cdc_pgconn_text(result, 0, 1);
+	/* The state shows only once the stream is under way; the names say before it what it will
+	 * be.  A standby that is read makes nobody wait. */
+	if ((!*state || strcmp(state, "async") == 0) &&
+	    (cdc_pgconn_bool(result, 0, 2) || !is_named(names, s->plan->slot)))
+		return CDC_OK;
+	(void)cdc_err_set(err, CDC_CONFIG,
+			  "%s: slot %s: synchronous_standby_names is '%s', which makes walpost a "
+			  "synchronous standby: every commit of the application would wait for it",
+			  s->stream->where, s->plan->slot, names);
+	return cdc_err_remedy(err, "ALTER SYSTEM SET synchronous_standby_names = '...'; with the "
+				   "names of the real standbys only ('' when there are none), then "
+				   "SELECT pg_reload_conf();");
+}
