@@ -18,6 +18,7 @@
 
 #define START_MS    10000
 #define STOP_MS     2000
+#define HEARD_MS    500  /* one look at the socket per this time is exact enough */
 #define SQL_MAX     2048 /* START_REPLICATION with two quoted names */
 #define TLS_RECORDS 4    /* reads that empty what TLS may hold back: a record is 16 KiB, a read 8 */
 
@@ -241,14 +242,27 @@ static enum cdc_code take_frame(struct cdc_source *s, const char *bytes, size_t 
 	return rc;
 }
 
+static void missing_publication(const struct cdc_source *s, struct cdc_err *err)
+{
+	(void)cdc_err_remedy(err,
+			     "CREATE PUBLICATION \"%s\" FOR TABLE ...; or set publication to "
+			     "one that exists",
+			     s->plan->settings->publication);
+}
+
 /* The server ended the stream: in order when it shuts down, or with an error. */
 static enum cdc_code ended(const struct cdc_source *s, struct cdc_err *err)
 {
 	CDC_AUTO(cdc_pgconn_clear_result) PGresult *result = PQgetResult(s->stream->pg);
+	enum cdc_code rc;
 
-	if (result && PQresultStatus(result) == PGRES_FATAL_ERROR)
-		return cdc_pgconn_failed(s->stream, result, "reading the stream", err);
-	return cdc_err_set(err, CDC_IO, "%s: the server ended the stream", s->stream->where);
+	if (!result || PQresultStatus(result) != PGRES_FATAL_ERROR)
+		return cdc_err_set(err, CDC_IO, "%s: the server ended the stream",
+				   s->stream->where);
+	rc = cdc_pgconn_failed(s->stream, result, "reading the stream", err);
+	if (rc == CDC_MISSING)
+		missing_publication(s, err);
+	return rc;
 }
 
 /* PostgreSQL 18 only warns that it skips a publication that is not there: rows would be missing. */
@@ -256,22 +270,20 @@ static enum cdc_code check_publication(const struct cdc_source *s, struct cdc_er
 {
 	if (!s->stream->skipped_publication[0])
 		return CDC_OK;
-	(void)cdc_err_set(err, CDC_MISSING, "%s: publication %s: the server leaves it out: %s",
-			  s->stream->where, s->plan->settings->publication,
+	(void)cdc_err_set(err, CDC_MISSING, "%s: reading the stream: %s", s->stream->where,
 			  s->stream->skipped_publication);
-	return cdc_err_remedy(err,
-			      "CREATE PUBLICATION \"%s\" FOR TABLE ...; or set publication to "
-			      "one that exists",
-			      s->plan->settings->publication);
+	missing_publication(s, err);
+	return CDC_MISSING;
 }
 
-/* Notes that bytes wait in the socket, also of a message that is not whole for long. */
+/* Notes that bytes wait in the socket, also those of a message that is not whole for long. */
 static void note_heard(struct cdc_source *s)
 {
 	struct pollfd fd = {.fd = PQsocket(s->stream->pg), .events = POLLIN};
+	uint64_t now_ms = cdc_clock_mono_ms();
 
-	if (poll(&fd, 1, 0) == 1 && (fd.revents & POLLIN))
-		s->heard_ms = cdc_clock_mono_ms();
+	if (now_ms - s->heard_ms >= HEARD_MS && poll(&fd, 1, 0) == 1 && (fd.revents & POLLIN))
+		s->heard_ms = now_ms;
 }
 
 /* The next frame, without waiting.  *ret_bytes NULL: the socket holds no whole one. */
