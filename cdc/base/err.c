@@ -53,7 +53,8 @@ enum cdc_code cdc_err_wrap(struct cdc_err *err, const char *fmt, ...)
 	(void)vsnprintf(msg, sizeof(msg), fmt, ap);
 	va_end(ap);
 	len = strlen(msg);
-	(void)snprintf(msg + len, sizeof(msg) - len, ": %s", err->msg);
+	/* The precision says aloud that the end may be cut off. */
+	(void)snprintf(msg + len, sizeof(msg) - len, ": %.*s", (int)(sizeof(msg) - len), err->msg);
 	memcpy(err->msg, msg, sizeof(msg));
 	return err->code;
 }

@@ -189,7 +189,7 @@ static enum cdc_code prepared(struct cdc_sql *s, const char *text, sqlite3_stmt 
 
 static int bind(sqlite3_stmt *stmt, size_t number, const struct cdc_sql_value *v)
 {
-	char name[16];
+	char name[24]; /* "$" and any size_t */
 	int at;
 
 	(void)snprintf(name, sizeof(name), "$%zu", number);
