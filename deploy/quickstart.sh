@@ -64,7 +64,7 @@ fail() {
 	printf '\n%squickstart: %s%s\n' "$bold" "$*" "$plain" >&2
 	if [[ $failing_log && -s $failing_log ]]; then
 		printf '    the last lines of %s:\n' "$failing_log" >&2
-		tail -n 20 "$failing_log" | sed 's/^/    | /' >&2
+		tail -n 20 "$failing_log" | cut -c 1-240 | sed 's|^|    | |' >&2
 	fi
 	exit 1
 }
