@@ -20,7 +20,8 @@
 #define STOP_MS     2000
 #define HEARD_MS    500  /* one look at the socket per this time is exact enough */
 #define SQL_MAX     2048 /* START_REPLICATION with two quoted names */
-#define TLS_RECORDS 4    /* reads that empty what TLS may hold back: a record is 16 KiB, a read 8 */
+#define FRAMES      10000 /* empty transactions may come for minutes; the caller has a clock to keep */
+#define TLS_RECORDS 4 /* reads that empty what TLS may hold back: a record is 16 KiB, a read 8 */
 
 struct cdc_source {
 	const struct cdc_source_plan *plan;
@@ -320,7 +321,8 @@ static enum cdc_code read_frames(struct cdc_source *s, struct cdc_batch *batch, 
 				 size_t target_records, struct cdc_source_read *ret,
 				 struct cdc_err *err)
 {
-	while (batch->json.len < target_bytes && batch->n < target_records) {
+	for (unsigned i = 0;
+	     i < FRAMES && batch->json.len < target_bytes && batch->n < target_records; i++) {
 		char *bytes = s->held;
 		size_t n = s->held_n;
 		enum cdc_code rc = CDC_OK;

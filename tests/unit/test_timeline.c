@@ -101,13 +101,14 @@ static void what_is_no_history_is_refused_and_forgotten(void **state)
 
 static void a_long_history_is_searched_right(void **state)
 {
+	const size_t lines = 1000;
 	struct cdc_timelines t;
-	char *text = malloc(1000 * 32);
+	char *text = malloc(lines * 32);
 	size_t at = 0;
 
 	(void)state;
 	assert_non_null(text);
-	for (unsigned i = 1; i <= 1000; i++)
+	for (unsigned i = 1; i <= lines; i++)
 		at += (size_t)snprintf(text + at, 32, "%u\t0/%X\tx\n", i, i * 16);
 	assert_int_equal(cdc_timelines_parse(&t, text, at, 1001, NULL), CDC_OK);
 	for (unsigned lsn = 0; lsn < 1001 * 16; lsn++)
