@@ -1,0 +1,327 @@
+#include "sinks/http/http.h"
+
+#include <curl/curl.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cdc/base/clock.h"
+
+#define CONNECT_MS   10000
+#define KEEP_BODY    (4u << 20) /* a slot keeps a buffer of at most so much */
+#define HEADER_MAX   8192
+#define CHANGING_MAX 128
+
+struct slot {
+	CURL *easy;
+	struct curl_slist *headers; /* the changing one first */
+	struct cdc_buf body;
+	size_t got; /* bytes of the answer's body */
+	uint64_t begun_us;
+	char error[CURL_ERROR_SIZE];
+	bool is_busy;
+};
+
+struct sink_http {
+	CURLM *multi;
+	struct slot *slots;
+	size_t slot_n, next;
+	size_t changing_off; /* of the value in the changing header; 0: there is none */
+	int wake_fd;
+};
+
+static uint64_t mono_us(void)
+{
+	struct timespec ts;
+
+	(void)clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * 1000000 + (uint64_t)ts.tv_nsec / 1000;
+}
+
+/* --- opening ------------------------------------------------------------------------ */
+
+static size_t discard(char *bytes, size_t size, size_t n, void *arg)
+{
+	struct slot *s = arg;
+
+	(void)bytes;
+	s->got += size * n;
+	/* Less than was offered ends the transfer: a body without end is not worth a wait. */
+	return s->got > SINK_HTTP_ANSWER_BYTES ? 0 : size * n;
+}
+
+static bool is_pem(const char *text)
+{
+	return strstr(text, "-----BEGIN") != NULL;
+}
+
+/* PEM text, or the path of a file. */
+static CURLcode set_pem(CURL *easy, CURLoption blob, CURLoption path, const char *value)
+{
+	if (!value || !*value)
+		return CURLE_OK;
+	if (is_pem(value)) {
+		struct curl_blob b = {.data = (void *)(uintptr_t)value,
+				      .len = strlen(value),
+				      .flags = CURL_BLOB_COPY};
+
+		return curl_easy_setopt(easy, blob, &b);
+	}
+	return curl_easy_setopt(easy, path, value);
+}
+
+static struct curl_slist *make_headers(const struct sink_http_settings *s, size_t *ret_off)
+{
+	struct curl_slist *list = NULL, *grown;
+	char line[CHANGING_MAX + 2];
+
+	*ret_off = 0;
+	if (s->changing_name) {
+		int n = snprintf(line, sizeof(line), "%s: %*s", s->changing_name,
+				 (int)s->changing_len, "x");
+
+		if (n < 0 || (size_t)n >= sizeof(line))
+			return NULL;
+		*ret_off = strlen(s->changing_name) + 2;
+		list = curl_slist_append(NULL, line);
+		if (!list)
+			return NULL;
+	}
+	for (size_t i = 0; i < s->header_n; i++) {
+		grown = curl_slist_append(list, s->headers[i]);
+		if (!grown) {
+			curl_slist_free_all(list);
+			return NULL;
+		}
+		list = grown;
+	}
+	/* curl would ask for leave before a large body, and wait for it. */
+	grown = curl_slist_append(list, "Expect:");
+	if (!grown)
+		curl_slist_free_all(list);
+	return grown;
+}
+
+static CURLcode set_tls(CURL *easy, const struct sink_http_settings *s)
+{
+	CURLcode rc = curl_easy_setopt(easy, CURLOPT_SSLVERSION, CURL_SSLVERSION_TLSv1_2);
+
+	if (!rc)
+		rc = set_pem(easy, CURLOPT_CAINFO_BLOB, CURLOPT_CAINFO, s->ca_cert);
+	if (!rc)
+		rc = set_pem(easy, CURLOPT_SSLCERT_BLOB, CURLOPT_SSLCERT, s->client_certificate);
+	if (!rc)
+		rc = set_pem(easy, CURLOPT_SSLKEY_BLOB, CURLOPT_SSLKEY, s->client_key);
+	return rc;
+}
+
+static CURLcode set_up(struct slot *slot, const struct sink_http_settings *s)
+{
+	CURL *e = slot->easy;
+	long connect_ms = s->timeout_ms < CONNECT_MS ? (long)s->timeout_ms : CONNECT_MS;
+	CURLcode rc = curl_easy_setopt(e, CURLOPT_URL, s->url);
+
+	(void)curl_easy_setopt(e, CURLOPT_NOSIGNAL, 1L);
+	(void)curl_easy_setopt(e, CURLOPT_PROXY, "");
+	(void)curl_easy_setopt(e, CURLOPT_FOLLOWLOCATION, 0L);
+	(void)curl_easy_setopt(e, CURLOPT_TCP_NODELAY, 1L);
+	(void)curl_easy_setopt(e, CURLOPT_TCP_KEEPALIVE, 1L);
+	(void)curl_easy_setopt(e, CURLOPT_TIMEOUT_MS, (long)s->timeout_ms);
+	(void)curl_easy_setopt(e, CURLOPT_CONNECTTIMEOUT_MS, connect_ms);
+	(void)curl_easy_setopt(e, CURLOPT_WRITEFUNCTION, discard);
+	(void)curl_easy_setopt(e, CURLOPT_WRITEDATA, slot);
+	(void)curl_easy_setopt(e, CURLOPT_ERRORBUFFER, slot->error);
+	(void)curl_easy_setopt(e, CURLOPT_PRIVATE, slot);
+	(void)curl_easy_setopt(e, CURLOPT_HTTPHEADER, slot->headers);
+	(void)curl_easy_setopt(e, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_2TLS);
+	/* One connection carries all slots where HTTP/2 is spoken. */
+	(void)curl_easy_setopt(e, CURLOPT_PIPEWAIT, strncasecmp(s->url, "https", 5) == 0 ? 1L : 0L);
+	(void)curl_easy_setopt(e, CURLOPT_POST, 1L);
+	if (!rc)
+		rc = curl_easy_setopt(e, CURLOPT_PROTOCOLS_STR, "http,https");
+	return rc ? rc : set_tls(e, s);
+}
+
+enum cdc_code sink_http_open(const struct sink_http_settings *s, struct sink_http **ret,
+			     struct cdc_err *err)
+{
+	struct sink_http *h = calloc(1, sizeof(*h));
+	CURLcode rc = CURLE_OK;
+
+	if (!h)
+		return cdc_err_set(err, CDC_NOMEM, "out of memory");
+	h->wake_fd = s->wake_fd;
+	h->multi = curl_multi_init();
+	h->slots = calloc(s->slots, sizeof(*h->slots));
+	for (size_t i = 0; h->multi && h->slots && !rc && i < s->slots; i++) {
+		struct slot *slot = &h->slots[i];
+
+		h->slot_n = i + 1;
+		cdc_buf_init(&slot->body, s->body_max);
+		slot->easy = curl_easy_init();
+		slot->headers = make_headers(s, &h->changing_off);
+		rc = slot->easy && slot->headers ? set_up(slot, s) : CURLE_OUT_OF_MEMORY;
+	}
+	if (!h->multi || !h->slots || rc) {
+		sink_http_close(h);
+		return rc && rc != CURLE_OUT_OF_MEMORY
+			       ? cdc_err_set(err, CDC_CONFIG, "%s", curl_easy_strerror(rc))
+			       : cdc_err_set(err, CDC_NOMEM, "out of memory");
+	}
+	(void)curl_multi_setopt(h->multi, CURLMOPT_MAXCONNECTS, (long)s->slots);
+	*ret = h;
+	return CDC_OK;
+}
+
+void sink_http_close(struct sink_http *h)
+{
+	if (!h)
+		return;
+	for (size_t i = 0; i < h->slot_n; i++) {
+		struct slot *s = &h->slots[i];
+
+		if (s->is_busy)
+			(void)curl_multi_remove_handle(h->multi, s->easy);
+		curl_easy_cleanup(s->easy);
+		curl_slist_free_all(s->headers);
+		cdc_buf_clear(&s->body);
+	}
+	free(h->slots);
+	if (h->multi)
+		(void)curl_multi_cleanup(h->multi);
+	free(h);
+}
+
+/* --- requests ----------------------------------------------------------------------- */
+
+bool sink_http_slot(struct sink_http *h, size_t *ret_slot)
+{
+	for (size_t i = 0; i < h->slot_n; i++) {
+		size_t at = (h->next + i) % h->slot_n;
+
+		if (!h->slots[at].is_busy) {
+			h->next = at + 1;
+			*ret_slot = at;
+			return true;
+		}
+	}
+	return false;
+}
+
+struct cdc_buf *sink_http_body(struct sink_http *h, size_t slot)
+{
+	cdc_buf_reset(&h->slots[slot].body, KEEP_BODY);
+	return &h->slots[slot].body;
+}
+
+static enum cdc_code start(struct sink_http *h, struct slot *s, struct cdc_err *err)
+{
+	s->got = 0;
+	s->error[0] = '\0';
+	s->begun_us = mono_us();
+	if (curl_multi_add_handle(h->multi, s->easy))
+		return cdc_err_set(err, CDC_NOMEM, "out of memory for a request");
+	s->is_busy = true;
+	return CDC_OK;
+}
+
+enum cdc_code sink_http_post(struct sink_http *h, size_t slot, const char *changing,
+			     struct cdc_err *err)
+{
+	struct slot *s = &h->slots[slot];
+
+	if (changing && h->changing_off) {
+		char *value = s->headers->data + h->changing_off;
+
+		CDC_ASSERT(strlen(changing) == strlen(value));
+		memcpy(value, changing, strlen(value));
+	}
+	(void)curl_easy_setopt(s->easy, CURLOPT_POSTFIELDS, s->body.data);
+	(void)curl_easy_setopt(s->easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)s->body.len);
+	return start(h, s, err);
+}
+
+enum cdc_code sink_http_options(struct sink_http *h, size_t slot, struct cdc_err *err)
+{
+	struct slot *s = &h->slots[slot];
+
+	(void)curl_easy_setopt(s->easy, CURLOPT_NOBODY, 1L);
+	(void)curl_easy_setopt(s->easy, CURLOPT_CUSTOMREQUEST, "OPTIONS");
+	return start(h, s, err);
+}
+
+static enum sink_http_end end_of(CURLcode rc, long status)
+{
+	/* The status line decides; a body that breaks off behind it changes nothing. */
+	if (status >= 200)
+		return SINK_HTTP_ANSWERED;
+	return rc == CURLE_OPERATION_TIMEDOUT ? SINK_HTTP_TIMEOUT : SINK_HTTP_BROKEN;
+}
+
+static void fill_answer(const struct sink_http *h, const struct slot *s, CURLcode rc,
+			struct sink_http_answer *a)
+{
+	struct curl_header *header;
+	long status = 0;
+
+	(void)curl_easy_getinfo(s->easy, CURLINFO_RESPONSE_CODE, &status);
+	memset(a, 0, sizeof(*a));
+	a->slot = (size_t)(s - h->slots);
+	a->end = end_of(rc, status);
+	a->status = a->end == SINK_HTTP_ANSWERED ? (int)status : 0;
+	a->took_us = mono_us() - s->begun_us;
+	a->sent_bytes = s->body.len;
+	if (a->end != SINK_HTTP_ANSWERED)
+		(void)snprintf(a->reason, sizeof(a->reason), "%.150s",
+			       s->error[0] ? s->error : curl_easy_strerror(rc));
+	else if (a->status >= 300 && curl_easy_header(s->easy, "Retry-After", 0, CURLH_HEADER, -1,
+						      &header) == CURLHE_OK)
+		(void)snprintf(a->retry_after, sizeof(a->retry_after), "%s", header->value);
+}
+
+static size_t collect(struct sink_http *h, struct sink_http_answer *ret, size_t max)
+{
+	size_t n = 0;
+	int left;
+
+	while (n < max) {
+		const CURLMsg *m = curl_multi_info_read(h->multi, &left);
+		struct slot *s = NULL;
+		CURLcode rc;
+
+		if (!m)
+			break;
+		if (m->msg != CURLMSG_DONE)
+			continue;
+		rc = m->data.result;
+		(void)curl_easy_getinfo(m->easy_handle, CURLINFO_PRIVATE, (char **)&s);
+		fill_answer(h, s, rc, &ret[n++]);
+		(void)curl_multi_remove_handle(h->multi, s->easy);
+		s->is_busy = false;
+	}
+	return n;
+}
+
+size_t sink_http_poll(struct sink_http *h, uint64_t wait_ms, struct sink_http_answer *ret,
+		      size_t max)
+{
+	struct curl_waitfd wake = {.fd = h->wake_fd, .events = CURL_WAIT_POLLIN};
+	uint64_t end_ms = cdc_clock_mono_ms() + wait_ms;
+	int running;
+
+	for (;;) {
+		uint64_t now_ms;
+		size_t n;
+
+		(void)curl_multi_perform(h->multi, &running);
+		n = collect(h, ret, max);
+		now_ms = cdc_clock_mono_ms();
+		if (n || now_ms >= end_ms || wake.revents)
+			return n;
+		wake.revents = 0;
+		if (curl_multi_poll(h->multi, &wake, h->wake_fd >= 0 ? 1 : 0,
+				    (int)(end_ms - now_ms), NULL))
+			return 0;
+	}
+}

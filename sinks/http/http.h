@@ -1,0 +1,77 @@
+/*
+ * http.h - POST requests side by side, over connections that are kept.
+ *
+ * A fixed number of slots, each with one request at a time.  A request's body is
+ * written into its slot's buffer, which is kept from request to request.  Over TLS,
+ * HTTP/2 is used where the server offers it.  A redirect is an answer like any
+ * other, and a proxy is never taken from the environment.  Of an answer's body at
+ * most 64 KiB are read, and thrown away: the status line says it all.
+ *
+ * The only home of libcurl.
+ *
+ * Threads: a sink_http belongs to its caller.
+ * Layer: sinks (base).
+ */
+#ifndef SINK_HTTP_HTTP_H
+#define SINK_HTTP_HTTP_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "cdc/base/buf.h"
+#include "cdc/base/err.h"
+
+#define SINK_HTTP_ANSWER_BYTES (64 << 10)
+
+struct sink_http_settings {
+	const char *url;            /* http:// or https:// */
+	const char *const *headers; /* "Name: value" */
+	size_t header_n;
+	/* A header whose value changes: written before every request into value_size bytes,
+	 * always as long as at first.  NULL: none. */
+	const char *changing_name;
+	size_t changing_len;
+	uint64_t timeout_ms; /* of a whole request; for connecting at most 10 s of it */
+	const char *ca_cert, *client_certificate, *client_key; /* PEM text or a path; NULL: none */
+	size_t slots;
+	size_t body_max; /* bytes of a request's body */
+	int wake_fd;     /* poll also returns when this is readable; -1: none */
+};
+
+enum sink_http_end {
+	SINK_HTTP_ANSWERED, /* a status line came, whatever happened after it */
+	SINK_HTTP_TIMEOUT,
+	SINK_HTTP_BROKEN, /* no connection, or one that ended before the status line */
+};
+
+struct sink_http_answer {
+	size_t slot;
+	enum sink_http_end end;
+	int status;           /* ANSWERED */
+	char retry_after[64]; /* the header's value; empty: none */
+	char reason[160];     /* for a person, when not ANSWERED */
+	uint64_t took_us, sent_bytes;
+};
+
+struct sink_http;
+
+/* CDC_CONFIG: url, certificate or key cannot be used. */
+enum cdc_code sink_http_open(const struct sink_http_settings *s, struct sink_http **ret,
+			     struct cdc_err *err) CDC_CHECK;
+void sink_http_close(struct sink_http *h); /* drops what is in flight; NULL is fine */
+
+/* A slot without a request; false: all have one. */
+bool sink_http_slot(struct sink_http *h, size_t *ret_slot);
+/* Its body, empty, to be written before post. */
+struct cdc_buf *sink_http_body(struct sink_http *h, size_t slot);
+/* Sends the slot's body; changing: the value of the changing header, or NULL. */
+enum cdc_code sink_http_post(struct sink_http *h, size_t slot, const char *changing,
+			     struct cdc_err *err) CDC_CHECK;
+/* Sends an OPTIONS request without a body: it changes nothing at the server. */
+enum cdc_code sink_http_options(struct sink_http *h, size_t slot, struct cdc_err *err) CDC_CHECK;
+
+/* Moves bytes for at most wait_ms, or until something ended or wake_fd is readable. */
+size_t sink_http_poll(struct sink_http *h, uint64_t wait_ms, struct sink_http_answer *ret,
+		      size_t max);
+
+#endif

@@ -1,0 +1,152 @@
+#include "sinks/http/outcome.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+#define MAX_SECONDS (100LL * 365 * 86400)
+
+static uint64_t seconds_ms(const char *value)
+{
+	uint64_t s = 0;
+
+	for (; *value >= '0' && *value <= '9'; value++) {
+		if (s < MAX_SECONDS)
+			s = s * 10 + (uint64_t)(*value - '0');
+	}
+	return value[strspn(value, " \t")] ? SINK_NO_RETRY_AFTER : s * 1000;
+}
+
+static int month_of(const char *name)
+{
+	static const char months[] = "JanFebMarAprMayJunJulAugSepOctNovDec";
+
+	for (int i = 0; i < 12; i++) {
+		if (strncmp(months + (size_t)i * 3, name, 3) == 0)
+			return i;
+	}
+	return -1;
+}
+
+/* IMF-fixdate, RFC 850 and asctime. */
+static bool parse_date(const char *text, struct tm *tm)
+{
+	char month[4] = "", day[10];
+	int end = -1;
+
+	memset(tm, 0, sizeof(*tm));
+	if (sscanf(text, "%3[A-Za-z], %2d %3[A-Za-z] %4d %2d:%2d:%2d GMT%n", day, &tm->tm_mday,
+		   month, &tm->tm_year, &tm->tm_hour, &tm->tm_min, &tm->tm_sec, &end) == 7 &&
+	    end > 0) {
+		tm->tm_year -= 1900;
+	} else if (sscanf(text, "%9[A-Za-z], %2d-%3[A-Za-z]-%2d %2d:%2d:%2d GMT%n", day,
+			  &tm->tm_mday, month, &tm->tm_year, &tm->tm_hour, &tm->tm_min, &tm->tm_sec,
+			  &end) == 7 &&
+		   end > 0) {
+		tm->tm_year += tm->tm_year < 70 ? 100 : 0;
+	} else if (sscanf(text, "%3[A-Za-z] %3[A-Za-z] %2d %2d:%2d:%2d %4d%n", day, month,
+			  &tm->tm_mday, &tm->tm_hour, &tm->tm_min, &tm->tm_sec, &tm->tm_year,
+			  &end) == 7 &&
+		   end > 0) {
+		tm->tm_year -= 1900;
+	} else {
+		return false;
+	}
+	tm->tm_mon = month_of(month);
+	return tm->tm_mon >= 0;
+}
+
+uint64_t sink_http_retry_after_ms(const char *value, int64_t now_us)
+{
+	struct tm tm;
+	int64_t at;
+
+	value += strspn(value, " \t");
+	if (*value >= '0' && *value <= '9')
+		return seconds_ms(value);
+	if (!parse_date(value, &tm))
+		return SINK_NO_RETRY_AFTER;
+	at = (int64_t)timegm(&tm) * 1000;
+	return at > now_us / 1000 ? (uint64_t)(at - now_us / 1000) : 0;
+}
+
+static const char *phrase(int status)
+{
+	switch (status) {
+	case 400:
+		return "Bad Request";
+	case 401:
+		return "Unauthorized";
+	case 403:
+		return "Forbidden";
+	case 404:
+		return "Not Found";
+	case 405:
+		return "Method Not Allowed";
+	case 407:
+		return "Proxy Authentication Required";
+	case 408:
+		return "Request Timeout";
+	case 409:
+		return "Conflict";
+	case 410:
+		return "Gone";
+	case 413:
+		return "Content Too Large";
+	case 415:
+		return "Unsupported Media Type";
+	case 422:
+		return "Unprocessable Content";
+	case 425:
+		return "Too Early";
+	case 429:
+		return "Too Many Requests";
+	case 500:
+		return "Internal Server Error";
+	case 502:
+		return "Bad Gateway";
+	case 503:
+		return "Service Unavailable";
+	case 504:
+		return "Gateway Timeout";
+	default:
+		return status < 400 ? "a redirect, which is not followed" : "";
+	}
+}
+
+static enum sink_outcome outcome_of(int status)
+{
+	if (status < 300)
+		return SINK_DONE;
+	if (status == 410)
+		return SINK_STOP;
+	if (status == 408 || status == 425 || status == 429 || status >= 500)
+		return SINK_RETRY;
+	return SINK_REJECT;
+}
+
+void sink_http_outcome(const struct sink_http_answer *a, int64_t now_us, struct sink_result *ret)
+{
+	int status = a->status;
+
+	memset(ret, 0, sizeof(*ret));
+	ret->status = status;
+	ret->took_us = a->took_us;
+	ret->sent_bytes = a->sent_bytes;
+	ret->retry_after_ms = SINK_NO_RETRY_AFTER;
+	if (a->end != SINK_HTTP_ANSWERED) {
+		ret->outcome = SINK_RETRY;
+		ret->is_transient = true;
+		(void)snprintf(ret->text, sizeof(ret->text), "%s", a->reason);
+		return;
+	}
+	ret->outcome = outcome_of(status);
+	ret->is_never_record = status == 401 || status == 403 || status == 407 || status == 429 ||
+			       (status >= 300 && status < 400);
+	ret->is_transient = ret->outcome == SINK_RETRY && !ret->is_never_record;
+	if (ret->outcome == SINK_RETRY || ret->outcome == SINK_REJECT)
+		ret->retry_after_ms = sink_http_retry_after_ms(a->retry_after, now_us);
+	(void)snprintf(ret->text, sizeof(ret->text), "%d%s%s", status,
+		       status >= 300 && *phrase(status) ? " " : "",
+		       status >= 300 ? phrase(status) : "");
+}

@@ -1,0 +1,282 @@
+#include "sinks/webhook/auth.h"
+
+#include <ctype.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+#include "cdc/base/buf.h"
+#include "cdc/base/crypto.h"
+
+#define LINE_MAX_BYTES 8192
+#define URL_MAX        65536
+
+static void wipe_free(char *text)
+{
+	if (text)
+		cdc_wipe(text, strlen(text));
+	free(text);
+}
+
+void sink_webhook_auth_clear(struct sink_webhook_auth_parts *a)
+{
+	for (size_t i = 0; i < a->header_n; i++)
+		wipe_free(a->headers[i]);
+	free(a->headers);
+	wipe_free(a->url);
+	*a = (struct sink_webhook_auth_parts){0};
+}
+
+static enum cdc_code no_memory(struct cdc_err *err)
+{
+	return cdc_err_set(err, CDC_NOMEM, "out of memory for a webhook's settings");
+}
+
+/* --- headers ------------------------------------------------------------------------ */
+
+/* RFC 9110 section 5.6.2, token. */
+static bool is_token(const char *name)
+{
+	if (!*name)
+		return false;
+	for (; *name; name++) {
+		if (!isalnum((unsigned char)*name) && !strchr("!#$%&'*+-.^_`|~", *name))
+			return false;
+	}
+	return true;
+}
+
+/* Printable, so that no value can end its line and begin another. */
+static bool is_header_value(const char *value)
+{
+	for (const unsigned char *c = (const unsigned char *)value; *c; c++) {
+		if ((*c < 0x20 && *c != '\t') || *c == 0x7f)
+			return false;
+	}
+	return true;
+}
+
+/* What a request's framing is made of, or what walpost itself says. */
+static bool is_ours(const char *name)
+{
+	static const char *const names[] = {"Connection",
+					    "Content-Length",
+					    "Content-Type",
+					    "Content-Encoding",
+					    "Expect",
+					    "Host",
+					    "Keep-Alive",
+					    "Polytomic-Signature-Timestamp",
+					    "TE",
+					    "Trailer",
+					    "Transfer-Encoding",
+					    "Upgrade"};
+
+	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+		if (strcasecmp(names[i], name) == 0)
+			return true;
+	}
+	return false;
+}
+
+static enum cdc_code add_line(struct sink_webhook_auth_parts *a, const char *name,
+			      const char *value, struct cdc_err *err)
+{
+	size_t size = strlen(name) + strlen(value) + 3;
+	char *line;
+
+	if (a->header_n == a->header_cap) {
+		size_t cap = a->header_cap ? a->header_cap * 2 : 8;
+		char **grown = reallocarray(a->headers, cap, sizeof(*grown));
+
+		if (!grown)
+			return no_memory(err);
+		a->headers = grown;
+		a->header_cap = cap;
+	}
+	line = malloc(size);
+	if (!line)
+		return no_memory(err);
+	/* "Name;" is how libcurl is told to send a header without a value. */
+	(void)snprintf(line, size, *value ? "%s: %s" : "%s;", name, value);
+	a->headers[a->header_n++] = line;
+	return CDC_OK;
+}
+
+static enum cdc_code add_header(struct sink_webhook_auth_parts *a, const char *key,
+				const char *name, const char *value, struct cdc_err *err)
+{
+	if (!is_token(name))
+		return cdc_err_set(err, CDC_CONFIG, "%s: \"%s\" is not a header's name", key, name);
+	if (is_ours(name))
+		return cdc_err_set(err, CDC_CONFIG, "%s: %s is a header that walpost sets itself",
+				   key, name);
+	if (!is_header_value(value))
+		return cdc_err_set(
+			err, CDC_CONFIG,
+			"%s: the value of %s has a control character, such as a line end", key,
+			name);
+	return add_line(a, name, value, err);
+}
+
+static void put_base64(struct cdc_buf *out, const char *text, size_t n)
+{
+	static const char digits[] =
+		"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+
+	for (size_t i = 0; i < n; i += 3) {
+		size_t left = n - i;
+		uint32_t b = (uint32_t)(unsigned char)text[i] << 16;
+
+		b |= left > 1 ? (uint32_t)(unsigned char)text[i + 1] << 8 : 0;
+		b |= left > 2 ? (uint32_t)(unsigned char)text[i + 2] : 0;
+		cdc_buf_putc(out, digits[b >> 18]);
+		cdc_buf_putc(out, digits[b >> 12 & 63]);
+		cdc_buf_putc(out, left > 1 ? digits[b >> 6 & 63] : '=');
+		cdc_buf_putc(out, left > 2 ? digits[b & 63] : '=');
+	}
+}
+
+/* RFC 7617. */
+static enum cdc_code add_basic(struct sink_webhook_auth_parts *a, const char *user,
+			       const char *password, struct cdc_err *err)
+{
+	struct cdc_buf plain, line;
+	enum cdc_code rc = CDC_OK;
+
+	if (!user)
+		return cdc_err_set(err, CDC_CONFIG, "auth_method basic needs basic.username");
+	if (strchr(user, ':'))
+		return cdc_err_set(err, CDC_CONFIG, "basic.username may not contain a colon");
+	cdc_buf_init(&plain, LINE_MAX_BYTES);
+	cdc_buf_init(&line, LINE_MAX_BYTES);
+	cdc_buf_printf(&plain, "%s:%s", user, password ? password : "");
+	cdc_buf_puts(&line, "Basic ");
+	put_base64(&line, (const char *)plain.data, plain.len);
+	cdc_buf_putc(&line, '\0');
+	if (plain.failed || line.failed)
+		rc = no_memory(err);
+	else
+		rc = add_line(a, "Authorization", (const char *)line.data, err);
+	cdc_wipe(plain.data, plain.len);
+	cdc_wipe(line.data, line.len);
+	cdc_buf_clear(&plain);
+	cdc_buf_clear(&line);
+	return rc;
+}
+
+static enum cdc_code add_secret(struct sink_webhook_auth_parts *a, const char *secret,
+				struct cdc_err *err)
+{
+	char line[LINE_MAX_BYTES];
+	enum cdc_code rc;
+
+	if (!secret)
+		return cdc_err_set(err, CDC_CONFIG, "auth_method polytomic_secret needs secret");
+	(void)snprintf(line, sizeof(line), "Bearer %s", secret);
+	rc = is_header_value(secret)
+		     ? add_line(a, "Authorization", line, err)
+		     : cdc_err_set(err, CDC_CONFIG, "secret has a control character");
+	cdc_wipe(line, sizeof(line));
+	return rc;
+}
+
+/* --- the url ------------------------------------------------------------------------ */
+
+static void put_encoded(struct cdc_buf *out, const char *text)
+{
+	for (const unsigned char *c = (const unsigned char *)text; *c; c++) {
+		if (isalnum(*c) || strchr("-._~", *c))
+			cdc_buf_putc(out, (char)*c);
+		else
+			cdc_buf_printf(out, "%%%02X", *c);
+	}
+}
+
+static bool is_http(const char *url)
+{
+	return (strncasecmp(url, "http://", 7) == 0 && url[7]) ||
+	       (strncasecmp(url, "https://", 8) == 0 && url[8]);
+}
+
+static enum cdc_code make_url(const struct sink_webhook_connection *c,
+			      struct sink_webhook_auth_parts *a, struct cdc_err *err)
+{
+	size_t path = strcspn(c->url, "#");
+	bool has_query = memchr(c->url, '?', path) != NULL;
+	struct cdc_buf url;
+
+	if (!is_http(c->url))
+		return cdc_err_set(err, CDC_CONFIG,
+				   "url must begin with http:// or https:// and name a host");
+	if (!is_header_value(c->url) || strchr(c->url, ' '))
+		return cdc_err_set(err, CDC_CONFIG,
+				   "url has a space or control character; write it as %%20");
+	cdc_buf_init(&url, URL_MAX);
+	cdc_buf_put(&url, c->url, path);
+	for (size_t i = 0; c->auth_method == SINK_WEBHOOK_AUTH_QUERY && i < c->query.n; i++) {
+		cdc_buf_putc(&url, has_query ? '&' : '?');
+		put_encoded(&url, c->query.items[i].name);
+		cdc_buf_putc(&url, '=');
+		put_encoded(&url, c->query.items[i].value);
+		has_query = true;
+	}
+	cdc_buf_putc(&url, '\0');
+	if (url.failed) {
+		cdc_buf_clear(&url);
+		return no_memory(err);
+	}
+	a->url = (char *)url.data;
+	return CDC_OK;
+}
+
+/* --- all of it ---------------------------------------------------------------------- */
+
+static enum cdc_code add_method(const struct sink_webhook_connection *c,
+				struct sink_webhook_auth_parts *a, struct cdc_err *err)
+{
+	switch ((enum sink_webhook_auth)c->auth_method) {
+	case SINK_WEBHOOK_AUTH_NONE:
+		return CDC_OK;
+	case SINK_WEBHOOK_AUTH_POLYTOMIC_SECRET:
+		return add_secret(a, c->secret, err);
+	case SINK_WEBHOOK_AUTH_BASIC:
+		return add_basic(a, c->basic.username, c->basic.password, err);
+	case SINK_WEBHOOK_AUTH_HEADER:
+		if (!c->header.name)
+			return cdc_err_set(err, CDC_CONFIG, "auth_method header needs header");
+		return add_header(a, "header", c->header.name, c->header.value, err);
+	case SINK_WEBHOOK_AUTH_QUERY:
+		if (!c->query.n)
+			return cdc_err_set(err, CDC_CONFIG, "auth_method query needs query");
+		return CDC_OK;
+	}
+	return CDC_OK;
+}
+
+enum cdc_code sink_webhook_auth_make(const struct sink_webhook_connection *c,
+				     struct sink_webhook_auth_parts *ret, struct cdc_err *err)
+{
+	struct sink_webhook_auth_parts a = {0};
+	bool has_agent = false;
+	enum cdc_code rc = make_url(c, &a, err);
+
+	if (!rc)
+		rc = add_line(&a, "Content-Type", "application/json", err);
+	if (!rc)
+		rc = add_method(c, &a, err);
+	for (size_t i = 0; !rc && i < c->headers.n; i++) {
+		rc = add_header(&a, "headers", c->headers.items[i].name, c->headers.items[i].value,
+				err);
+		has_agent |= strcasecmp(c->headers.items[i].name, "User-Agent") == 0;
+	}
+	if (!rc && !has_agent)
+		rc = add_line(&a, "User-Agent", "walpost/" WALPOST_VERSION, err);
+	if (rc) {
+		sink_webhook_auth_clear(&a);
+		return rc;
+	}
+	*ret = a;
+	return CDC_OK;
+}

@@ -1,0 +1,24 @@
+/*
+ * auth.h - how a webhook's requests show who they are from: its url and headers.
+ *
+ * Threads: pure.  Layer: sinks (base).
+ */
+#ifndef SINK_WEBHOOK_AUTH_H
+#define SINK_WEBHOOK_AUTH_H
+
+#include "sinks/webhook/webhook.h"
+
+/* Holds secrets. */
+struct sink_webhook_auth_parts {
+	char *url;
+	char **headers; /* "Name: value" */
+	size_t header_n, header_cap;
+};
+
+/* CDC_CONFIG: a setting that cannot be sent; the text names it and never its value. */
+enum cdc_code sink_webhook_auth_make(const struct sink_webhook_connection *c,
+				     struct sink_webhook_auth_parts *ret,
+				     struct cdc_err *err) CDC_CHECK;
+void sink_webhook_auth_clear(struct sink_webhook_auth_parts *a); /* overwrites them first */
+
+#endif

@@ -1,0 +1,173 @@
+#include "sinks/webhook/webhook.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cdc/base/clock.h"
+#include "sinks/http/http.h"
+#include "sinks/http/outcome.h"
+#include "sinks/webhook/auth.h"
+#include "sinks/webhook/body.h"
+
+#define BODY_MAX  (256u << 20) /* the largest record and its envelope fit well */
+#define STAMP_LEN 20           /* "2026-01-02T03:04:05Z" */
+#define ANSWERS   64
+#define PROBE_MS  10000
+
+struct sink_webhook_state {
+	struct sink_http *http;
+	struct sink_webhook_body body;
+	uint64_t *tickets; /* by slot */
+	char stamp[CDC_TIME_TEXT];
+	int64_t stamp_s;
+};
+
+static void close_state(void *state)
+{
+	struct sink_webhook_state *s = state;
+
+	if (!s)
+		return;
+	sink_http_close(s->http);
+	sink_webhook_body_clear(&s->body);
+	free(s->tickets);
+	free(s);
+}
+
+/* The whole second of the wall clock, written once per second. */
+static const char *stamp(struct sink_webhook_state *s)
+{
+	int64_t now_s = cdc_clock_wall_us() / 1000000;
+
+	if (now_s != s->stamp_s || !s->stamp[0]) {
+		(void)cdc_time_format(now_s * 1000000, s->stamp);
+		(void)memcpy(s->stamp + STAMP_LEN - 1, "Z", 2);
+		s->stamp_s = now_s;
+	}
+	return s->stamp;
+}
+
+static enum cdc_code open_http(struct sink_webhook_state *s, const struct sink_settings *settings,
+			       struct cdc_err *err)
+{
+	const struct sink_webhook_connection *c = settings->connection;
+	const struct sink_webhook_sync *sync = settings->sync;
+	struct sink_webhook_auth_parts auth;
+	struct sink_http_settings http = {
+		.changing_name = "Polytomic-Signature-Timestamp",
+		.changing_len = STAMP_LEN,
+		.timeout_ms = sync->timeout_ms,
+		.ca_cert = c->ca_cert,
+		.client_certificate = c->client_certificate,
+		.client_key = c->client_key,
+		.slots = settings->concurrency,
+		.body_max = BODY_MAX,
+		.wake_fd = settings->wake_fd,
+	};
+	enum cdc_code rc = sink_webhook_auth_make(c, &auth, err);
+
+	if (rc)
+		return rc;
+	http.url = auth.url;
+	http.headers = (const char *const *)auth.headers;
+	http.header_n = auth.header_n;
+	rc = sink_http_open(&http, &s->http, err);
+	sink_webhook_auth_clear(&auth);
+	return rc;
+}
+
+static enum cdc_code open_state(const struct sink_settings *settings, void **ret_state,
+				struct cdc_err *err)
+{
+	const struct sink_webhook_sync *sync = settings->sync;
+	struct sink_webhook_state *s = calloc(1, sizeof(*s));
+	enum cdc_code rc;
+
+	if (!s)
+		return cdc_err_set(err, CDC_NOMEM, "out of memory");
+	s->tickets = calloc(settings->concurrency, sizeof(*s->tickets));
+	rc = s->tickets ? sink_webhook_body_init(&s->body, (enum sink_webhook_shape)sync->body,
+						 settings->sync_id, settings->sync_name, err)
+			: cdc_err_set(err, CDC_NOMEM, "out of memory");
+	if (!rc)
+		rc = open_http(s, settings, err);
+	if (rc) {
+		close_state(s);
+		return rc;
+	}
+	*ret_state = s;
+	return CDC_OK;
+}
+
+static enum cdc_code submit(void *state, const struct sink_job *job, struct cdc_err *err)
+{
+	struct sink_webhook_state *s = state;
+	enum cdc_code rc;
+	size_t slot;
+
+	if (!sink_http_slot(s->http, &slot))
+		return cdc_err_set(err, CDC_BUSY, "every request slot is in use");
+	rc = sink_webhook_body_write(&s->body, job->views, job->n, sink_http_body(s->http, slot),
+				     err);
+	if (!rc)
+		rc = sink_http_post(s->http, slot, stamp(s), err);
+	if (!rc)
+		s->tickets[slot] = job->ticket;
+	return rc;
+}
+
+static size_t poll_results(void *state, uint64_t wait_ms, struct sink_result *ret_results,
+			   size_t max)
+{
+	struct sink_webhook_state *s = state;
+	struct sink_http_answer answers[ANSWERS];
+	size_t n = sink_http_poll(s->http, wait_ms, answers, max < ANSWERS ? max : ANSWERS);
+	int64_t now_us = n ? cdc_clock_wall_us() : 0;
+
+	for (size_t i = 0; i < n; i++) {
+		sink_http_outcome(&answers[i], now_us, &ret_results[i]);
+		ret_results[i].ticket = s->tickets[answers[i].slot];
+	}
+	return n;
+}
+
+static enum cdc_code probe(void *state, char *ret_text, size_t text_size, struct cdc_err *err)
+{
+	struct sink_webhook_state *s = state;
+	struct sink_http_answer answer;
+	uint64_t end_ms = cdc_clock_mono_ms() + PROBE_MS;
+	enum cdc_code rc;
+	size_t slot;
+
+	if (!sink_http_slot(s->http, &slot))
+		return cdc_err_set(err, CDC_BUSY, "every request slot is in use");
+	rc = sink_http_options(s->http, slot, err);
+	if (rc)
+		return rc;
+	while (!sink_http_poll(s->http, 100, &answer, 1)) {
+		if (cdc_clock_mono_ms() >= end_ms)
+			return cdc_err_set(err, CDC_TIMEOUT, "no answer within %d s",
+					   PROBE_MS / 1000);
+	}
+	if (answer.end != SINK_HTTP_ANSWERED)
+		return cdc_err_set(err, answer.end == SINK_HTTP_TIMEOUT ? CDC_TIMEOUT : CDC_IO,
+				   "%s", answer.reason);
+	(void)snprintf(ret_text, text_size, "answers (status %d to an OPTIONS request)",
+		       answer.status);
+	return CDC_OK;
+}
+
+const struct sink_ops sink_webhook = {
+	.name = "webhook",
+	.connection_size = sizeof(struct sink_webhook_connection),
+	.connection_options = sink_webhook_connection_options,
+	.sync_size = sizeof(struct sink_webhook_sync),
+	.sync_options = sink_webhook_sync_options,
+	.moves = false,
+	.open = open_state,
+	.submit = submit,
+	.poll = poll_results,
+	.probe = probe,
+	.close = close_state,
+};

@@ -1,0 +1,50 @@
+/*
+ * webhook.h - records as HTTP POSTs of JSON.
+ *
+ * Threads: as sink.h.  Layer: sinks (base, record).
+ */
+#ifndef SINK_WEBHOOK_WEBHOOK_H
+#define SINK_WEBHOOK_WEBHOOK_H
+
+#include "cdc/base/opt.h"
+#include "sinks/sink.h"
+
+enum sink_webhook_auth {
+	SINK_WEBHOOK_AUTH_NONE,
+	SINK_WEBHOOK_AUTH_POLYTOMIC_SECRET,
+	SINK_WEBHOOK_AUTH_BASIC,
+	SINK_WEBHOOK_AUTH_HEADER,
+	SINK_WEBHOOK_AUTH_QUERY,
+};
+
+enum sink_webhook_shape {
+	SINK_WEBHOOK_SYNC_RECORDS, /* the envelope */
+	SINK_WEBHOOK_RECORDS,      /* a bare array */
+};
+
+/* `configuration` of a connection of type webhook. */
+struct sink_webhook_connection {
+	char *url;
+	unsigned auth_method; /* enum sink_webhook_auth */
+	char *secret;
+	struct {
+		char *username, *password;
+	} basic;
+	struct {
+		char *name, *value;
+	} header;
+	struct cdc_opt_pairs query, headers;
+	char *ca_cert, *client_certificate, *client_key; /* PEM text or paths */
+};
+
+/* The sink's own keys of destination_configuration. */
+struct sink_webhook_sync {
+	unsigned body; /* enum sink_webhook_shape */
+	uint64_t timeout_ms;
+};
+
+extern const struct sink_ops sink_webhook;
+extern const struct cdc_opt sink_webhook_connection_options[];
+extern const struct cdc_opt sink_webhook_sync_options[];
+
+#endif
