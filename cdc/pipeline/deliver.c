@@ -51,7 +51,7 @@ struct cdc_deliver {
 	bool is_open;
 	struct cdc_buffer_reader *reader;
 	int wake_fd;   /* epoll over the reader's events and the stop flag */
-	bool may_read; /* the reader may find something */
+	bool may_read; /* the last read did not find the end */
 
 	uint64_t counter;        /* begins and failures of requests, numbered */
 	uint64_t accepted_begun; /* beginning of the latest accepted one */
@@ -375,7 +375,9 @@ static void give_back(struct cdc_deliver *d)
 
 static enum cdc_code read_buffer(struct cdc_deliver *d, struct cdc_err *err)
 {
+	/* Drained before the read, so that what comes behind it wakes the next turn. */
 	cdc_event_drain(d->setup.ops->reader_fd(d->reader));
+	d->may_read = true;
 	for (int i = 0; i < READS_PER_STEP && d->may_read && has_room(d); i++) {
 		struct cdc_read read = {0};
 		size_t selected;

@@ -87,6 +87,7 @@ void latency_json(struct latency *l, char *text, size_t size)
 	if (l->n)
 		qsort(l->us, l->n, sizeof(*l->us), compare);
 	(void)snprintf(text, size,
-		       "{\"n\":%zu,\"p50_us\":%u,\"p90_us\":%u,\"p99_us\":%u,\"p999_us\":%u,\"max_us\":%u}\n",
+		       "{\"n\":%zu,\"p50_us\":%u,\"p90_us\":%u,\"p99_us\":%u,\"p999_us\":%u,\"max_"
+		       "us\":%u}\n",
 		       l->n, at(l, 0.5), at(l, 0.9), at(l, 0.99), at(l, 0.999), at(l, 1));
 }

@@ -428,15 +428,19 @@ static ssize_t unchunk(const char *in, size_t len, struct bytes *out)
 	}
 }
 
+/* Records begin with their id; the envelope's object begins with a UUID. */
 static uint64_t count_records(const char *body, size_t len)
 {
 	static const char mark[] = "{\"id\":\"";
+	const size_t mark_len = sizeof(mark) - 1, id_len = 39;
 	const char *at = body, *end = body + len;
 	uint64_t n = 0;
 
-	while (at < end && (at = memmem(at, (size_t)(end - at), mark, sizeof(mark) - 1))) {
-		n++;
-		at += sizeof(mark) - 1;
+	while ((at = memmem(at, (size_t)(end - at), mark, mark_len))) {
+		at += mark_len;
+		if ((size_t)(end - at) < id_len)
+			break;
+		n += at[8] == '-' && at[25] == '-' && at[34] == '-';
 	}
 	return n;
 }
