@@ -158,7 +158,8 @@ static enum cdc_code add_group(struct run *r, struct sync_run *s, struct cdc_err
 	return rc;
 }
 
-static void make_deliver(struct run *r, struct sync_run *s, struct cdc_err *err)
+/* From the position that add_group found. */
+static enum cdc_code new_deliver(struct run *r, struct sync_run *s, struct cdc_err *err)
 {
 	const struct cdc_deliver_setup setup = {
 		.sync = s->sync->name,
@@ -178,6 +179,12 @@ static void make_deliver(struct run *r, struct sync_run *s, struct cdc_err *err)
 		.stop = &r->stop,
 		.log = log_for(r, "deliver"),
 	};
+
+	return cdc_deliver_new(&setup, &s->deliver, err);
+}
+
+static void make_deliver(struct run *r, struct sync_run *s, struct cdc_err *err)
+{
 	enum cdc_code rc = CDC_OK;
 
 	if (!s->feed->buffer) {
@@ -191,7 +198,7 @@ static void make_deliver(struct run *r, struct sync_run *s, struct cdc_err *err)
 		rc = add_group(r, s, err);
 	if (!rc) {
 		s->is_ready = true;
-		rc = cdc_deliver_new(&setup, &s->deliver, err);
+		rc = new_deliver(r, s, err);
 	}
 	if (rc) {
 		cdc_board_post(&s->board, CDC_STATE_FAILED, err, cdc_clock_wall_us());
