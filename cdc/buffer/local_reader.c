@@ -258,6 +258,19 @@ static size_t first_wanted(const struct cdc_buffer_reader *r, const struct cdc_l
 	return low;
 }
 
+/* Is there a schema record of the table that a reader has to have before this row? */
+static bool has_schema(struct cdc_buffer_reader *r, uint64_t table, const struct cdc_id *row)
+{
+	struct cdc_local_seg *seg, *trash = NULL;
+
+	(void)pthread_mutex_lock(&r->buffer->mu);
+	seg = cdc_local_schema_find(r->buffer, table, row);
+	if (seg)
+		cdc_local_seg_unref(seg, &trash); /* never the last reference */
+	(void)pthread_mutex_unlock(&r->buffer->mu);
+	return seg != NULL;
+}
+
 enum { SKIP, TAKE, BEGIN }; /* what to do with a record of a table */
 
 /* Fills the index with the records of our tables, up to a table that is not begun. */
@@ -280,12 +293,15 @@ static enum cdc_code cut_segment(struct cdc_buffer_reader *r, struct cdc_lease *
 
 		if (what[rec->table] == SKIP)
 			continue;
-		if (what[rec->table] == BEGIN && rec->op == CDC_OP_SCHEMA) {
-			rc = note_begun(r, batch->tables[rec->table].hash, err);
+		if (what[rec->table] == BEGIN) {
+			uint64_t table = batch->tables[rec->table].hash;
+
+			if (rec->op != CDC_OP_SCHEMA && has_schema(r, table, &rec->id)) {
+				cut->unbegun = rec;
+				break;
+			}
+			rc = note_begun(r, table, err);
 			what[rec->table] = TAKE;
-		} else if (what[rec->table] == BEGIN) {
-			cut->unbegun = rec;
-			break;
 		}
 		lease->index[cut->n++] = (uint32_t)i;
 	}
@@ -359,7 +375,7 @@ static enum cdc_code read_segment(struct cdc_buffer_reader *r, struct cdc_local_
 	return CDC_OK;
 }
 
-/* Yields the schema record that was in force at the row, if there is one. */
+/* Yields the schema record that was in force at the row. */
 static enum cdc_code read_schema(struct cdc_buffer_reader *r, uint64_t table,
 				 const struct cdc_id *row, struct cdc_read *ret,
 				 struct cdc_err *err)
@@ -373,7 +389,7 @@ static enum cdc_code read_schema(struct cdc_buffer_reader *r, uint64_t table,
 	seg = cdc_local_schema_find(r->buffer, table, row);
 	(void)pthread_mutex_unlock(&r->buffer->mu);
 	if (!seg)
-		return CDC_OK;
+		return CDC_OK; /* dropped meanwhile: the row is too old to be retained */
 	ret->lease = lease_new(r, seg, 1);
 	if (!ret->lease) {
 		struct cdc_local_seg *trash = NULL;
