@@ -599,7 +599,9 @@ static void replace(struct cdc_buffer *b, struct turn *t, struct cdc_local_seg *
 		from += n;
 		covered += n;
 	}
-	memmove(b->mem + to, b->mem + from, (b->mem_n - from) * sizeof(struct cdc_local_seg *));
+	if (from != to)
+		memmove(b->mem + to, b->mem + from,
+			(b->mem_n - from) * sizeof(struct cdc_local_seg *));
 	b->mem_n -= from - to;
 	b->mem_durable_n = to;
 }
