@@ -95,7 +95,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         self.answer(200)
 
-    do_HEAD = do_GET
+    do_HEAD = do_OPTIONS = do_GET
 
     def answer(self, status):
         self.send_response(status)
