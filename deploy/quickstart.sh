@@ -64,7 +64,7 @@ fail() {
 	printf '\n%squickstart: %s%s\n' "$bold" "$*" "$plain" >&2
 	if [[ $failing_log && -s $failing_log ]]; then
 		printf '    the last lines of %s:\n' "$failing_log" >&2
-		tail -n 20 "$failing_log" | cut -c 1-240 | sed 's|^|    | |' >&2
+		tail -n 20 "$failing_log" | cut -c 1-240 | sed 's/^/    | /' >&2
 	fi
 	exit 1
 }
@@ -337,7 +337,7 @@ prepare_own_source() {
 		# Which tables: those of the publication, or all where there is none.
 		failing_log=$scratch/psql.log
 		PGPASSWORD=$source_password PGCONNECT_TIMEOUT=10 psql -X -A -t -v ON_ERROR_STOP=1 -d "$source_url" \
-			>"$scratch/tables" 2>"$failing_log" <<-'SQL' || fail "the database cannot be reached"
+			>"$scratch/tables" 2>"$failing_log" <<-'SQL' || fail "your database could not be asked for its tables"
 			SELECT n.nspname || '.' || c.relname
 			FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 			WHERE c.relkind = 'r' AND c.relpersistence = 'p' AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
@@ -475,6 +475,7 @@ offer_to_remove() {
 	say "The slot is kept: until it is read again your database keeps every change for it, on its disk." \
 		"go on:  $program run -c $folder/walpost.yaml" \
 		"remove: $program uninstall source -c $folder/walpost.yaml"
+	[[ -z $receiver_pid ]] || say "The url in walpost.yaml is that of the example receiver, which ends now: set your own."
 }
 
 say_what_is_next() {
@@ -510,8 +511,12 @@ fi
 write_config || fail "walpost.yaml could not be written"
 check
 start_walpost
-[[ $source_url ]] || make_changes
+if [[ -z $source_url ]]; then
+	make_changes
+	sleep 0.5 # for an endpoint whose answers are not seen here
+fi
 if [[ $is_own ]]; then
+	[[ $receiver_pid ]] || show_status
 	stay
 	[[ -z $source_url ]] || offer_to_remove
 	exit 0
