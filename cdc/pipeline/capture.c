@@ -217,7 +217,7 @@ static enum cdc_code open_stream(struct cdc_capture *c, struct cdc_err *err)
 	 * already. */
 	c->idle_lsn = c->flushed;
 	c->idle_is_urgent = false;
-	c->epoch = st.epoch ? st.epoch : CDC_EPOCH(c->row.generation, info.timeline);
+	c->epoch = 0; /* the first read tells, before anything is handed over */
 	c->status_ms = c->standby_ms = cdc_clock_mono_ms();
 	return CDC_OK;
 }

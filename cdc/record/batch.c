@@ -240,8 +240,9 @@ enum cdc_code cdc_batch_append(struct cdc_batch *dst, const struct cdc_batch *sr
 		cdc_buf_put(&dst->json, src->json.data + json_from, src->json.len - json_from);
 		if (dst->json.failed)
 			return append_failed(dst, n, cols, json, CDC_NOMEM, err);
-		memcpy(dst->col_ends + cols, src->col_ends + col_from,
-		       (src->col_n - col_from) * sizeof(*dst->col_ends));
+		if (src->col_n > col_from) /* there may be no array at all */
+			memcpy(dst->col_ends + cols, src->col_ends + col_from,
+			       (src->col_n - col_from) * sizeof(*dst->col_ends));
 		dst->col_n += src->col_n - col_from;
 	}
 	for (size_t i = from; i < src->n; i++) {

@@ -27,9 +27,10 @@ void cdc_server_init(struct cdc_server *s);
 void cdc_server_clear(struct cdc_server *s); /* and makes it as after init */
 
 enum cdc_server_slot {
-	CDC_SERVER_SLOT_ANY,       /* create it when missing and allowed */
+	CDC_SERVER_SLOT_ANY,        /* create it when missing and allowed */
 	CDC_SERVER_SLOT_MUST_EXIST, /* it was read before: missing is CDC_GAP */
-	CDC_SERVER_SLOT_TEMPORARY, /* make one that ends with the connection; plan->slot is not used */
+	CDC_SERVER_SLOT_TEMPORARY, /* make one that ends with the connection; plan->slot is not used
+				    */
 };
 
 /* Fills s->info and s->timelines.  ret_slot: the slot to start on (plan->slot, or the temporary

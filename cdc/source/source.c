@@ -4,7 +4,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 
 #include "cdc/base/clock.h"
 #include "cdc/source/catalog.h"
@@ -15,6 +14,7 @@
 #include "cdc/source/pgoutput.h"
 #include "cdc/source/quote.h"
 #include "cdc/source/server.h"
+#include "cdc/source/standby.h"
 
 #define START_MS    10000
 #define STOP_MS     2000
@@ -423,41 +423,6 @@ void cdc_source_stop(struct cdc_source *s, cdc_lsn flush)
 
 /* --- synchronous standbys ------------------------------------------------------------------ */
 
-/* The next name of synchronous_standby_names; false: there is none.  Words of its grammar (FIRST,
- * ANY, numbers) come out as names, too: no slot of ours is called so. */
-static bool next_name(const char **at, char *ret_name, size_t size)
-{
-	const char *s = *at + strspn(*at, " ,()\t\r\n\f\v");
-	const bool is_quoted = *s == '"';
-	size_t n = 0;
-
-	if (!*s)
-		return false;
-	for (s += is_quoted; *s; s++) {
-		if (is_quoted && *s == '"' && *++s != '"')
-			break;
-		if (!is_quoted && strchr(" ,()\t\r\n\f\v", *s))
-			break;
-		if (n + 1 < size)
-			ret_name[n++] = *s;
-	}
-	ret_name[n] = '\0';
-	*at = s;
-	return true;
-}
-
-/* Source: PostgreSQL src/backend/replication/syncrep.c, SyncRepGetStandbyPriority. */
-static bool is_named(const char *names, const char *application)
-{
-	char name[64];
-
-	while (next_name(&names, name, sizeof(name))) {
-		if (strcmp(name, "*") == 0 || strcasecmp(name, application) == 0)
-			return true;
-	}
-	return false;
-}
-
 enum cdc_code cdc_source_check_standby(struct cdc_source *s, struct cdc_err *err)
 {
 	CDC_AUTO(cdc_pgconn_clear_result) PGresult *result = NULL;
@@ -480,13 +445,7 @@ enum cdc_code cdc_source_check_standby(struct cdc_source *s, struct cdc_err *err
 	/* The state shows only once the stream is under way; the names say before it what it will
 	 * be.  A standby that is read makes nobody wait. */
 	if ((!*state || strcmp(state, "async") == 0) &&
-	    (cdc_pgconn_bool(result, 0, 2) || !is_named(names, s->plan->slot)))
+	    (cdc_pgconn_bool(result, 0, 2) || !cdc_standby_is_named(names, s->plan->slot)))
 		return CDC_OK;
-	(void)cdc_err_set(err, CDC_CONFIG,
-			  "%s: slot %s: synchronous_standby_names is '%s', which makes walpost a "
-			  "synchronous standby: every commit of the application would wait for it",
-			  s->stream->where, s->plan->slot, names);
-	return cdc_err_remedy(err, "ALTER SYSTEM SET synchronous_standby_names = '...'; with the "
-				   "names of the real standbys only ('' when there are none), then "
-				   "SELECT pg_reload_conf();");
+	return cdc_standby_error(s->stream->where, s->plan->slot, names, err);
 }
