@@ -1,16 +1,17 @@
 #include "sinks/http/http.h"
 
 #include <curl/curl.h>
-#include <fcntl.h>
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
+#include <time.h>
 
 #include "cdc/base/clock.h"
 
 #define CONNECT_MS   10000
 #define KEEP_BODY    (4u << 20) /* a slot keeps a buffer of at most so much */
-#define HEADER_MAX   8192
 #define CHANGING_MAX 128
 
 struct slot {
@@ -20,7 +21,7 @@ struct slot {
 	size_t got; /* bytes of the answer's body */
 	uint64_t begun_us;
 	char error[CURL_ERROR_SIZE];
-	bool is_busy;
+	bool is_busy, is_options;
 };
 
 struct sink_http {
@@ -69,6 +70,48 @@ static CURLcode set_pem(CURL *easy, CURLoption blob, CURLoption path, const char
 		return curl_easy_setopt(easy, blob, &b);
 	}
 	return curl_easy_setopt(easy, path, value);
+}
+
+/* libcurl would notice only when it connects, and that is not the time to hear of it. */
+static enum cdc_code check_pem(const char *key, const char *value, struct cdc_err *err)
+{
+	char line[4096];
+	bool is_good = false;
+	FILE *f;
+
+	if (!value || !*value || is_pem(value))
+		return CDC_OK;
+	f = fopen(value, "re");
+	if (!f)
+		return cdc_err_set(err, CDC_CONFIG, "%s: \"%.300s\": %s", key, value,
+				   strerror(errno));
+	while (!is_good && fgets(line, sizeof(line), f))
+		is_good = is_pem(line);
+	(void)fclose(f);
+	return is_good ? CDC_OK
+		       : cdc_err_set(err, CDC_CONFIG, "%s: \"%.300s\" holds no PEM text", key,
+				     value);
+}
+
+/* The texts never show the url: it may hold a password. */
+static enum cdc_code check(const struct sink_http_settings *s, struct cdc_err *err)
+{
+	CURLU *url = curl_url();
+	CURLUcode bad = url ? curl_url_set(url, CURLUPART_URL, s->url, 0) : CURLUE_OUT_OF_MEMORY;
+	enum cdc_code rc;
+
+	curl_url_cleanup(url);
+	if (bad)
+		return cdc_err_set(err, bad == CURLUE_OUT_OF_MEMORY ? CDC_NOMEM : CDC_CONFIG,
+				   "url: %s", curl_url_strerror(bad));
+	if (s->client_key && *s->client_key && !(s->client_certificate && *s->client_certificate))
+		return cdc_err_set(err, CDC_CONFIG, "client_key needs client_certificate");
+	rc = check_pem("ca_cert", s->ca_cert, err);
+	if (!rc)
+		rc = check_pem("client_certificate", s->client_certificate, err);
+	if (!rc)
+		rc = check_pem("client_key", s->client_key, err);
+	return rc;
 }
 
 static struct curl_slist *make_headers(const struct sink_http_settings *s, size_t *ret_off)
@@ -146,9 +189,13 @@ static CURLcode set_up(struct slot *slot, const struct sink_http_settings *s)
 enum cdc_code sink_http_open(const struct sink_http_settings *s, struct sink_http **ret,
 			     struct cdc_err *err)
 {
-	struct sink_http *h = calloc(1, sizeof(*h));
+	struct sink_http *h;
 	CURLcode rc = CURLE_OK;
+	enum cdc_code checked = check(s, err);
 
+	if (checked)
+		return checked;
+	h = calloc(1, sizeof(*h));
 	if (!h)
 		return cdc_err_set(err, CDC_NOMEM, "out of memory");
 	h->wake_fd = s->wake_fd;
@@ -246,9 +293,29 @@ enum cdc_code sink_http_options(struct sink_http *h, size_t slot, struct cdc_err
 {
 	struct slot *s = &h->slots[slot];
 
+	cdc_buf_reset(&s->body, KEEP_BODY);
+	s->is_options = true;
 	(void)curl_easy_setopt(s->easy, CURLOPT_NOBODY, 1L);
 	(void)curl_easy_setopt(s->easy, CURLOPT_CUSTOMREQUEST, "OPTIONS");
 	return start(h, s, err);
+}
+
+static void finish(struct sink_http *h, struct slot *s)
+{
+	(void)curl_multi_remove_handle(h->multi, s->easy);
+	s->is_busy = false;
+	if (!s->is_options)
+		return;
+	s->is_options = false;
+	(void)curl_easy_setopt(s->easy, CURLOPT_CUSTOMREQUEST, NULL);
+	(void)curl_easy_setopt(s->easy, CURLOPT_NOBODY, 0L);
+	(void)curl_easy_setopt(s->easy, CURLOPT_POST, 1L);
+}
+
+void sink_http_drop(struct sink_http *h, size_t slot)
+{
+	if (h->slots[slot].is_busy)
+		finish(h, &h->slots[slot]);
 }
 
 static enum sink_http_end end_of(CURLcode rc, long status)
@@ -259,10 +326,17 @@ static enum sink_http_end end_of(CURLcode rc, long status)
 	return rc == CURLE_OPERATION_TIMEDOUT ? SINK_HTTP_TIMEOUT : SINK_HTTP_BROKEN;
 }
 
+static void get_header(CURL *easy, const char *name, char *ret, size_t size)
+{
+	struct curl_header *header;
+
+	if (curl_easy_header(easy, name, 0, CURLH_HEADER, -1, &header) == CURLHE_OK)
+		(void)snprintf(ret, size, "%s", header->value);
+}
+
 static void fill_answer(const struct sink_http *h, const struct slot *s, CURLcode rc,
 			struct sink_http_answer *a)
 {
-	struct curl_header *header;
 	long status = 0;
 
 	(void)curl_easy_getinfo(s->easy, CURLINFO_RESPONSE_CODE, &status);
@@ -272,12 +346,14 @@ static void fill_answer(const struct sink_http *h, const struct slot *s, CURLcod
 	a->status = a->end == SINK_HTTP_ANSWERED ? (int)status : 0;
 	a->took_us = mono_us() - s->begun_us;
 	a->sent_bytes = s->body.len;
-	if (a->end != SINK_HTTP_ANSWERED)
+	if (a->end != SINK_HTTP_ANSWERED) {
 		(void)snprintf(a->reason, sizeof(a->reason), "%.150s",
 			       s->error[0] ? s->error : curl_easy_strerror(rc));
-	else if (a->status >= 300 && curl_easy_header(s->easy, "Retry-After", 0, CURLH_HEADER, -1,
-						      &header) == CURLHE_OK)
-		(void)snprintf(a->retry_after, sizeof(a->retry_after), "%s", header->value);
+	} else if (a->status >= 300) {
+		get_header(s->easy, "Retry-After", a->retry_after, sizeof(a->retry_after));
+		if (a->retry_after[0])
+			get_header(s->easy, "Date", a->date, sizeof(a->date));
+	}
 }
 
 static size_t collect(struct sink_http *h, struct sink_http_answer *ret, size_t max)
@@ -297,8 +373,7 @@ static size_t collect(struct sink_http *h, struct sink_http_answer *ret, size_t 
 		rc = m->data.result;
 		(void)curl_easy_getinfo(m->easy_handle, CURLINFO_PRIVATE, (char **)&s);
 		fill_answer(h, s, rc, &ret[n++]);
-		(void)curl_multi_remove_handle(h->multi, s->easy);
-		s->is_busy = false;
+		finish(h, s);
 	}
 	return n;
 }

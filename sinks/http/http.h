@@ -15,6 +15,7 @@
 #ifndef SINK_HTTP_HTTP_H
 #define SINK_HTTP_HTTP_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -49,13 +50,14 @@ struct sink_http_answer {
 	enum sink_http_end end;
 	int status;           /* ANSWERED */
 	char retry_after[64]; /* the header's value; empty: none */
+	char date[64];        /* the Date header beside a Retry-After; empty: none */
 	char reason[160];     /* for a person, when not ANSWERED */
 	uint64_t took_us, sent_bytes;
 };
 
 struct sink_http;
 
-/* CDC_CONFIG: url, certificate or key cannot be used. */
+/* CDC_CONFIG: url, certificate or key cannot be used; the text names which. */
 enum cdc_code sink_http_open(const struct sink_http_settings *s, struct sink_http **ret,
 			     struct cdc_err *err) CDC_CHECK;
 void sink_http_close(struct sink_http *h); /* drops what is in flight; NULL is fine */
@@ -67,8 +69,12 @@ struct cdc_buf *sink_http_body(struct sink_http *h, size_t slot);
 /* Sends the slot's body; changing: the value of the changing header, or NULL. */
 enum cdc_code sink_http_post(struct sink_http *h, size_t slot, const char *changing,
 			     struct cdc_err *err) CDC_CHECK;
-/* Sends an OPTIONS request without a body: it changes nothing at the server. */
+/* Sends an OPTIONS request without a body: it changes nothing at the server.  The slot is as before
+ * when it ended. */
 enum cdc_code sink_http_options(struct sink_http *h, size_t slot, struct cdc_err *err) CDC_CHECK;
+
+/* Ends the slot's request, which gets no answer; nothing happens when it has none. */
+void sink_http_drop(struct sink_http *h, size_t slot);
 
 /* Moves bytes for at most wait_ms, or until something ended or wake_fd is readable. */
 size_t sink_http_poll(struct sink_http *h, uint64_t wait_ms, struct sink_http_answer *ret,

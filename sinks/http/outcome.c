@@ -28,46 +28,69 @@ static int month_of(const char *name)
 	return -1;
 }
 
-/* IMF-fixdate, RFC 850 and asctime. */
-static bool parse_date(const char *text, struct tm *tm)
+static bool is_clock(const struct tm *tm)
 {
-	char month[4] = "", day[10];
-	int end = -1;
+	return tm->tm_mon >= 0 && tm->tm_mday >= 1 && tm->tm_mday <= 31 && tm->tm_hour >= 0 &&
+	       tm->tm_hour < 24 && tm->tm_min >= 0 && tm->tm_min < 60 && tm->tm_sec >= 0 &&
+	       tm->tm_sec <= 60;
+}
 
-	memset(tm, 0, sizeof(*tm));
-	if (sscanf(text, "%3[A-Za-z], %2d %3[A-Za-z] %4d %2d:%2d:%2d GMT%n", day, &tm->tm_mday,
-		   month, &tm->tm_year, &tm->tm_hour, &tm->tm_min, &tm->tm_sec, &end) == 7 &&
+/* A year of two digits that would be more than 50 years ahead is of the century before. */
+static int full_year(int year, int64_t now_us)
+{
+	time_t now_s = (time_t)(now_us / 1000000);
+	struct tm now;
+
+	if (year < 0 || year > 99 || !gmtime_r(&now_s, &now))
+		return year;
+	year += (now.tm_year + 1900) / 100 * 100;
+	return year > now.tm_year + 1900 + 50 ? year - 100 : year;
+}
+
+/* IMF-fixdate, RFC 850 and asctime; seconds since 1970. */
+static bool parse_date(const char *text, int64_t now_us, int64_t *ret_s)
+{
+	struct tm tm = {0};
+	char month[4] = "", day[10];
+	int end = -1, year;
+
+	/* NOLINTBEGIN(cert-err34-c): the widths keep every number small. */
+	if (sscanf(text, "%3[A-Za-z], %2d %3[A-Za-z] %4d %2d:%2d:%2d GMT%n", day, &tm.tm_mday,
+		   month, &year, &tm.tm_hour, &tm.tm_min, &tm.tm_sec, &end) == 7 &&
 	    end > 0) {
-		tm->tm_year -= 1900;
+		tm.tm_year = year - 1900;
 	} else if (sscanf(text, "%9[A-Za-z], %2d-%3[A-Za-z]-%2d %2d:%2d:%2d GMT%n", day,
-			  &tm->tm_mday, month, &tm->tm_year, &tm->tm_hour, &tm->tm_min, &tm->tm_sec,
+			  &tm.tm_mday, month, &year, &tm.tm_hour, &tm.tm_min, &tm.tm_sec,
 			  &end) == 7 &&
 		   end > 0) {
-		tm->tm_year += tm->tm_year < 70 ? 100 : 0;
+		tm.tm_year = full_year(year, now_us) - 1900;
 	} else if (sscanf(text, "%3[A-Za-z] %3[A-Za-z] %2d %2d:%2d:%2d %4d%n", day, month,
-			  &tm->tm_mday, &tm->tm_hour, &tm->tm_min, &tm->tm_sec, &tm->tm_year,
-			  &end) == 7 &&
+			  &tm.tm_mday, &tm.tm_hour, &tm.tm_min, &tm.tm_sec, &year, &end) == 7 &&
 		   end > 0) {
-		tm->tm_year -= 1900;
+		tm.tm_year = year - 1900;
 	} else {
 		return false;
 	}
-	tm->tm_mon = month_of(month);
-	return tm->tm_mon >= 0;
+	/* NOLINTEND(cert-err34-c) */
+	tm.tm_mon = month_of(month);
+	if (!is_clock(&tm) || text[end + (int)strspn(text + end, " \t")])
+		return false;
+	*ret_s = (int64_t)timegm(&tm);
+	return true;
 }
 
-uint64_t sink_http_retry_after_ms(const char *value, int64_t now_us)
+uint64_t sink_http_retry_after_ms(const char *value, const char *date, int64_t now_us)
 {
-	struct tm tm;
-	int64_t at;
+	int64_t at_s, from_s, from_ms = now_us / 1000;
 
 	value += strspn(value, " \t");
 	if (*value >= '0' && *value <= '9')
 		return seconds_ms(value);
-	if (!parse_date(value, &tm))
+	if (!parse_date(value, now_us, &at_s))
 		return SINK_NO_RETRY_AFTER;
-	at = (int64_t)timegm(&tm) * 1000;
-	return at > now_us / 1000 ? (uint64_t)(at - now_us / 1000) : 0;
+	if (parse_date(date, now_us, &from_s))
+		from_ms = from_s * 1000;
+	return at_s * 1000 > from_ms ? (uint64_t)(at_s * 1000 - from_ms) : 0;
 }
 
 static const char *phrase(int status)
@@ -145,7 +168,7 @@ void sink_http_outcome(const struct sink_http_answer *a, int64_t now_us, struct 
 			       (status >= 300 && status < 400);
 	ret->is_transient = ret->outcome == SINK_RETRY && !ret->is_never_record;
 	if (ret->outcome == SINK_RETRY || ret->outcome == SINK_REJECT)
-		ret->retry_after_ms = sink_http_retry_after_ms(a->retry_after, now_us);
+		ret->retry_after_ms = sink_http_retry_after_ms(a->retry_after, a->date, now_us);
 	(void)snprintf(ret->text, sizeof(ret->text), "%d%s%s", status,
 		       status >= 300 && *phrase(status) ? " " : "",
 		       status >= 300 ? phrase(status) : "");

@@ -68,6 +68,9 @@ static bool is_ours(const char *name)
 					    "Host",
 					    "Keep-Alive",
 					    "Polytomic-Signature-Timestamp",
+					    "Proxy-Authenticate",
+					    "Proxy-Authorization",
+					    "Proxy-Connection",
 					    "TE",
 					    "Trailer",
 					    "Transfer-Encoding",
@@ -84,6 +87,7 @@ static enum cdc_code add_line(struct sink_webhook_auth_parts *a, const char *nam
 			      const char *value, struct cdc_err *err)
 {
 	size_t size = strlen(name) + strlen(value) + 3;
+	bool is_blank = value[strspn(value, " \t")] == '\0';
 	char *line;
 
 	if (a->header_n == a->header_cap) {
@@ -99,9 +103,21 @@ static enum cdc_code add_line(struct sink_webhook_auth_parts *a, const char *nam
 	if (!line)
 		return no_memory(err);
 	/* "Name;" is how libcurl is told to send a header without a value. */
-	(void)snprintf(line, size, *value ? "%s: %s" : "%s;", name, value);
+	(void)snprintf(line, size, is_blank ? "%s;" : "%s: %s", name, value);
 	a->headers[a->header_n++] = line;
 	return CDC_OK;
+}
+
+static bool has_line(const struct sink_webhook_auth_parts *a, const char *name)
+{
+	size_t n = strlen(name);
+
+	for (size_t i = 0; i < a->header_n; i++) {
+		if (strncasecmp(a->headers[i], name, n) == 0 &&
+		    (a->headers[i][n] == ':' || a->headers[i][n] == ';'))
+			return true;
+	}
+	return false;
 }
 
 static enum cdc_code add_header(struct sink_webhook_auth_parts *a, const char *key,
@@ -112,6 +128,8 @@ static enum cdc_code add_header(struct sink_webhook_auth_parts *a, const char *k
 	if (is_ours(name))
 		return cdc_err_set(err, CDC_CONFIG, "%s: %s is a header that walpost sets itself",
 				   key, name);
+	if (has_line(a, name))
+		return cdc_err_set(err, CDC_CONFIG, "%s: %s is there twice", key, name);
 	if (!is_header_value(value))
 		return cdc_err_set(
 			err, CDC_CONFIG,
@@ -259,19 +277,16 @@ enum cdc_code sink_webhook_auth_make(const struct sink_webhook_connection *c,
 				     struct sink_webhook_auth_parts *ret, struct cdc_err *err)
 {
 	struct sink_webhook_auth_parts a = {0};
-	bool has_agent = false;
 	enum cdc_code rc = make_url(c, &a, err);
 
 	if (!rc)
 		rc = add_line(&a, "Content-Type", "application/json", err);
 	if (!rc)
 		rc = add_method(c, &a, err);
-	for (size_t i = 0; !rc && i < c->headers.n; i++) {
+	for (size_t i = 0; !rc && i < c->headers.n; i++)
 		rc = add_header(&a, "headers", c->headers.items[i].name, c->headers.items[i].value,
 				err);
-		has_agent |= strcasecmp(c->headers.items[i].name, "User-Agent") == 0;
-	}
-	if (!rc && !has_agent)
+	if (!rc && !has_line(&a, "User-Agent"))
 		rc = add_line(&a, "User-Agent", "walpost/" WALPOST_VERSION, err);
 	if (rc) {
 		sink_webhook_auth_clear(&a);

@@ -19,6 +19,7 @@ struct sink_webhook_state {
 	struct sink_http *http;
 	struct sink_webhook_body body;
 	uint64_t *tickets; /* by slot */
+	size_t busy;       /* jobs in flight */
 	char stamp[CDC_TIME_TEXT];
 	int64_t stamp_s;
 };
@@ -112,9 +113,11 @@ static enum cdc_code submit(void *state, const struct sink_job *job, struct cdc_
 				     err);
 	if (!rc)
 		rc = sink_http_post(s->http, slot, stamp(s), err);
-	if (!rc)
-		s->tickets[slot] = job->ticket;
-	return rc;
+	if (rc)
+		return rc;
+	s->tickets[slot] = job->ticket;
+	s->busy++;
+	return CDC_OK;
 }
 
 static size_t poll_results(void *state, uint64_t wait_ms, struct sink_result *ret_results,
@@ -129,6 +132,7 @@ static size_t poll_results(void *state, uint64_t wait_ms, struct sink_result *re
 		sink_http_outcome(&answers[i], now_us, &ret_results[i]);
 		ret_results[i].ticket = s->tickets[answers[i].slot];
 	}
+	s->busy -= n;
 	return n;
 }
 
@@ -140,15 +144,18 @@ static enum cdc_code probe(void *state, char *ret_text, size_t text_size, struct
 	enum cdc_code rc;
 	size_t slot;
 
-	if (!sink_http_slot(s->http, &slot))
-		return cdc_err_set(err, CDC_BUSY, "every request slot is in use");
+	/* An answer of theirs would be taken for the probe's. */
+	if (s->busy || !sink_http_slot(s->http, &slot))
+		return cdc_err_set(err, CDC_BUSY, "requests are in flight");
 	rc = sink_http_options(s->http, slot, err);
 	if (rc)
 		return rc;
 	while (!sink_http_poll(s->http, 100, &answer, 1)) {
-		if (cdc_clock_mono_ms() >= end_ms)
+		if (cdc_clock_mono_ms() >= end_ms) {
+			sink_http_drop(s->http, slot);
 			return cdc_err_set(err, CDC_TIMEOUT, "no answer within %d s",
 					   PROBE_MS / 1000);
+		}
 	}
 	if (answer.end != SINK_HTTP_ANSWERED)
 		return cdc_err_set(err, answer.end == SINK_HTTP_TIMEOUT ? CDC_TIMEOUT : CDC_IO,
