@@ -511,12 +511,12 @@ fi
 write_config || fail "walpost.yaml could not be written"
 check
 start_walpost
-if [[ -z $source_url ]]; then
-	make_changes
-	sleep 0.5 # for an endpoint whose answers are not seen here
-fi
+[[ $source_url ]] || make_changes
 if [[ $is_own ]]; then
-	[[ $receiver_pid ]] || show_status
+	if [[ -z $receiver_pid ]]; then
+		sleep 1 # nothing here sees the records arrive
+		show_status
+	fi
 	stay
 	[[ -z $source_url ]] || offer_to_remove
 	exit 0
