@@ -382,8 +382,9 @@ start_walpost() {
 	say "it reads its slot; state: http://127.0.0.1:$listen_port/status.txt, log: $folder/walpost.log"
 }
 
+# Have so many records arrived, or will no more?
 received() {
-	[[ $(wc -l <"$scratch/received.jsonl") -ge $1 ]]
+	! is_alive "$walpost_pid" || [[ $(wc -l <"$scratch/received.jsonl") -ge $1 ]]
 }
 
 # change RECORDS SQL: runs it, and waits until so many records have arrived in all.
@@ -394,6 +395,7 @@ change() {
 	[[ $receiver_pid ]] || return 0
 	failing_log=$folder/walpost.log
 	wait_until 20 received "$records" || fail "the change did not arrive within 20 s"
+	is_alive "$walpost_pid" || fail "walpost ended"
 	failing_log=
 	sleep 0.1 # the receiver prints after it has answered
 }

@@ -19,7 +19,7 @@ static const struct {
 } types[] = {
 #define TYPE(oid, kind, delim, elem) {oid, kind, delim, elem},
 #define VALUE(oid, text, json)
-#include "types.inc"
+#include "tests/unit/types.inc"
 #undef TYPE
 #undef VALUE
 };
@@ -30,7 +30,7 @@ static const struct {
 } values[] = {
 #define TYPE(oid, kind, delim, elem)
 #define VALUE(oid, text, json) {oid, text, json},
-#include "types.inc"
+#include "tests/unit/types.inc"
 #undef TYPE
 #undef VALUE
 };
