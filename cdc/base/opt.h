@@ -35,7 +35,8 @@ enum cdc_opt_type {
 enum {
 	CDC_OPT_REQUIRED = 1, /* must be present and not empty */
 	CDC_OPT_SECRET = 2,   /* never printed; `name_file: PATH` is accepted in its place */
-			      /* PAIRS: values are secret, names are not. */
+	/* PAIRS: values are secret, names are not. */
+	CDC_OPT_HTTP = 4, /* STR: an http:// or https:// url with a host */
 };
 
 struct cdc_opt_strs {

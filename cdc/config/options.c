@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -152,6 +153,15 @@ static bool is_kind(struct cdc_loader *l, const struct cdc_node *node, const str
 }
 
 /* A text without NULs; min and max are bytes. */
+static bool is_http(const char *url)
+{
+	const char *host = strncasecmp(url, "https://", 8) == 0  ? url + 8
+			   : strncasecmp(url, "http://", 7) == 0 ? url + 7
+								 : "";
+
+	return *host && !strchr("/:?#", *host) && !url[strcspn(url, " \t\r\n")];
+}
+
 static char *take_text(struct cdc_loader *l, const struct cdc_node *node, const struct cdc_opt *o,
 		       uint64_t min, uint64_t max)
 {
@@ -171,6 +181,10 @@ static char *take_text(struct cdc_loader *l, const struct cdc_node *node, const 
 		(void)snprintf(why, sizeof(why), "is %s than %" PRIu64 " bytes",
 			       node->len < min ? "shorter" : "longer", node->len < min ? min : max);
 		wrong(l, node, o, why);
+		return NULL;
+	}
+	if (o->flags & CDC_OPT_HTTP && !is_http(node->text)) {
+		wrong(l, node, o, "is not a url that begins with http:// or https://");
 		return NULL;
 	}
 	return cdc_loader_text(l, node->text, node->len);

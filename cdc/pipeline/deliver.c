@@ -22,6 +22,7 @@
 #define BISECT_RETRY_FAILURES 3    /* of a batch that fails with 5xx while others are accepted */
 #define TURN_MS               1000 /* longest wait: the heartbeat */
 #define STOP_MS               8000 /* for requests in flight */
+#define FINISH_TURN_MS        20
 
 /* A lane has at most one request in flight. */
 struct lane {
@@ -56,9 +57,11 @@ struct cdc_deliver {
 	uint64_t counter;        /* begins and failures of requests, numbered */
 	uint64_t accepted_begun; /* beginning of the latest accepted one */
 	size_t in_flight;
+	bool is_finishing;
 	struct cdc_breaker breaker;
-	uint64_t hold_ms;     /* 429: nothing goes out before */
-	struct cdc_id probed; /* the last probe that failed; zero: none since it opened */
+	uint64_t hold_ms;      /* 429: nothing goes out before */
+	struct cdc_id started; /* the highest record of any request so far */
+	struct cdc_id probed;  /* the last probe that failed; zero: none since it opened */
 
 	struct cdc_stream_position handed; /* the last checkpoint given to the store, */
 	uint64_t ticket;                   /* its ticket while not known to be durable, */
@@ -438,8 +441,11 @@ static enum cdc_code submit(struct cdc_deliver *d, struct lane *lane, bool is_pr
 	rc = d->setup.sink->submit(d->sink, &job, err);
 	if (rc)
 		return rc;
-	for (size_t i = 0; i < lane->n; i++)
+	for (size_t i = 0; i < lane->n; i++) {
 		lane->items[i]->was_sent = true;
+		if (cdc_id_cmp(&lane->items[i]->rec->id, &d->started) > 0)
+			d->started = lane->items[i]->rec->id;
+	}
 	if (job.is_repeat)
 		cdc_metric_add(&d->setup.metrics->retried, 1);
 	lane->is_in_flight = true;
@@ -454,7 +460,8 @@ static enum cdc_code submit(struct cdc_deliver *d, struct lane *lane, bool is_pr
 static bool must_linger(const struct cdc_deliver *d, struct lane *lane, bool has_more,
 			uint64_t now_ms)
 {
-	if (!d->setup.settings->linger_ms || has_more || lane->attempt || lane->suspects)
+	if (!d->setup.settings->linger_ms || d->is_finishing || has_more || lane->attempt ||
+	    lane->suspects)
 		return false;
 	if (!lane->since_ms)
 		lane->since_ms = now_ms;
@@ -693,22 +700,35 @@ enum cdc_code cdc_deliver_step(struct cdc_deliver *d, uint64_t now_ms, int64_t w
 
 /* --- the thread --------------------------------------------------------------------- */
 
-/* Nothing new goes out; what is in flight may still be accepted. */
-static void finish(struct cdc_deliver *d)
+/*
+ * Nothing new is begun, but what lies between records that are done is still
+ * sent: a checkpoint is one id, and what is done above it would be sent again.
+ * is_ended: the sync ended with an error, so only what is in flight counts.
+ */
+static void finish(struct cdc_deliver *d, bool is_ended)
 {
-	uint64_t end_ms = cdc_clock_mono_ms() + STOP_MS;
+	uint64_t now_ms = cdc_clock_mono_ms(), end_ms = now_ms + STOP_MS;
 
 	if (!d->is_open)
 		return;
 	if (d->setup.stop)
 		(void)epoll_ctl(d->wake_fd, EPOLL_CTL_DEL, d->setup.stop->fd, NULL);
 	(void)epoll_ctl(d->wake_fd, EPOLL_CTL_DEL, d->setup.ops->reader_fd(d->reader), NULL);
-	while (d->in_flight && cdc_clock_mono_ms() < end_ms) {
-		uint64_t now_ms = cdc_clock_mono_ms();
+	d->is_finishing = true;
+	cdc_window_close_above(d->window, &d->started);
+	while (now_ms < end_ms) {
+		bool goes_on = !is_ended && d->breaker.state == CDC_BREAKER_CLOSED &&
+			       cdc_window_has_gaps(d->window);
 
+		if (goes_on && send_all(d, now_ms, NULL))
+			is_ended = true;
+		if (!d->in_flight && !goes_on)
+			break;
+		if (take_results(d, now_ms, cdc_clock_wall_us(), FINISH_TURN_MS,
+				 cdc_backoff_random(), NULL))
+			is_ended = true;
+		now_ms = cdc_clock_mono_ms();
 		cdc_board_beat(d->setup.board, now_ms);
-		/* An error changes nothing any more: the sync ends. */
-		(void)!take_results(d, now_ms, cdc_clock_wall_us(), 100, 0, NULL);
 	}
 	last_checkpoint(d);
 	give_back(d);
@@ -758,7 +778,7 @@ void cdc_deliver_run(struct cdc_deliver *d)
 			break;
 		}
 	}
-	finish(d);
+	finish(d, rc && cdc_code_class(rc) != CDC_CLASS_RETRY);
 	if (rc && cdc_code_class(rc) != CDC_CLASS_RETRY) {
 		post(d, rc == CDC_GAP ? CDC_STATE_SUSPENDED : CDC_STATE_FAILED, &err);
 		LOG_ERROR(&d->setup.log, rc == CDC_GAP ? "sync_suspended" : "sync_failed",

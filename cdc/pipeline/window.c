@@ -37,7 +37,9 @@ struct cdc_window {
 	struct cdc_stream_position done;      /* everything before the first chunk */
 	struct cdc_item *first_half;          /* of a key change, the last one, while not done */
 	size_t records, bytes;
-	uint64_t round; /* CDC_ORDER_NONE: the next lane */
+	bool is_closed;
+	struct cdc_id last; /* closed: nothing above is sent */
+	uint64_t round;     /* CDC_ORDER_NONE: the next lane */
 };
 
 struct cdc_window *cdc_window_new(size_t lanes, enum cdc_order order, unsigned operations,
@@ -326,6 +328,11 @@ struct cdc_view cdc_item_view(const struct cdc_item *item)
 	return (struct cdc_view){.rec = item->rec, .batch = item->chunk->batch};
 }
 
+static bool is_above_last(const struct cdc_window *w, const struct cdc_item *item)
+{
+	return w->is_closed && cdc_id_cmp(&item->rec->id, &w->last) > 0;
+}
+
 size_t cdc_window_run(struct cdc_window *w, size_t lane, size_t max, size_t max_bytes,
 		      struct cdc_item **items, bool *ret_has_more)
 {
@@ -333,7 +340,7 @@ size_t cdc_window_run(struct cdc_window *w, size_t lane, size_t max, size_t max_
 	struct cdc_item *item;
 
 	for (item = w->lanes[lane].head; item && n < max; item = item->next) {
-		if (item->is_second || (n && is_barrier(item)) ||
+		if (item->is_second || (n && is_barrier(item)) || is_above_last(w, item) ||
 		    (n && bytes + item->rec->json_len > max_bytes))
 			break;
 		bytes += item->rec->json_len;
@@ -458,13 +465,33 @@ struct cdc_stream_position cdc_window_position(struct cdc_window *w)
 	return at;
 }
 
-int64_t cdc_window_oldest_us(const struct cdc_window *w)
+static const struct cdc_item *oldest(const struct cdc_window *w)
 {
 	for (struct cdc_window_chunk *c = w->head; c; c = c->next) {
 		if (c->open) {
 			skip_done(c);
-			return c->items[c->first].rec->commit_us;
+			return &c->items[c->first];
 		}
 	}
-	return 0;
+	return NULL;
+}
+
+int64_t cdc_window_oldest_us(const struct cdc_window *w)
+{
+	const struct cdc_item *item = oldest(w);
+
+	return item ? item->rec->commit_us : 0;
+}
+
+void cdc_window_close_above(struct cdc_window *w, const struct cdc_id *last)
+{
+	w->is_closed = true;
+	w->last = *last;
+}
+
+bool cdc_window_has_gaps(struct cdc_window *w)
+{
+	const struct cdc_item *item = oldest(w);
+
+	return item && !is_above_last(w, item);
 }

@@ -63,6 +63,14 @@ size_t cdc_window_records(const struct cdc_window *w); /* not yet done */
 size_t cdc_window_bytes(const struct cdc_window *w);   /* JSON of the chunks it holds */
 size_t cdc_window_lanes(const struct cdc_window *w);
 
+/*
+ * From now on only records at or below last are sent: those that were started, and
+ * what lies between them, so that the checkpoint reaches all that is done.
+ */
+void cdc_window_close_above(struct cdc_window *w, const struct cdc_id *last);
+/* Is there still one of them to be done?  Only after close_above. */
+bool cdc_window_has_gaps(struct cdc_window *w);
+
 /* The commit time of the oldest record that is not done; 0: none, or unknown. */
 int64_t cdc_window_oldest_us(const struct cdc_window *w);
 

@@ -545,7 +545,7 @@ class Bench:
         budget = self.options.steady_bytes
         if not budget:
             probe = self.drain_walpost(load, {"batch_size": 100, "concurrency": 8})
-            budget = max(8 * MIB, int(probe["disk_mib"] * MIB / 6))
+            budget = max(16 * MIB, int(probe["disk_mib"] * MIB / 6))
             say(f"steady: a whole drain leaves {probe['disk_mib']} MiB, so max_bytes is {budget:,}")
         done = self.rounds("steady", [
             ("drain", lambda: self.drain_walpost(load, {"batch_size": 100, "concurrency": 8})),

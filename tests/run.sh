@@ -1,0 +1,198 @@
+#!/bin/bash
+# Runs every test of walpost on a Debian 12 machine: as root, or as a user with sudo.
+#
+#   tests/run.sh            everything, under 15 minutes on two cores
+#   tests/run.sh --quick    for work in between: two builds, no sanitizers, no fuzzing, no slow tests
+#
+# Installs what is missing, builds under build/, and uses ports of 127.0.0.1 and folders below /tmp
+# only.  A PostgreSQL or nginx that this machine already runs is not touched.  A stage that fails
+# does not stop the later ones; the exit code is 0 only if all of them passed.  Every stage is also
+# a test of the last one, so the closing line counts it.
+set -uo pipefail
+cd "$(dirname "$0")/.." || exit 1
+
+quick=no
+case "${1:-}" in
+"") ;;
+--quick) quick=yes ;;
+*)
+	sed -n '2,6s/^# \{0,1\}//p' "$0"
+	exit 2
+	;;
+esac
+
+cores=$(nproc)
+[ "$cores" -le 4 ] || cores=4
+export DEBIAN_FRONTEND=noninteractive LC_ALL=C.UTF-8
+sudo=
+[ "$(id -u)" = 0 ] || sudo=sudo
+mkdir -p build
+export WALPOST_STAGES=$PWD/build/stages.txt
+: >"$WALPOST_STAGES"
+failed=()
+begun=$SECONDS
+
+# stage NAME COMMAND...: runs it, notes its exit code and time.
+stage() {
+	local name=$1 rc start=$SECONDS
+	shift
+	printf '\n=== %s\n' "$name"
+	"$@"
+	rc=$?
+	printf '%s\t%d\t%d\n' "$name" "$rc" $((SECONDS - start)) >>"$WALPOST_STAGES"
+	if [ $rc -ne 0 ]; then
+		failed+=("$name")
+		printf '=== %s FAILED (%d) after %d s\n' "$name" "$rc" $((SECONDS - start))
+	else
+		printf '=== %s passed in %d s\n' "$name" $((SECONDS - start))
+	fi
+	return 0
+}
+
+# --- what is needed ------------------------------------------------------------------------
+
+packages=(
+	build-essential clang clang-format clang-tidy libclang-rt-14-dev cmake ninja-build pkg-config
+	libpq-dev libsqlite3-dev libcurl4-openssl-dev libmicrohttpd-dev libjansson-dev libyaml-dev
+	libssl-dev liblz4-dev libzstd-dev zlib1g-dev libxxhash-dev libcmocka-dev
+	postgresql-15 gdb openssl ca-certificates python3 python3-venv procps util-linux
+)
+
+missing_packages() {
+	local package
+	for package in "${packages[@]}"; do
+		dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q '^install ok installed$' ||
+			echo "$package"
+	done
+}
+
+# Debian's package would make and start a cluster "main".  Who has no PostgreSQL gets none from us;
+# an existing file of the administrator stays as it is.
+no_cluster_of_ours() {
+	local conf=/etc/postgresql-common/createcluster.conf
+	[ ! -e $conf ] || return 0
+	$sudo mkdir -p "$(dirname $conf)" &&
+		echo 'create_main_cluster = false' | $sudo tee $conf >/dev/null
+}
+
+updated=no
+update_lists() {
+	[ $updated = yes ] || $sudo apt-get -q -q update || return 1
+	updated=yes
+}
+
+install_packages() {
+	local missing
+	mapfile -t missing < <(missing_packages)
+	if [ ${#missing[@]} -gt 0 ]; then
+		echo "installing: ${missing[*]}"
+		no_cluster_of_ours && update_lists &&
+			$sudo env DEBIAN_FRONTEND=noninteractive UCF_FORCE_CONFFOLD=1 apt-get -q -q -y \
+				--no-install-recommends -o Dpkg::Options::=--force-confold \
+				install "${missing[@]}" || return 1
+	fi
+	# nginx is unpacked, not installed: the package would start a web server on port 80.
+	if ! command -v nginx >/dev/null && [ ! -x /usr/sbin/nginx ] && [ ! -x build/nginx/usr/sbin/nginx ]; then
+		(
+			update_lists && mkdir -p build/nginx && cd build/nginx &&
+				apt-get -q -q download nginx && dpkg-deb -x nginx_*.deb .
+		) || return 1
+	fi
+}
+
+make_venv() {
+	[ -x .venv/bin/python ] || /usr/bin/python3 -m venv .venv || return 1
+	if ! cmp -s tests/requirements.txt .venv/requirements.txt; then
+		.venv/bin/pip install --disable-pip-version-check -q -r tests/requirements.txt &&
+			cp tests/requirements.txt .venv/requirements.txt
+	fi
+}
+
+# --- stages --------------------------------------------------------------------------------
+
+build() {
+	local log=build/$1.log
+	if cmake --preset "$1" >"$log" 2>&1 && cmake --build --preset "$1" -j "$cores" >>"$log" 2>&1; then
+		return 0
+	fi
+	tail -60 "$log"
+	return 1
+}
+
+lint_symbols() {
+	tests/lint/check_symbols.sh build/dev/libwalpost_core.a
+}
+
+unit_tests() {
+	local preset=$1 run=()
+	# GCC 12's thread sanitizer does not start where the kernel randomises more bits than it knows.
+	if [ "$preset" = tsan ] && setarch "$(uname -m)" -R true 2>/dev/null; then
+		run=(setarch "$(uname -m)" -R)
+	fi
+	"${run[@]}" ctest --preset "$preset" -j "$cores" --no-tests=error
+}
+
+fuzz_one() {
+	local target=$1 name seeds=() dictionary=()
+	name=$(basename "$target")
+	mkdir -p "build/fuzz-corpus/$name" build/fuzz-crashes
+	for folder in "tests/fuzz/corpus/$name" "tests/fuzz/corpus/${name#fuzz_}" "tests/fuzz/seeds/${name#fuzz_}"; do
+		[ ! -d "$folder" ] || seeds+=("$folder")
+	done
+	for file in "tests/fuzz/$name.dict" "tests/fuzz/${name#fuzz_}.dict"; do
+		[ ! -f "$file" ] || dictionary=("-dict=$file")
+	done
+	if "$target" -max_total_time=20 -timeout=10 -rss_limit_mb=1024 -print_final_stats=1 \
+		"-artifact_prefix=build/fuzz-crashes/$name-" "${dictionary[@]}" \
+		"build/fuzz-corpus/$name" "${seeds[@]}" >"build/fuzz-$name.log" 2>&1; then
+		echo "$name: $(grep -o 'number_of_executed_units: *[0-9]*' "build/fuzz-$name.log" | tr -s ' ')"
+		return 0
+	fi
+	echo "$name FAILED:"
+	tail -40 "build/fuzz-$name.log"
+	return 1
+}
+export -f fuzz_one
+
+fuzz_all() {
+	local targets
+	mapfile -t targets < <(find build/fuzz/tests -maxdepth 1 -type f -name 'fuzz_*' -perm -u+x | sort)
+	[ ${#targets[@]} -gt 0 ] || return 1
+	printf '%s\0' "${targets[@]}" | xargs -0 -n 1 -P "$cores" bash -c 'fuzz_one "$1"' _
+}
+
+system_tests() {
+	WALPOST_BUILD=$PWD/build/$1 .venv/bin/pytest tests/system "${@:2}"
+}
+
+stage "packages" install_packages
+stage "python" make_venv
+stage "build dev" build dev
+stage "build release" build release
+stage "lint layers" tests/lint/check_layers.py
+stage "lint symbols" lint_symbols
+stage "lint format" tests/lint/check_format.sh
+stage "unit tests dev" unit_tests dev
+if [ $quick = no ]; then
+	stage "build clang" build clang
+	stage "lint tidy" tests/lint/check_tidy.sh build/clang
+	stage "build asan" build asan
+	stage "unit tests asan" unit_tests asan
+	stage "system tests asan" system_tests asan -q -m sanitized
+	stage "build tsan" build tsan
+	stage "unit tests tsan" unit_tests tsan
+	stage "build fuzz" build fuzz
+	stage "fuzz" fuzz_all
+fi
+
+printf '\n=== stages so far, %d s\n' $((SECONDS - begun))
+awk -F '\t' '{ printf "%-20s %s in %d s\n", $1, $2 == 0 ? "passed" : "FAILED", $3 }' "$WALPOST_STAGES"
+printf '\n=== system tests\n'
+if [ $quick = yes ]; then
+	system_tests release -m "not slow"
+else
+	system_tests release
+fi
+rc=$?
+[ ${#failed[@]} -eq 0 ] || rc=1
+exit $rc

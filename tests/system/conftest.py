@@ -1,0 +1,219 @@
+"""Fixtures: a server per worker, a fresh database per test, and a rig that joins the parts."""
+
+import os
+import pathlib
+import shutil
+import sys
+import tempfile
+
+import pytest
+
+sys.path[:0] = [str(pathlib.Path(__file__).parent.parent), str(pathlib.Path(__file__).parent)]
+
+import checker  # noqa: E402
+import machine  # noqa: E402
+from load import seed_of_run  # noqa: E402
+from postgres import Server  # noqa: E402
+from receiver import Receiver  # noqa: E402
+from walpost import Walpost, source, sync, webhook  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def base():
+    """A folder that the server's user can enter; removed unless WALPOST_KEEP is set."""
+    folder = pathlib.Path(tempfile.mkdtemp(prefix="walpost-tests-", dir="/tmp"))
+    folder.chmod(0o755)
+    yield folder
+    if not os.environ.get("WALPOST_KEEP"):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def server(base):
+    """The server that most tests share; nobody restarts it or changes its settings."""
+    server = Server(base / "shared")
+    yield server
+    server.destroy()
+
+
+@pytest.fixture
+def folder(base, request):
+    """A folder for this test alone."""
+    name = "".join(c if c.isalnum() or c in "-_" else "_" for c in request.node.name)[:24]  # socket paths are short
+    folder = pathlib.Path(tempfile.mkdtemp(prefix=name + "-", dir=base))
+    folder.chmod(0o755)
+    yield folder
+    failed = getattr(request.node, "failed", False)
+    if not failed and not os.environ.get("WALPOST_KEEP"):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def own_server(folder):
+    """Makes a server that the test may stop, kill and configure: own_server(settings)."""
+    servers = []
+
+    def make(settings=None):
+        servers.append(Server(folder / f"server{len(servers)}", settings))
+        return servers[-1]
+    yield make
+    for server in servers:
+        server.destroy()
+
+
+@pytest.fixture
+def db(server):
+    database = server.database()
+    yield database
+    database.drop()
+
+
+@pytest.fixture
+def rig(folder, db):
+    """The usual assembly over the shared server."""
+    rig = Rig(folder, db)
+    yield rig
+    rig.end()
+
+
+@pytest.fixture
+def make_rig(folder):
+    """The assembly over a database of the test's choice: make_rig(database)."""
+    rigs = []
+
+    def make(database):
+        rigs.append(Rig(folder, database))
+        return rigs[-1]
+    yield make
+    for rig in rigs:
+        rig.end()
+
+
+@pytest.fixture
+def note(record_property):
+    """note("...") prints a measured fact, and again at the end of the run."""
+    def write(text):
+        print(text)
+        record_property("note", text)
+    return write
+
+
+@pytest.fixture
+def seed(note):
+    """Of everything random in a test; the same again with WALPOST_SEED=..."""
+    seed = seed_of_run()
+    note(f"WALPOST_SEED={seed}")
+    return seed
+
+
+class Rig:
+    """A database, walpost, and receivers; everything that it started ends with it."""
+
+    def __init__(self, folder, db):
+        self.folder, self.db = folder, db
+        self.receivers = {}
+        self.walposts = []
+
+    @property
+    def walpost(self):
+        return self.walposts[0]
+
+    @property
+    def receiver(self):
+        return next(iter(self.receivers.values()))
+
+    def add_receiver(self, name="hook", start=True):
+        self.receivers[name] = Receiver(self.folder, name, start)
+        return self.receivers[name]
+
+    def config(self, tables=None, syncs=None, change=None, hook=None, connection=None, **delivery):
+        """The file: one sync to the first receiver, or the given ones."""
+        if not self.receivers:
+            self.add_receiver()
+        out = {
+            "connections": {self.db.name: source(self.db, **(connection or {}))},
+            "bulk_syncs": syncs or {"main": sync(self.db.name, self.receiver.name, tables,
+                                                 **delivery)},
+        }
+        for name, receiver in self.receivers.items():
+            out["connections"][name] = webhook(receiver.url, **(hook or {}))
+        for key, value in (change or {}).items():
+            out[key] = value
+        return out
+
+    def prepare(self, *args, build=None, **kwargs):
+        """A walpost with its file, not started."""
+        name = f"walpost{len(self.walposts)}"
+        self.walposts.append(Walpost(self.folder / name, self.config(*args, **kwargs), build))
+        return self.walposts[-1]
+
+    def start(self, *args, build=None, **kwargs):
+        """A walpost that reads the slot."""
+        walpost = self.prepare(*args, build=build, **kwargs)
+        return walpost.start(databases=[self.db])
+
+    def sync(self, receiver, tables=None, **delivery):
+        return sync(self.db.name, receiver, tables, **delivery)
+
+    def wait_arrived(self, n, receiver=None, seconds=30):
+        """Until n different records have been accepted."""
+        receiver = receiver or self.receiver
+
+        def arrived():
+            return len(receiver.poll().records) >= n
+        machine.wait_for(
+            f"{n} records at {receiver.name}", arrived, seconds, 0.03,
+            tail=lambda: f"{len(receiver.arrivals.records)} have arrived\n{self.tail()}")
+
+    def settle(self, receiver=None, seconds=60, tables=None):
+        """Until everything the history asks for has arrived; the history."""
+        history = self.db.history(tables)
+        self.wait_arrived(checker.expected_count(history), receiver, seconds)
+        return history
+
+    def verdict(self, receiver=None, seconds=60, tables=None):
+        """settle(), then the checker's report."""
+        receiver = receiver or self.receiver
+        history = self.settle(receiver, seconds, tables)
+        return checker.judge(receiver.poll(), history)
+
+    def assert_whole(self, receiver=None, seconds=60, tables=None):
+        """Everything arrived, and the checker finds nothing; the report."""
+        report = self.verdict(receiver, seconds, tables)
+        assert report.ok, f"{report}\n{self.tail()}"
+        return report
+
+    def tail(self):
+        return "\n".join(w.tail() for w in self.walposts)
+
+    def end(self):
+        for walpost in self.walposts:
+            walpost.end()
+        for receiver in self.receivers.values():
+            receiver.stop()
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item, call):
+    outcome = yield
+    if outcome.get_result().failed:
+        item.failed = True
+
+
+def pytest_terminal_summary(terminalreporter):
+    """What the tests noted, passed or failed: seeds, times, memory."""
+    lines = []
+    for outcome in ("passed", "failed"):
+        for report in terminalreporter.getreports(outcome):
+            if report.when == "call":
+                lines += [f"{report.nodeid.split('::')[-1]}: {value}"
+                          for name, value in report.user_properties if name == "note"]
+    if lines:
+        terminalreporter.section("notes")
+        for line in lines:
+            terminalreporter.line(line)
+
+
+def pytest_collection_modifyitems(items):
+    """The long ones first, so that both workers end together."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)

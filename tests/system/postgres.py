@@ -1,0 +1,247 @@
+"""A PostgreSQL server of our own, databases in it, and the history of their tables."""
+
+import pathlib
+import shutil
+import signal
+import subprocess
+
+import checker
+import psycopg
+from machine import PORTS, Process, as_server_user, server_user, tail_of, wait_for
+
+BIN = pathlib.Path("/usr/lib/postgresql/15/bin")
+PASSWORD = "s3cret pass:word/%40"  # walpost's; needs quoting nearly everywhere
+
+SETTINGS = {
+    "wal_level": "logical",
+    "max_wal_senders": "20",
+    "deadlock_timeout": "20ms",  # the writers meet on few keys
+    "max_replication_slots": "60",
+    "max_connections": "100",
+    "fsync": "off",
+    "autovacuum": "off",
+    "max_wal_size": "4GB",
+    "checkpoint_timeout": "30min",
+    "shared_buffers": "128MB",
+    "listen_addresses": "'127.0.0.1'",
+    "logging_collector": "off",
+    "log_min_messages": "warning",
+    "timezone": "'UTC'",
+    "lc_messages": "'C'",
+}
+
+HBA = """
+local all all trust
+host all walpost_refused all reject
+host all all 127.0.0.1/32 scram-sha-256
+"""
+
+# The witness.  The settings are those in which walpost's promise about values holds.
+HISTORY = """
+CREATE SCHEMA history;
+CREATE TABLE history.change (
+    serial bigserial PRIMARY KEY,
+    xid xid8 NOT NULL DEFAULT pg_current_xact_id(),
+    tab text NOT NULL, op text NOT NULL, key text[] NOT NULL, is_full boolean NOT NULL,
+    old json, new json);
+CREATE FUNCTION history.row_changed() RETURNS trigger LANGUAGE plpgsql
+SET timezone TO 'UTC' SET datestyle TO 'ISO' SET intervalstyle TO 'postgres'
+SET extra_float_digits TO 3 SET bytea_output TO 'hex' AS $$
+BEGIN
+    INSERT INTO history.change (tab, op, key, is_full, old, new)
+    VALUES (TG_TABLE_SCHEMA || '.' || TG_TABLE_NAME, TG_OP, TG_ARGV[0]::text[],
+            (SELECT relreplident = 'f' FROM pg_class WHERE oid = TG_RELID),
+            CASE WHEN TG_OP <> 'INSERT' THEN to_json(OLD) END,
+            CASE WHEN TG_OP <> 'DELETE' THEN to_json(NEW) END);
+    RETURN NULL;
+END $$;
+CREATE FUNCTION history.many_inserted() RETURNS trigger LANGUAGE plpgsql
+SET timezone TO 'UTC' SET extra_float_digits TO 3 AS $$
+BEGIN
+    INSERT INTO history.change (tab, op, key, is_full, new)
+    SELECT TG_TABLE_SCHEMA || '.' || TG_TABLE_NAME, 'INSERT', TG_ARGV[0]::text[], false, to_json(r)
+    FROM fresh r;
+    RETURN NULL;
+END $$;
+CREATE FUNCTION history.truncated() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO history.change (tab, op, key, is_full)
+    VALUES (TG_TABLE_SCHEMA || '.' || TG_TABLE_NAME, TG_OP, '{}', false);
+    RETURN NULL;
+END $$;
+"""
+
+
+class Server:
+    """One cluster: started at once, in a folder that only it uses."""
+
+    def __init__(self, folder, settings=None):
+        self.folder = pathlib.Path(folder)
+        self.data = self.folder / "data"
+        self.log = self.folder / "postgres.log"
+        self.port = PORTS.take()
+        self.process = None
+        self._databases = 0
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if server_user():
+            shutil.chown(self.folder, server_user(), server_user())
+        self._initdb()
+        self.set({**SETTINGS, "port": str(self.port),
+                  "unix_socket_directories": f"'{self.folder}'", **(settings or {})})
+        (self.data / "pg_hba.conf").write_text(HBA)
+        self.start()
+        self.sql(f"CREATE ROLE walpost LOGIN REPLICATION PASSWORD '{PASSWORD}'")
+
+    def _initdb(self):
+        subprocess.run([BIN / "initdb", "--no-sync", "-U", "postgres", "-A", "trust", "-E", "UTF8",
+                        "--locale=C.UTF-8", "-D", self.data], check=True,
+                       stdout=subprocess.DEVNULL, cwd="/", **as_server_user())
+
+    def set(self, settings):
+        """Appends settings; reload() or restart() makes them hold."""
+        with open(self.data / "postgresql.conf", "a") as conf:
+            for name, value in settings.items():
+                conf.write(f"{name} = {value}\n")
+
+    def reload(self):
+        self.process.signal(signal.SIGHUP)
+
+    def start(self):
+        self.process = Process([BIN / "postgres", "-D", self.data], self.log, cwd="/",
+                               **as_server_user())
+
+        def answers():
+            assert self.process.is_running, tail_of(self.log)
+            try:
+                self.sql("SELECT 1")
+                return True
+            except psycopg.OperationalError:
+                return False
+        wait_for("PostgreSQL answers", answers, 30, tail=lambda: tail_of(self.log))
+
+    def stop(self, mode="fast", seconds=20):
+        """fast: SIGINT, immediate: SIGQUIT."""
+        number = {"fast": signal.SIGINT, "immediate": signal.SIGQUIT}[mode]
+        self.process.signal(number)
+        self.process.wait(seconds)
+
+    def restart(self, mode="fast"):
+        self.stop(mode)
+        self.start()
+
+    def destroy(self):
+        if self.process and self.process.is_running:
+            self.process.signal(signal.SIGQUIT)
+            self.process.wait(20)
+        shutil.rmtree(self.data, ignore_errors=True)
+
+    def connect(self, database="postgres", user="postgres", **kwargs):
+        kwargs.setdefault("autocommit", True)
+        return psycopg.connect(host=str(self.folder), port=self.port, dbname=database, user=user,
+                               **kwargs)
+
+    def sql(self, query, *params, database="postgres"):
+        with self.connect(database) as connection:
+            cursor = connection.execute(query, params or None)
+            return cursor.fetchall() if cursor.description else []
+
+    def database(self):
+        self._databases += 1
+        return Database(self, f"shop{self._databases}")
+
+
+class Database:
+    """A fresh database, owned by the role walpost, which is no superuser."""
+
+    def __init__(self, server, name):
+        self.server, self.name = server, name
+        server.sql(f"CREATE DATABASE {name} OWNER walpost")
+        server.sql("ALTER SCHEMA public OWNER TO walpost", database=name)
+        self.connection = self.connect()
+        self.connection.execute(HISTORY)
+
+    def connect(self, user="walpost", **kwargs):
+        return self.server.connect(self.name, user, **kwargs)
+
+    def sql(self, query, *params):
+        """On the database's own connection, as walpost, one transaction per call."""
+        if self.connection.closed or self.connection.broken:
+            self.connection = self.connect()
+        cursor = self.connection.execute(query, params or None)
+        return cursor.fetchall() if cursor.description else []
+
+    def value(self, query, *params):
+        return self.sql(query, *params)[0][0]
+
+    def watch(self, table, key=("id",), bulk=False):
+        """Records the table's changes from now on.  bulk: only INSERTs, one trigger per statement."""
+        schema, _, name = table.rpartition(".")
+        table = f'"{schema or "public"}"."{name}"'
+        columns = "{" + ",".join('"' + k.replace('"', '\\"') + '"' for k in key) + "}"
+        argument = columns.replace("'", "''")
+        if bulk:
+            self.sql(f"CREATE TRIGGER zz_history AFTER INSERT ON {table} REFERENCING NEW TABLE AS"
+                     f" fresh FOR EACH STATEMENT EXECUTE FUNCTION"
+                     f" history.many_inserted('{argument}')")
+            return
+        self.sql(f"CREATE TRIGGER zz_history AFTER INSERT OR UPDATE OR DELETE ON {table}"
+                 f" FOR EACH ROW EXECUTE FUNCTION history.row_changed('{argument}')")
+        self.sql(f"CREATE TRIGGER zz_history_truncate AFTER TRUNCATE ON {table}"
+                 f" FOR EACH STATEMENT EXECUTE FUNCTION history.truncated()")
+
+    def table(self, name, columns="id int PRIMARY KEY, v text", key=("id",), bulk=False):
+        """CREATE TABLE and watch."""
+        self.sql(f"CREATE TABLE {name} ({columns})")
+        self.watch(name, key, bulk)
+
+    def publish(self, *tables, name="walpost"):
+        self.sql(f"CREATE PUBLICATION {name} FOR TABLE {', '.join(tables)}")
+
+    def history(self, tables=None):
+        """Every committed change so far, as the checker wants it."""
+        query = ("SELECT serial, xid::text::bigint, tab, op, key, is_full, old::text, new::text"
+                 " FROM history.change ORDER BY serial")
+        with self.connect() as connection:
+            return [checker.Change(serial, xid, table, op, tuple(key), full, old, new)
+                    for serial, xid, table, op, key, full, old, new in connection.execute(query)
+                    if tables is None or table in tables]
+
+    def forget(self):
+        """What has happened so far is not asked for."""
+        self.sql("TRUNCATE history.change")
+
+    def slots(self):
+        """[(name, active, confirmed_flush_lsn as a number)] of this database."""
+        return self.server.sql(
+            "SELECT slot_name::text, active, (confirmed_flush_lsn - '0/0')::bigint"
+            " FROM pg_replication_slots WHERE database = %s AND slot_type = 'logical'"
+            " ORDER BY 1", self.name)
+
+    def confirmed(self, slot=None):
+        """The slot's confirmed_flush_lsn as a number."""
+        for name, _, lsn in self.slots():
+            if slot in (None, name):
+                return int(lsn)
+        raise AssertionError(f"no slot {slot or ''} in {self.name}")
+
+    def wal_end(self):
+        return int(self.value("SELECT (pg_current_wal_lsn() - '0/0')::bigint"))
+
+    def walsender_pid(self):
+        return self.server.sql("SELECT active_pid FROM pg_replication_slots WHERE database = %s"
+                               " AND active", self.name)[0][0]
+
+    def drop(self):
+        """Slots and database; walpost has to be gone."""
+        self.connection.close()
+        for name, _, _ in self.slots():
+            def dropped(slot=name):
+                try:
+                    self.server.sql("SELECT pg_drop_replication_slot(%s)", slot)
+                    return True
+                except psycopg.errors.ObjectInUse:
+                    return False
+                except psycopg.errors.UndefinedObject:
+                    return True
+            wait_for(f"slot {name} can be dropped", dropped, 20)
+        self.server.sql(f"DROP DATABASE {self.name} WITH (FORCE)")

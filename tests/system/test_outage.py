@@ -1,0 +1,283 @@
+"""Endpoints and servers that go away, refuse, hang and come back: nothing is lost, nobody else waits."""
+
+import os
+import signal
+import time
+
+import pytest
+from load import Writers
+from machine import stays, wait_for
+
+CALM = 2.0  # seconds for which something has to hold
+
+
+def table_with_sync(rig, **delivery):
+    rig.db.table("t")
+    rig.db.publish("t")
+    rig.start(**delivery)
+
+
+def insert(rig, first, n):
+    rig.db.sql(f"INSERT INTO t SELECT g, 'x' FROM generate_series({first}, {first + n - 1}) g")
+
+
+def test_a_receiver_that_is_restarted(rig, seed):
+    Writers.tables(rig.db)
+    rig.start(concurrency=8, batch_size=10)
+    with Writers(rig.db, seed, threads=2):
+        for _ in range(4):
+            time.sleep(0.5)
+            rig.receiver.kill()
+            time.sleep(0.5)
+            rig.receiver.start()
+    rig.assert_whole()
+
+
+def test_a_server_that_is_restarted(own_server, make_rig, seed):
+    """fast and immediate, under load; walpost reconnects by itself."""
+    server = own_server()
+    rig = make_rig(server.database())
+    Writers.tables(rig.db)
+    rig.start(concurrency=8, batch_size=10)
+    with Writers(rig.db, seed, threads=2):
+        for mode in ("fast", "immediate", "fast", "immediate"):
+            time.sleep(1)
+            begun = time.monotonic()
+            server.stop(mode)
+            assert time.monotonic() - begun < 10, f"walpost held up the {mode} shutdown"
+            server.start()
+            rig.walpost.wait_streaming(rig.db, 30)
+    rig.assert_whole()
+    assert rig.walpost.process.is_running
+
+
+def test_a_server_that_is_not_there_yet_and_the_program_starts(own_server, make_rig):
+    server = own_server()
+    rig = make_rig(server.database())
+    table_with_sync(rig)
+    insert(rig, 0, 10)
+    rig.assert_whole()
+    rig.walpost.kill()
+    server.stop("fast")
+    rig.walpost.spawn()
+    rig.walpost.wait_ready()
+    stays("walpost waits for its server", lambda: rig.walpost.process.is_running, CALM)
+    server.start()
+    rig.walpost.wait_streaming(rig.db, 30)
+    insert(rig, 100, 10)
+    rig.assert_whole()
+
+
+def test_a_backlogged_reader_does_not_hold_up_a_fast_shutdown(own_server, make_rig):
+    server = own_server()
+    rig = make_rig(server.database())
+    rig.add_receiver().control({"action": "hang"})
+    rig.db.table("t", bulk=True)
+    rig.db.publish("t")
+    rig.start(change={"buffer": {"max_bytes": "16MiB"}})
+    rig.db.sql("INSERT INTO t SELECT g, md5(g::text) || md5('x' || g) || md5('y' || g)"
+               " FROM generate_series(1, 300000) g")
+    wait_for("the budget is full", lambda: rig.walpost.disk_bytes() > 12 << 20, 30,
+             tail=rig.walpost.tail)
+    begun = time.monotonic()
+    server.stop("fast")
+    assert time.monotonic() - begun < 10
+    server.start()
+    rig.receiver.behave()
+    rig.assert_whole(seconds=90)
+
+
+@pytest.mark.slow
+def test_a_dead_endpoint_holds_no_wal_and_no_memory(rig, note):
+    """60 s without an endpoint while 200,000 rows are written: the slot moves, memory is flat."""
+    rig.add_receiver(start=False)
+    rig.db.table("t", bulk=True)
+    rig.db.publish("t")
+    rig.start(concurrency=4, batch_size=500)
+    begun = time.monotonic()
+    memory = []
+    for i in range(20):
+        insert(rig, i * 10000, 10000)
+        memory.append(rig.walpost.memory_kib())
+        time.sleep(max(0, begun + 3 * (i + 1) - time.monotonic()))
+    assert time.monotonic() - begun >= 60
+    end = rig.db.wal_end()
+    wait_for("the slot is confirmed up to the end", lambda: rig.db.confirmed() >= end, 15,
+             tail=rig.walpost.tail)
+    note(f"VmRSS in KiB: {memory}, peak {rig.walpost.memory_kib('VmHWM')}")
+    assert rig.walpost.memory_kib("VmHWM") < 96 * 1024
+    assert memory[-1] - memory[4] < 16 * 1024, memory
+    rig.receiver.start()
+    report = rig.assert_whole(seconds=60)
+    assert report.expected == 200000
+
+
+def endpoint_trouble(rig, seconds, *rules):
+    """The rules to everything for so long; then everything is delivered and the sync runs."""
+    table_with_sync(rig, concurrency=4, batch_size=10)
+    insert(rig, 0, 100)
+    rig.assert_whole()
+    rig.receiver.control(*rules)
+    begun = time.monotonic()
+    first = 1000
+    while time.monotonic() - begun < seconds:
+        insert(rig, first, 10)
+        rig.db.sql("UPDATE t SET v = 'y' WHERE id % 7 = 0")
+        first += 10
+        time.sleep(0.2)
+    assert rig.walpost.process.is_running
+    rig.receiver.behave()
+    return rig.assert_whole(seconds=60)
+
+
+def test_404_to_everything_is_endpoint_trouble(rig):
+    endpoint_trouble(rig, 12, {"status": 404, "action": "answer"})
+
+
+def test_400_to_everything_is_endpoint_trouble(rig):
+    endpoint_trouble(rig, 12, {"status": 400, "action": "answer"})
+
+
+def test_401_to_everything_is_endpoint_trouble(rig):
+    endpoint_trouble(rig, 12, {"status": 401, "action": "answer"})
+
+
+def test_503_to_everything_is_endpoint_trouble(rig):
+    endpoint_trouble(rig, 5, {"status": 503, "action": "answer"})
+
+
+def test_a_redirect_is_not_followed_and_is_endpoint_trouble(rig):
+    rig.add_receiver("hook")
+    other = rig.add_receiver("other")
+    endpoint_trouble(rig, 4, {"status": 307, "location": other.url, "action": "answer"})
+    assert other.stats()["requests"] == 0
+
+
+def test_connections_cut_in_the_middle_of_an_answer(rig):
+    endpoint_trouble(rig, 4, {"every": 3, "action": "half"}, {"every": 4, "action": "reset"},
+                     {"every": 5, "action": "close"})
+
+
+def test_an_endpoint_that_never_answers_is_left_after_the_timeout(rig):
+    table_with_sync(rig, timeout="1s", concurrency=2)
+    rig.receiver.control({"action": "hang", "count": 2})
+    insert(rig, 0, 20)
+    rig.assert_whole(seconds=20)
+    assert rig.receiver.stats()["requests"] > 2
+
+
+def test_an_endless_answer_is_cut(rig):
+    table_with_sync(rig, timeout="5s")
+    before = rig.walpost.memory_kib()
+    rig.receiver.control({"action": "huge", "count": 3})
+    insert(rig, 0, 20)
+    rig.assert_whole(seconds=30)
+    assert rig.walpost.memory_kib("VmHWM") - before < 24 * 1024
+
+
+def test_retry_after_in_seconds_is_obeyed(rig):
+    table_with_sync(rig, concurrency=1)
+    rig.receiver.control({"status": 429, "retry_after": "3", "count": 1, "action": "answer"})
+    insert(rig, 0, 1)
+    rig.assert_whole(seconds=20)
+    first, second = [r for r in rig.receiver.requests() if r.body][:2]
+    assert first.status == 429 and second.status == 200
+    assert 2.9 < (second.wall_us - first.wall_us) / 1e6 < 6
+
+
+def test_retry_after_as_a_date_is_obeyed(rig):
+    table_with_sync(rig, concurrency=1)
+    date = time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime(time.time() + 4))
+    rig.receiver.control({"status": 503, "retry_after": date, "count": 1, "action": "answer"})
+    insert(rig, 0, 1)
+    rig.assert_whole(seconds=20)
+    first, second = [r for r in rig.receiver.requests() if r.body][:2]
+    assert 2 < (second.wall_us - first.wall_us) / 1e6 < 8
+
+
+def two_syncs(rig, bad_rule, **delivery):
+    rig.db.table("t")
+    rig.db.publish("t")
+    bad, good = rig.add_receiver("bad"), rig.add_receiver("good")
+    bad.control(bad_rule)
+    rig.start(syncs={"poisoned": rig.sync("bad", **delivery), "healthy": rig.sync("good", **delivery)})
+    return bad, good
+
+
+def test_a_poison_record_stops_only_its_own_sync(rig):
+    bad, good = two_syncs(rig, {"match": "poison", "status": 422, "action": "answer"},
+                          batch_size=10, concurrency=4)
+    insert(rig, 0, 100)
+    rig.db.sql("INSERT INTO t VALUES (500, 'poison')")
+    insert(rig, 1000, 100)
+    rig.assert_whole(good)
+
+    def stopped():
+        insert(rig, 10000 + int(time.monotonic() * 1000) % 10**6, 1)
+        return "poisoned" in rig.walpost.log_text() and any(
+            e.get("level") == "error" and e.get("sync") == "poisoned" for e in rig.walpost.events())
+    wait_for("the poisoned sync says that it stopped", stopped, 60, 0.3, tail=rig.walpost.tail)
+    error = [e for e in rig.walpost.events() if e.get("level") == "error"
+             and e.get("sync") == "poisoned"][-1]
+    print(error)
+    assert "422" in error["msg"]
+    assert "public.t" in error["msg"] or "-0001" in error["msg"], "it says which record"
+    assert rig.walpost.process.is_running
+    insert(rig, 5000, 10)
+    rig.assert_whole(good)
+    # Nothing was skipped: with the endpoint mended and a new start, all of it arrives.
+    bad.behave()
+    rig.walpost.stop()
+    rig.walpost.start(databases=[rig.db])
+    rig.assert_whole(bad)
+
+
+def test_an_endpoint_that_is_gone_stops_its_sync(rig):
+    """410: the receiver asks for no more."""
+    _, good = two_syncs(rig, {"status": 410, "action": "answer"})
+    insert(rig, 0, 10)
+    rig.assert_whole(good)
+    wait_for("the sync says that it stopped", lambda: any(
+        e.get("level") == "error" and e.get("sync") == "poisoned" for e in rig.walpost.events()), 20,
+        tail=rig.walpost.tail)
+    insert(rig, 100, 10)
+    rig.assert_whole(good)
+
+
+def test_a_stopped_walsender_is_waited_for(rig):
+    """SIGSTOP on PostgreSQL's side for a while: the link is quiet, nothing is lost."""
+    table_with_sync(rig)
+    insert(rig, 0, 10)
+    rig.assert_whole()
+    pid = rig.db.walsender_pid()
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        insert(rig, 100, 100)
+        time.sleep(4)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    rig.assert_whole()
+
+
+def test_a_terminated_walsender_is_replaced(rig):
+    table_with_sync(rig)
+    for i in range(3):
+        insert(rig, i * 100, 50)
+        pid = rig.db.walsender_pid()
+        rig.db.server.sql("SELECT pg_terminate_backend(%s)", pid)
+        insert(rig, i * 100 + 50, 50)
+        wait_for("another walsender", lambda: any(
+            active for _, active, _ in rig.db.slots()) and rig.db.walsender_pid() != pid, 20,
+            tail=rig.walpost.tail)
+    rig.assert_whole()
+
+
+def test_a_slow_endpoint_does_not_break_the_replication_link(rig):
+    """Longer than wal_sender_timeout (10 s) without a single accepted record."""
+    table_with_sync(rig, concurrency=1, timeout="30s")
+    rig.receiver.control({"delay_ms": 13000, "count": 1, "action": "answer"})
+    insert(rig, 0, 10)
+    pid = rig.db.walsender_pid()
+    time.sleep(13.5)
+    assert rig.db.walsender_pid() == pid
+    rig.assert_whole()

@@ -1,0 +1,364 @@
+"""The source: its slot moves, its application is never hurt, its unreadiness is named."""
+
+import time
+
+import psycopg
+import pytest
+from machine import stays, wait_for
+from postgres import PASSWORD
+from walpost import Walpost, source, sync, webhook
+
+
+def test_an_idle_databases_slot_moves(rig):
+    """Only another database of the server writes."""
+    rig.db.table("t")
+    rig.db.publish("t")
+    rig.start()
+    other = rig.db.server.database()
+    try:
+        for _ in range(3):
+            other.sql("CREATE TABLE noise AS SELECT g, repeat('x', 100) FROM"
+                      " generate_series(1, 20000) g")
+            other.sql("DROP TABLE noise")
+            end = rig.db.wal_end()
+            wait_for("the slot passes the other database's WAL",
+                     lambda: rig.db.confirmed() >= end - 100000, 15, tail=rig.walpost.tail)
+    finally:
+        other.drop()
+    rig.db.sql("INSERT INTO t VALUES (1, 'after')")
+    rig.assert_whole()
+
+
+def test_the_slot_moves_when_only_unpublished_tables_are_busy(rig):
+    rig.db.table("t")
+    rig.db.publish("t")
+    rig.db.sql("CREATE TABLE busy (id int, v text)")
+    rig.start()
+    begun = rig.db.wal_end()
+    for i in range(50):
+        rig.db.sql("INSERT INTO busy SELECT g, repeat('x', 100) FROM generate_series(1, 1000) g")
+        time.sleep(0.05)
+    end = rig.db.wal_end()
+    assert end - begun > 5 << 20
+    wait_for("the slot passes them", lambda: rig.db.confirmed() >= end, 20, tail=rig.walpost.tail)
+    rig.db.sql("INSERT INTO t VALUES (1, 'after')")
+    rig.assert_whole()
+
+
+def test_an_idle_slot_is_confirmed_behind_a_dead_endpoint(rig):
+    rig.add_receiver(start=False)
+    rig.db.table("t")
+    rig.db.publish("t")
+    rig.db.sql("CREATE TABLE busy (id int, v text)")
+    rig.start()
+    rig.db.sql("INSERT INTO t VALUES (1, 'held')")
+    rig.db.sql("INSERT INTO busy SELECT g, repeat('x', 100) FROM generate_series(1, 20000) g")
+    end = rig.db.wal_end()
+    wait_for("the slot is confirmed", lambda: rig.db.confirmed() >= end, 20, tail=rig.walpost.tail)
+    rig.receiver.start()
+    rig.assert_whole()
+
+
+def test_slot_and_publication_are_created(rig):
+    rig.db.table("t")
+    rig.db.table("other")
+    rig.start(tables=["public.t"])
+    assert [name for name, _, _ in rig.db.slots()] == [f"walpost_{rig.db.name}"]
+    assert rig.db.sql("SELECT tablename::text FROM pg_publication_tables"
+                      " WHERE pubname = 'walpost'") == [("t",)]
+    assert rig.db.value("SELECT puballtables FROM pg_publication") is False
+    rig.db.sql("INSERT INTO t VALUES (1, 'a')")
+    rig.db.sql("INSERT INTO other VALUES (1, 'a')")
+    rig.assert_whole(tables=["public.t"])
+
+
+def test_a_table_without_identity_is_left_out_and_the_application_goes_on(rig):
+    """Publishing it would make the application's own UPDATE fail."""
+    rig.db.table("good")
+    rig.db.table("bare", "id int, v text", key=())
+    rig.start(tables=["public.good", "public.bare"])
+    rig.db.sql("INSERT INTO bare VALUES (1, 'a')")
+    rig.db.sql("UPDATE bare SET v = 'b'")
+    rig.db.sql("DELETE FROM bare")
+    rig.db.sql("INSERT INTO good VALUES (1, 'a')")
+    rig.assert_whole(tables=["public.good"])
+    assert "public.bare" in rig.walpost.log_text()
+    assert "ALTER TABLE" in rig.walpost.log_text() and "REPLICA IDENTITY" in rig.walpost.log_text()
+    done = rig.walpost.command("check")
+    assert "public.bare" in done.stdout and "REPLICA IDENTITY" in done.stdout, done.stdout
+
+
+def test_a_table_that_loses_its_key_while_running(rig):
+    """The application did that itself; walpost goes on with what still comes."""
+    rig.db.table("t")
+    rig.db.publish("t")
+    rig.start()
+    rig.db.sql("INSERT INTO t VALUES (1, 'a')")
+    rig.assert_whole()
+    rig.db.sql("ALTER TABLE t DROP CONSTRAINT t_pkey")
+    rig.db.sql("INSERT INTO t VALUES (2, 'b')")
+    rig.wait_arrived(2)
+    assert rig.receiver.records()[-1]["key"] is None
+    assert rig.walpost.process.is_running
+
+
+def test_a_synchronous_standby_name_of_star_does_not_make_commits_wait(own_server, make_rig):
+    server = own_server()
+    rig = make_rig(server.database())
+    rig.db.table("t")
+    rig.db.publish("t")
+    server.set({"synchronous_standby_names": "'*'"})
+    server.reload()
+    rig.prepare().spawn()
+
+    def named():
+        return "synchronous_standby_names" in rig.walpost.log_text()
+    wait_for("the setting is named", named, 20, tail=rig.walpost.tail)
+    wait_for("capture has stopped", lambda: not any(a for _, a, _ in rig.db.slots()), 20,
+             tail=rig.walpost.tail)
+    # Without any standby a commit would wait for ever: nobody may be pretending to be one.
+    server.sql("ALTER SYSTEM SET synchronous_standby_names = ''")
+    server.reload()
+    wait_for("the setting is gone", lambda: server.sql(
+        "SHOW synchronous_standby_names") == [("",)], 10)
+    if rig.walpost.process.is_running:
+        rig.walpost.stop()
+    assert rig.walpost.process.wait() in (0, 1)
+    rig.walpost.start(databases=[rig.db])
+    rig.db.sql("INSERT INTO t VALUES (1, 'a')")
+    rig.assert_whole()
+
+
+def test_becoming_a_synchronous_standby_while_running_is_noticed(own_server, make_rig):
+    server = own_server()
+    rig = make_rig(server.database())
+    rig.db.table("t")
+    rig.db.publish("t")
+    rig.start()
+    rig.db.sql("INSERT INTO t VALUES (1, 'a')")
+    rig.assert_whole()
+    server.set({"synchronous_standby_names": "'*'"})
+    server.reload()
+    wait_for("the setting is named", lambda: "synchronous_standby_names" in rig.walpost.log_text(),
+             75, 0.3, tail=rig.walpost.tail)
+    wait_for("capture has stopped", lambda: not any(a for _, a, _ in rig.db.slots()), 10,
+             tail=rig.walpost.tail)
+
+
+def test_an_existing_slot_is_used_from_its_confirmed_position(rig):
+    """What was committed after the slot was made and before walpost came arrives."""
+    rig.db.table("t")
+    rig.db.publish("t")
+    rig.db.server.sql("SELECT pg_create_logical_replication_slot(%s, 'pgoutput')",
+                      f"mine_{rig.db.name}", database=rig.db.name)
+    rig.db.sql("INSERT INTO t SELECT g, 'early' FROM generate_series(1, 100) g")
+    one = rig.sync("hook")
+    rig.add_receiver("hook")
+    one["source_configuration"] = {"replication_slot": f"mine_{rig.db.name}"}
+    rig.start(syncs={"main": one})
+    rig.db.sql("INSERT INTO t SELECT g, 'late' FROM generate_series(101, 200) g")
+    report = rig.assert_whole()
+    assert report.expected == 200
+    assert [name for name, _, _ in rig.db.slots()] == [f"mine_{rig.db.name}"]
+
+
+def test_two_syncs_share_one_slot(rig):
+    rig.db.table("t1")
+    rig.db.table("t2")
+    rig.db.publish("t1", "t2")
+    rig.add_receiver("one")
+    rig.add_receiver("two")
+    rig.start(syncs={"one": rig.sync("one", ["public.t1"]), "two": rig.sync("two")})
+    for i in range(20):
+        rig.db.sql("INSERT INTO t1 VALUES (%s, 'a')", i)
+        rig.db.sql("INSERT INTO t2 VALUES (%s, 'a')", i)
+    rig.assert_whole(rig.receivers["one"], tables=["public.t1"])
+    rig.assert_whole(rig.receivers["two"])
+    assert len(rig.db.slots()) == 1
+
+
+def test_a_slot_that_was_recreated_is_a_gap_and_not_silence(rig):
+    rig.db.table("t")
+    rig.db.publish("t")
+    rig.start()
+    rig.db.sql("INSERT INTO t VALUES (1, 'a')")
+    rig.assert_whole()
+    rig.walpost.stop()
+    slot = rig.db.slots()[0][0]
+    rig.db.server.sql("SELECT pg_drop_replication_slot(%s)", slot)
+    rig.db.sql("INSERT INTO t VALUES (2, 'lost')")
+    rig.db.server.sql("SELECT pg_create_logical_replication_slot(%s, 'pgoutput')", slot,
+                      database=rig.db.name)
+    rig.walpost.spawn()
+    wait_for("the gap is named", lambda: any(e.get("code") == "gap" for e in rig.walpost.events()),
+             20, tail=rig.walpost.tail)
+
+
+def test_a_slot_that_was_dropped_is_a_gap_and_not_silence(rig):
+    rig.db.table("t")
+    rig.db.publish("t")
+    rig.start()
+    rig.db.sql("INSERT INTO t VALUES (1, 'a')")
+    rig.assert_whole()
+    rig.walpost.stop()
+    rig.db.server.sql("SELECT pg_drop_replication_slot(%s)", rig.db.slots()[0][0])
+    rig.walpost.spawn()
+    wait_for("the gap is named", lambda: any(e.get("code") in ("gap", "missing")
+                                             for e in rig.walpost.events()),
+             20, tail=rig.walpost.tail)
+    assert rig.db.slots() == [], "it is not quietly made anew"
+
+
+# --- a source nobody prepared: one clear sentence and the exact remedy -------------------------
+
+
+class Unprepared:
+    """A configuration over some source; what check and run say about it."""
+
+    def __init__(self, folder, connection, tables=("public.t",)):
+        # Port 9 of loopback has nobody: the endpoint is not what is tested here.
+        self.walpost = Walpost(folder / "unprepared", {
+            "connections": {"shop": connection, "hook": webhook("http://127.0.0.1:9/hook")},
+            "bulk_syncs": {"main": sync("shop", "hook", tables)}})
+
+    def check_says(self, *words):
+        done = self.walpost.command("check")
+        assert done.returncode == 1, done.stdout + done.stderr
+        failures = [line for line in done.stdout.splitlines()
+                    if line.startswith("FAIL") and "endpoint" not in line]
+        print(done.stdout, done.stderr)
+        assert len(failures) == 1, f"one clear sentence:\n{done.stdout}{done.stderr}"
+        for word in words:
+            assert word in done.stdout, f"{word}:\n{done.stdout}"
+
+    def run_says(self, *words, attempts=3):
+        """run ends with 1 by itself, soon, and has not stormed the server."""
+        begun = time.monotonic()
+        self.walpost.spawn()
+        assert self.walpost.process.wait(15) == 1, self.walpost.tail()
+        assert time.monotonic() - begun < 12
+        text = self.walpost.log_text()
+        print(text)
+        for word in words:
+            assert word in text.replace('\\"', '"'), f"{word}:\n{text}"
+        errors = [e for e in self.walpost.events() if e.get("level") == "error"
+                  and e.get("event") != "nothing_left_to_do"]
+        assert len(errors) <= attempts, text
+
+    def says(self, *words):
+        self.check_says(*words)
+        self.run_says(*words)
+
+
+def test_wal_level_replica(own_server, folder):
+    server = own_server({"wal_level": "replica"})
+    db = server.database()
+    db.table("t")
+    Unprepared(folder, source(db)).says("wal_level", "ALTER SYSTEM SET wal_level")
+
+
+def test_a_role_without_replication(db, folder):
+    db.table("t")
+    name = f"plain_{db.name}"
+    db.server.sql(f"CREATE ROLE {name} LOGIN PASSWORD '{PASSWORD}'")
+    db.server.sql(f"ALTER TABLE t OWNER TO {name}; GRANT CREATE ON DATABASE {db.name} TO {name}",
+                  database=db.name)
+    Unprepared(folder, source(db, username=name)).says("REPLICATION", "ALTER ROLE", name)
+
+
+def test_a_wrong_password(db, folder):
+    db.table("t")
+    Unprepared(folder, source(db, password="wrong-and-secret")).says("password")
+
+
+def test_a_role_that_pg_hba_refuses(db, folder):
+    db.table("t")
+    db.server.sql("DROP ROLE IF EXISTS walpost_refused")
+    db.server.sql("CREATE ROLE walpost_refused LOGIN REPLICATION PASSWORD 'x'")
+    Unprepared(folder, source(db, username="walpost_refused", password="x")).says("pg_hba.conf")
+
+
+def test_a_database_that_does_not_exist(db, folder):
+    db.table("t")
+    Unprepared(folder, source(db, database="nowhere")).says("nowhere")
+
+
+def test_a_publication_that_the_role_may_not_make(db, folder):
+    """The tables belong to somebody else: the SQL to run is printed."""
+    db.server.sql("CREATE TABLE t (id int PRIMARY KEY)", database=db.name)
+    Unprepared(folder, source(db)).says("CREATE PUBLICATION", "public", "t")
+
+
+def test_a_publication_that_is_missing_when_no_table_is_named(db, folder):
+    db.table("t")
+    Unprepared(folder, source(db), tables=None).says("CREATE PUBLICATION")
+
+
+def test_a_table_that_does_not_exist(db, folder):
+    Unprepared(folder, source(db), tables=["public.nothing"]).says("public.nothing")
+
+
+def test_a_table_without_a_key_is_named_by_check(db, folder):
+    db.table("t", "id int, v text", key=())
+    done = Unprepared(folder, source(db)).walpost.command("check")
+    assert "public.t" in done.stdout and "ALTER TABLE" in done.stdout, done.stdout
+
+
+def test_a_host_that_is_unreachable(folder, db):
+    """It may come back: check fails, run waits and says so without a storm."""
+    unprepared = Unprepared(folder, source(db, port=9))
+    unprepared.check_says("127.0.0.1", "9")
+    unprepared.walpost.spawn()
+    wait_for("the reason is logged", lambda: "refused" in unprepared.walpost.log_text(), 15,
+             tail=unprepared.walpost.tail)
+    stays("it waits", lambda: unprepared.walpost.process.is_running, 3)
+    warnings = [e for e in unprepared.walpost.events() if e.get("level") in ("warn", "error")]
+    assert len(warnings) <= 6, unprepared.walpost.log_text()
+    assert unprepared.walpost.stop() == 0
+
+
+def test_a_host_name_that_does_not_resolve(folder, db):
+    Unprepared(folder, source(db, hostname="no-such-host.invalid")).check_says("no-such-host.invalid")
+
+
+def test_no_free_slot_on_the_server(own_server, folder):
+    server = own_server({"max_replication_slots": "1"})
+    db = server.database()
+    db.table("t")
+    server.sql("SELECT pg_create_physical_replication_slot('taken')")
+    unprepared = Unprepared(folder, source(db))
+    unprepared.walpost.spawn()
+    wait_for("the setting is named", lambda: "max_replication_slots" in
+             unprepared.walpost.log_text(), 15, tail=unprepared.walpost.tail)
+    unprepared.walpost.end()
+
+
+@pytest.mark.parametrize("statement", ["DROP PUBLICATION walpost",
+                                       "ALTER PUBLICATION walpost DROP TABLE t"])
+def test_a_publication_taken_away_while_running_is_named(rig, statement):
+    rig.db.table("t")
+    rig.db.table("u")
+    rig.db.publish("t", "u")
+    rig.start()
+    rig.db.sql("INSERT INTO t VALUES (1, 'a')")
+    rig.assert_whole()
+    rig.db.sql(statement)
+    rig.db.sql("INSERT INTO u VALUES (1, 'b')")
+    if statement.startswith("DROP"):
+        wait_for("the publication is named", lambda: any(
+            "publication" in e.get("msg", "") for e in rig.walpost.events()), 20,
+            tail=rig.walpost.tail)
+    else:
+        rig.assert_whole()
+
+
+def test_what_is_watched_can_be_read_by_psycopg(db):
+    """The harness itself: the history sees what a transaction did, and not what it undid."""
+    db.table("t")
+    with db.connect(autocommit=False) as connection:
+        connection.execute("INSERT INTO t VALUES (1, 'a')")
+        connection.rollback()
+        connection.execute("INSERT INTO t VALUES (2, 'b')")
+    assert [c.op for c in db.history()] == ["INSERT"]
+    with pytest.raises(psycopg.errors.UniqueViolation):
+        db.sql("INSERT INTO t VALUES (2, 'b')")
