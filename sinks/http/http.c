@@ -295,7 +295,7 @@ enum cdc_code sink_http_options(struct sink_http *h, size_t slot, struct cdc_err
 
 	cdc_buf_reset(&s->body, KEEP_BODY);
 	s->is_options = true;
-	(void)curl_easy_setopt(s->easy, CURLOPT_NOBODY, 1L);
+	(void)curl_easy_setopt(s->easy, CURLOPT_HTTPGET, 1L);
 	(void)curl_easy_setopt(s->easy, CURLOPT_CUSTOMREQUEST, "OPTIONS");
 	return start(h, s, err);
 }
@@ -308,7 +308,6 @@ static void finish(struct sink_http *h, struct slot *s)
 		return;
 	s->is_options = false;
 	(void)curl_easy_setopt(s->easy, CURLOPT_CUSTOMREQUEST, NULL);
-	(void)curl_easy_setopt(s->easy, CURLOPT_NOBODY, 0L);
 	(void)curl_easy_setopt(s->easy, CURLOPT_POST, 1L);
 }
 
