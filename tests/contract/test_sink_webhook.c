@@ -332,12 +332,13 @@ static void *open_sink(struct receiver *r, const struct sink_webhook_connection 
 static struct sink_result post(void *sink)
 {
 	struct cdc_view view;
-	CDC_AUTO(cdc_batch_freep) struct cdc_batch *b = make_batch(&view);
+	struct cdc_batch *b = make_batch(&view);
 	struct sink_job job = {.ticket = 1, .views = &view, .n = 1};
 	struct sink_result result;
 	uint64_t end_ms = cdc_clock_mono_ms() + 10000;
 
 	assert_int_equal(sink_webhook.submit(sink, &job, NULL), CDC_OK);
+	cdc_batch_free(b);
 	while (!sink_webhook.poll(sink, 1000, &result, 1))
 		assert_true(cdc_clock_mono_ms() < end_ms);
 	assert_int_equal(result.ticket, 1);
@@ -498,6 +499,35 @@ static void own_headers_are_sent_once_each(void **state)
 	assert_int_equal(lines(&s, "Accept: text/plain"), 1);
 	assert_int_equal(lines(&s, "Accept:"), 1);
 	forget(&s);
+}
+
+static void a_probe_is_an_options_request_and_the_next_a_post(void **state)
+{
+	struct receiver *r = receiver_of(state);
+	struct sent s = {.log = NULL};
+	char text[200];
+	void *sink;
+
+	assert_true(rules(r, "body=some%20text"));
+	sink = open_sink(r, &r->good);
+	for (int i = 0; i < 4; i++) {
+		assert_int_equal(sink_webhook.probe(sink, text, sizeof(text), NULL), CDC_OK);
+		assert_true(read_log(r, &s));
+		assert_int_equal(lines(&s, "OPTIONS /hook HTTP/1.1"), 1);
+		assert_int_equal(s.body_len, 0);
+		forget(&s);
+		/* Two, so that one of them has the probe's slot. */
+		assert_int_equal(post(sink).outcome, SINK_DONE);
+		assert_int_equal(post(sink).outcome, SINK_DONE);
+		assert_true(read_log(r, &s));
+		assert_int_equal(lines(&s, "POST /hook HTTP/1.1"), 1);
+		assert_int_equal(lines(&s, "Content-Length:"), 1);
+		assert_int_equal(s.body_len, strlen(ENVELOPE));
+		assert_memory_equal(s.body, ENVELOPE, s.body_len);
+		forget(&s);
+	}
+	sink_webhook.close(sink);
+	assert_in_range(counter(r, "connections"), 1, 2 + 1);
 }
 
 /* --- what is refused at the start --------------------------------------------------- */
@@ -798,6 +828,7 @@ int main(void)
 		TEST(the_bare_array_is_sent_where_it_is_asked_for),
 		TEST(every_auth_method_is_sent),
 		TEST(own_headers_are_sent_once_each),
+		TEST(a_probe_is_an_options_request_and_the_next_a_post),
 		TEST(headers_that_break_a_request_are_refused),
 		TEST(an_auth_method_needs_its_settings),
 		TEST(urls_and_certificates_are_looked_at),

@@ -49,13 +49,14 @@ static void make_body(enum sink_webhook_shape shape, const char *name, size_t n,
 		      struct cdc_buf *out)
 {
 	struct cdc_view views[RECORDS];
-	CDC_AUTO(cdc_batch_freep) struct cdc_batch *b = make_batch(views);
+	struct cdc_batch *b = make_batch(views);
 	struct sink_webhook_body body;
 
 	cdc_buf_init(out, 1 << 20);
 	assert_int_equal(sink_webhook_body_init(&body, shape, ID, name, NULL), CDC_OK);
 	assert_int_equal(sink_webhook_body_write(&body, views, n, out, NULL), CDC_OK);
 	sink_webhook_body_clear(&body);
+	cdc_batch_free(b);
 	cdc_buf_putc(out, '\0');
 	assert_false(out->failed);
 }
@@ -158,7 +159,7 @@ static void the_records_are_elements_of_the_array(void **state)
 static void a_body_above_its_limit_is_refused_and_leaves_the_buffer(void **state)
 {
 	struct cdc_view views[RECORDS];
-	CDC_AUTO(cdc_batch_freep) struct cdc_batch *b = make_batch(views);
+	struct cdc_batch *b = make_batch(views);
 	struct sink_webhook_body body;
 	struct cdc_buf out;
 	struct cdc_err err;
@@ -173,6 +174,7 @@ static void a_body_above_its_limit_is_refused_and_leaves_the_buffer(void **state
 	assert_int_equal(sink_webhook_body_write(&body, views + 2, 1, &out, &err), CDC_OK);
 	assert_int_equal(out.len, strlen(records[2]) + 2);
 	sink_webhook_body_clear(&body);
+	cdc_batch_free(b);
 	cdc_buf_clear(&out);
 }
 
