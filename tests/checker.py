@@ -342,7 +342,8 @@ def _compare(change, want, record):
 def _compare_changes(change, old, new, changes):
     changed = {c for c in new if old.get(c) != new[c]}
     if change.full:
-        must, may = changed, changed
+        # The JSON value null and the SQL NULL are different, and look alike in the history.
+        must, may = changed, changed | {c for c in new if old.get(c) is None and new[c] is None}
     else:
         must = {c for c in change.key if c in changed}
         may = set(change.key) if must else set()

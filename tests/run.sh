@@ -24,8 +24,6 @@ esac
 cores=$(nproc)
 [ "$cores" -le 4 ] || cores=4
 export DEBIAN_FRONTEND=noninteractive LC_ALL=C.UTF-8
-sudo=
-[ "$(id -u)" = 0 ] || sudo=sudo
 mkdir -p build
 export WALPOST_STAGES=$PWD/build/stages.txt
 : >"$WALPOST_STAGES"
@@ -51,51 +49,17 @@ stage() {
 
 # --- what is needed ------------------------------------------------------------------------
 
-packages=(
-	build-essential clang clang-format clang-tidy libclang-rt-14-dev cmake ninja-build pkg-config
-	libpq-dev libsqlite3-dev libcurl4-openssl-dev libmicrohttpd-dev libjansson-dev libyaml-dev
-	libssl-dev liblz4-dev libzstd-dev zlib1g-dev libxxhash-dev libcmocka-dev
-	postgresql-15 gdb openssl ca-certificates python3 python3-venv procps util-linux
-)
+# shellcheck source=deploy/packages.sh
+. deploy/packages.sh
 
-missing_packages() {
-	local package
-	for package in "${packages[@]}"; do
-		dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q '^install ok installed$' ||
-			echo "$package"
-	done
-}
-
-# Debian's package would make and start a cluster "main".  Who has no PostgreSQL gets none from us;
-# an existing file of the administrator stays as it is.
-no_cluster_of_ours() {
-	local conf=/etc/postgresql-common/createcluster.conf
-	[ ! -e $conf ] || return 0
-	$sudo mkdir -p "$(dirname $conf)" &&
-		echo 'create_main_cluster = false' | $sudo tee $conf >/dev/null
-}
-
-updated=no
-update_lists() {
-	[ $updated = yes ] || $sudo apt-get -q -q update || return 1
-	updated=yes
-}
-
-install_packages() {
-	local missing
-	mapfile -t missing < <(missing_packages)
-	if [ ${#missing[@]} -gt 0 ]; then
-		echo "installing: ${missing[*]}"
-		no_cluster_of_ours && update_lists &&
-			$sudo env DEBIAN_FRONTEND=noninteractive UCF_FORCE_CONFFOLD=1 apt-get -q -q -y \
-				--no-install-recommends -o Dpkg::Options::=--force-confold \
-				install "${missing[@]}" || return 1
-	fi
+install_all() {
+	install_packages "${BUILD_PACKAGES[@]}" "${DEMO_PACKAGES[@]}" "${TEST_PACKAGES[@]}" || return 1
 	# nginx is unpacked, not installed: the package would start a web server on port 80.
 	if ! command -v nginx >/dev/null && [ ! -x /usr/sbin/nginx ] && [ ! -x build/nginx/usr/sbin/nginx ]; then
 		(
-			update_lists && mkdir -p build/nginx && cd build/nginx &&
-				apt-get -q -q download nginx && dpkg-deb -x nginx_*.deb .
+			mkdir -p build/nginx && cd build/nginx &&
+				{ apt-get -q -q download nginx || { as_root apt-get -q -q update && apt-get -q -q download nginx; }; } &&
+				dpkg-deb -x nginx_*.deb .
 		) || return 1
 	fi
 }
@@ -165,7 +129,7 @@ system_tests() {
 	WALPOST_BUILD=$PWD/build/$1 .venv/bin/pytest tests/system "${@:2}"
 }
 
-stage "packages" install_packages
+stage "packages" install_all
 stage "python" make_venv
 stage "build dev" build dev
 stage "build release" build release

@@ -23,12 +23,11 @@ void cdc_event_signal(int fd)
 		;
 }
 
-void cdc_event_drain(int fd)
+bool cdc_event_drain(int fd)
 {
 	uint64_t n;
 
-	while (read(fd, &n, sizeof(n)) < 0 && errno == EINTR)
-		;
+	return read(fd, &n, sizeof(n)) == sizeof(n);
 }
 
 enum cdc_code cdc_stop_init(struct cdc_stop *s, struct cdc_err *err)

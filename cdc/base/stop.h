@@ -32,6 +32,6 @@ bool cdc_stop_wait(const struct cdc_stop *s, uint64_t wait_ms);
 /* A new non-blocking, close-on-exec eventfd, or -1; for the event descriptors of other modules. */
 int cdc_event_new(void);
 void cdc_event_signal(int fd); /* makes it readable; never blocks */
-void cdc_event_drain(int fd);  /* makes it unreadable; never blocks */
+bool cdc_event_drain(int fd);  /* makes it unreadable, returns whether it was; never blocks */
 
 #endif

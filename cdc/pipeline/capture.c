@@ -27,8 +27,10 @@ struct cdc_capture {
 	struct cdc_batch *batch; /* being filled, or waiting for room in the buffer */
 	struct cdc_slot_row row; /* what the store knows of the slot */
 	bool has_row;
-	bool is_blocked;  /* the buffer answered BUSY; batch and idle_lsn wait */
-	cdc_lsn idle_lsn; /* to be handed over as progress once the batch is; 0: none */
+	bool is_blocked;        /* the buffer answered BUSY; batch and idle_lsn wait */
+	uint64_t blocked_ms;    /* monotonic: when it was so last */
+	enum cdc_code reported; /* the buffer's error that was logged */
+	cdc_lsn idle_lsn;       /* to be handed over as progress once the batch is; 0: none */
 	bool idle_is_urgent;
 	uint32_t epoch;
 	cdc_lsn received, flushed; /* flushed: the last confirmed */
@@ -333,7 +335,8 @@ static enum cdc_code read_stream(struct cdc_capture *c, uint64_t now_ms, bool *r
 	cdc_metric_set(&c->setup.metrics->received_lsn, c->received);
 	if (r.is_stopping)
 		return cdc_err_set(err, CDC_IO, "the server shuts down and waits for us");
-	if (r.is_dry && cdc_source_silent_ms(c->source) > SILENT_MAX_MS)
+	if (r.is_dry && cdc_source_silent_ms(c->source) > SILENT_MAX_MS &&
+	    now_ms - c->blocked_ms > SILENT_MAX_MS)
 		return cdc_err_set(err, CDC_TIMEOUT, "nothing came from the server for %d s",
 				   SILENT_MAX_MS / 1000);
 	is_full = rc == CDC_BUSY || c->batch->json.len >= BATCH_TARGET_BYTES ||
@@ -379,13 +382,28 @@ static void wait_for_more(const struct cdc_capture *c, uint64_t now_ms)
 		cdc_event_drain(fds[1].fd);
 }
 
-static void post_streaming(const struct cdc_capture *c)
+static void log_buffer(struct cdc_capture *c, const struct cdc_err *err)
+{
+	if (err->code == c->reported)
+		return;
+	if (err->code)
+		LOG_ERROR(&c->setup.log, "buffer_cannot_write", KV("slot", c->setup.plan.slot),
+			  KV("note", "nothing is lost: the slot keeps what is not yet written"),
+			  KV_ERR(err));
+	else
+		LOG_INFO(&c->setup.log, "buffer_writes_again", KV("slot", c->setup.plan.slot));
+	c->reported = err->code;
+}
+
+static void post_streaming(struct cdc_capture *c)
 {
 	struct cdc_err err;
 	enum cdc_state state = CDC_STATE_RUNNING;
 
 	memset(&err, 0, sizeof(err));
-	if (c->setup.ops->error(c->setup.buffer, &err)) {
+	(void)c->setup.ops->error(c->setup.buffer, &err);
+	log_buffer(c, &err);
+	if (err.code) {
 		state = CDC_STATE_WAITING;
 	} else if (c->is_blocked) {
 		state = CDC_STATE_WAITING;
@@ -408,6 +426,11 @@ static enum cdc_code stream(struct cdc_capture *c, struct cdc_err *err)
 		if (now_ms - posted_ms >= 500) {
 			post_streaming(c);
 			posted_ms = now_ms;
+		}
+		if (c->is_blocked) {
+			c->blocked_ms = now_ms;
+			if (cdc_source_is_leaving(c->source))
+				return cdc_err_set(err, CDC_IO, "the server shuts down");
 		}
 		rc = c->is_blocked ? hand_over(c, now_ms, err)
 				   : read_stream(c, now_ms, &is_dry, err);

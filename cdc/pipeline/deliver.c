@@ -378,10 +378,13 @@ static void give_back(struct cdc_deliver *d)
 
 static enum cdc_code read_buffer(struct cdc_deliver *d, struct cdc_err *err)
 {
-	/* Drained before the read, so that what comes behind it wakes the next turn. */
-	cdc_event_drain(d->setup.ops->reader_fd(d->reader));
+	/* Drained before the read, so that what comes behind it wakes the next turn.  What was
+	 * signalled may be a suspension, which only a read tells: one goes out also without room.
+	 */
+	bool was_signalled = cdc_event_drain(d->setup.ops->reader_fd(d->reader));
+
 	d->may_read = true;
-	for (int i = 0; i < READS_PER_STEP && d->may_read && has_room(d); i++) {
+	for (int i = 0; i < READS_PER_STEP && d->may_read && (has_room(d) || was_signalled); i++) {
 		struct cdc_read read = {0};
 		size_t selected;
 		enum cdc_code rc = d->setup.ops->read(d->reader, &read, err);
@@ -397,6 +400,7 @@ static enum cdc_code read_buffer(struct cdc_deliver *d, struct cdc_err *err)
 		if (!selected && read.lease)
 			d->setup.ops->release(d->reader, read.lease);
 		cdc_metric_add(&d->setup.metrics->skipped, read.n - selected);
+		was_signalled = false;
 		if (read.is_at_end)
 			d->may_read = false;
 	}

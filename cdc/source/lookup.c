@@ -1,5 +1,7 @@
 #include "cdc/source/lookup.h"
 
+#include <poll.h>
+
 /* A little more than the session's statement_timeout, so that the server is the one to end it. */
 #define ASK_MS 5500
 
@@ -13,6 +15,23 @@ void cdc_lookup_clear(struct cdc_lookup *l)
 {
 	cdc_pgconn_close(l->conn);
 	l->conn = NULL;
+}
+
+bool cdc_lookup_was_ended(struct cdc_lookup *l)
+{
+	/* A last word may come before the end: each round takes what is there. */
+	for (int round = 0; l->conn && round < 4; round++) {
+		struct pollfd fd = {.fd = PQsocket(l->conn->pg), .events = POLLIN};
+
+		if (PQstatus(l->conn->pg) != CONNECTION_OK)
+			return true;
+		if (poll(&fd, 1, 0) != 1)
+			return false;
+		if (!PQconsumeInput(l->conn->pg))
+			return true;
+		(void)PQisBusy(l->conn->pg);
+	}
+	return false;
 }
 
 static enum cdc_code ask(struct cdc_lookup *l, const char *sql, const char *doing,

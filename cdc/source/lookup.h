@@ -25,6 +25,9 @@ void cdc_lookup_init(struct cdc_lookup *l, const struct cdc_source_settings *set
 		     const char *application);
 void cdc_lookup_clear(struct cdc_lookup *l);
 
+/* Did the server end the open connection?  Never waits. */
+bool cdc_lookup_was_ended(struct cdc_lookup *l);
+
 /* Runs a statement that only reads; the server ends it after 5 s.  On success the caller clears
  * *ret_result.  Codes as cdc_pgconn_exec; after CDC_IO the next question connects again. */
 enum cdc_code cdc_lookup_ask(struct cdc_lookup *l, const char *sql, const char *doing,

@@ -387,6 +387,11 @@ enum cdc_code cdc_source_status(struct cdc_source *s, cdc_lsn received, cdc_lsn 
 	return CDC_IO;
 }
 
+bool cdc_source_is_leaving(struct cdc_source *s)
+{
+	return cdc_lookup_was_ended(&s->lookup);
+}
+
 /* --- ending ------------------------------------------------------------------------------ */
 
 /* Throws away what comes until the server has ended the stream, too. */

@@ -135,6 +135,13 @@ uint64_t cdc_source_silent_ms(const struct cdc_source *s);
  */
 enum cdc_code cdc_source_check_standby(struct cdc_source *s, struct cdc_err *err) CDC_CHECK;
 
+/*
+ * Did the server end the connection that check_standby keeps open?  A server that
+ * shuts down waits until we have taken all it has to send; who reads nothing at
+ * the moment learns of it here, and hangs up.
+ */
+bool cdc_source_is_leaving(struct cdc_source *s);
+
 /* Ends the stream: a last status update, CopyDone, close; at most 2 s. */
 void cdc_source_stop(struct cdc_source *s, cdc_lsn flush);
 

@@ -85,7 +85,7 @@ MOMENTS = {
     # durable and published, not confirmed
     "confirm": lambda: Moment("cdc_source_status", lambda: value("flush") > LSN),
     # confirmed (or nearly), nothing handed to the sink
-    "submit": lambda: Moment(function("sink_webhook_ops.submit"), lambda: True),
+    "submit": lambda: Moment(function("sink_webhook.submit"), lambda: True),
     # answered, not checkpointed
     "checkpoint": lambda: Moment("cdc_store_checkpoint",
                                  lambda: position_is_above("c->streams")),

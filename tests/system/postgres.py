@@ -165,10 +165,18 @@ class Database:
 
     def sql(self, query, *params):
         """On the database's own connection, as walpost, one transaction per call."""
-        if self.connection.closed or self.connection.broken:
+        if self.connection.closed or self.connection.broken or not self._answers():
             self.connection = self.connect()
         cursor = self.connection.execute(query, params or None)
         return cursor.fetchall() if cursor.description else []
+
+    def _answers(self):
+        """Is the server that the connection is to still there?"""
+        try:
+            self.connection.execute("SELECT")
+            return True
+        except psycopg.OperationalError:
+            return False
 
     def value(self, query, *params):
         return self.sql(query, *params)[0][0]

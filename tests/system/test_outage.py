@@ -205,7 +205,7 @@ def two_syncs(rig, bad_rule, **delivery):
 
 
 def test_a_poison_record_stops_only_its_own_sync(rig):
-    bad, good = two_syncs(rig, {"match": "poison", "status": 422, "action": "answer"},
+    bad, good = two_syncs(rig, {"match": '"poison"', "status": 422, "action": "answer"},
                           batch_size=10, concurrency=4)
     insert(rig, 0, 100)
     rig.db.sql("INSERT INTO t VALUES (500, 'poison')")

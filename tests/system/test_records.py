@@ -1,4 +1,4 @@
-"""Every operation arrives as the record that DESIGN promises; PostgreSQL's to_json is the oracle."""
+"""Every operation arrives as the record that is promised; PostgreSQL's to_json is the oracle."""
 
 import json
 import re
@@ -380,7 +380,7 @@ def write_values(rig):
     for name, values in VALUES.items():
         for value in values:
             n += 1
-            rig.db.sql(f"INSERT INTO t (id, {rig.columns[name]}) VALUES ({n}, {value}::{name})")
+            rig.db.sql(f"INSERT INTO t (id, {rig.columns[name]}) VALUES ({n}, ({value})::{name})")
     rig.db.sql("INSERT INTO t (id) VALUES (0)")
 
 
