@@ -63,10 +63,10 @@ static CURLcode set_pem(CURL *easy, CURLoption blob, CURLoption path, const char
 	if (!value || !*value)
 		return CURLE_OK;
 	if (is_pem(value)) {
-		struct curl_blob b = {.data = (void *)(uintptr_t)value,
-				      .len = strlen(value),
-				      .flags = CURL_BLOB_COPY};
+		struct curl_blob b = {.len = strlen(value), .flags = CURL_BLOB_COPY};
 
+		/* It is copied and not written to, but the type does not say so. */
+		memcpy(&b.data, &value, sizeof(b.data));
 		return curl_easy_setopt(easy, blob, &b);
 	}
 	return curl_easy_setopt(easy, path, value);

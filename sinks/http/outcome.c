@@ -52,26 +52,25 @@ static bool parse_date(const char *text, int64_t now_us, int64_t *ret_s)
 {
 	struct tm tm = {0};
 	char month[4] = "", day[10];
-	int end = -1, year;
-
+	int end = -1, year = 0;
 	/* NOLINTBEGIN(cert-err34-c): the widths keep every number small. */
-	if (sscanf(text, "%3[A-Za-z], %2d %3[A-Za-z] %4d %2d:%2d:%2d GMT%n", day, &tm.tm_mday,
-		   month, &year, &tm.tm_hour, &tm.tm_min, &tm.tm_sec, &end) == 7 &&
-	    end > 0) {
-		tm.tm_year = year - 1900;
-	} else if (sscanf(text, "%9[A-Za-z], %2d-%3[A-Za-z]-%2d %2d:%2d:%2d GMT%n", day,
-			  &tm.tm_mday, month, &year, &tm.tm_hour, &tm.tm_min, &tm.tm_sec,
-			  &end) == 7 &&
-		   end > 0) {
-		tm.tm_year = full_year(year, now_us) - 1900;
-	} else if (sscanf(text, "%3[A-Za-z] %3[A-Za-z] %2d %2d:%2d:%2d %4d%n", day, month,
-			  &tm.tm_mday, &tm.tm_hour, &tm.tm_min, &tm.tm_sec, &year, &end) == 7 &&
-		   end > 0) {
-		tm.tm_year = year - 1900;
-	} else {
-		return false;
-	}
+	bool is_short =
+		sscanf(text, "%9[A-Za-z], %2d-%3[A-Za-z]-%2d %2d:%2d:%2d GMT%n", day, &tm.tm_mday,
+		       month, &year, &tm.tm_hour, &tm.tm_min, &tm.tm_sec, &end) == 7 &&
+		end > 0;
+	bool is_long =
+		!is_short &&
+		((sscanf(text, "%3[A-Za-z], %2d %3[A-Za-z] %4d %2d:%2d:%2d GMT%n", day, &tm.tm_mday,
+			 month, &year, &tm.tm_hour, &tm.tm_min, &tm.tm_sec, &end) == 7 &&
+		  end > 0) ||
+		 (sscanf(text, "%3[A-Za-z] %3[A-Za-z] %2d %2d:%2d:%2d %4d%n", day, month,
+			 &tm.tm_mday, &tm.tm_hour, &tm.tm_min, &tm.tm_sec, &year, &end) == 7 &&
+		  end > 0));
 	/* NOLINTEND(cert-err34-c) */
+
+	if (!is_short && !is_long)
+		return false;
+	tm.tm_year = (is_short ? full_year(year, now_us) : year) - 1900;
 	tm.tm_mon = month_of(month);
 	if (!is_clock(&tm) || text[end + (int)strspn(text + end, " \t")])
 		return false;

@@ -141,7 +141,7 @@ static enum cdc_code add_header(struct sink_webhook_auth_parts *a, const char *k
 static void put_base64(struct cdc_buf *out, const char *text, size_t n)
 {
 	static const char digits[] =
-		"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+		"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/=";
 
 	for (size_t i = 0; i < n; i += 3) {
 		size_t left = n - i;
@@ -151,8 +151,8 @@ static void put_base64(struct cdc_buf *out, const char *text, size_t n)
 		b |= left > 2 ? (uint32_t)(unsigned char)text[i + 2] : 0;
 		cdc_buf_putc(out, digits[b >> 18]);
 		cdc_buf_putc(out, digits[b >> 12 & 63]);
-		cdc_buf_putc(out, left > 1 ? digits[b >> 6 & 63] : '=');
-		cdc_buf_putc(out, left > 2 ? digits[b & 63] : '=');
+		cdc_buf_putc(out, digits[left > 1 ? b >> 6 & 63 : 64]);
+		cdc_buf_putc(out, digits[left > 2 ? b & 63 : 64]);
 	}
 }
 

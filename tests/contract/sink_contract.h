@@ -10,7 +10,7 @@
 #include "sinks/sink.h"
 
 #define SINK_CONTRACT_TIMEOUT_MS 1000 /* the longest a request may take, in `reach` */
-#define SINK_CONTRACT_LATE_MS    400
+#define SINK_CONTRACT_LATE_MS    UINT64_C(400)
 
 /* How an endpoint behaves from now on. */
 enum sink_mood {
