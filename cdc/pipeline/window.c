@@ -340,7 +340,10 @@ size_t cdc_window_run(struct cdc_window *w, size_t lane, size_t max, size_t max_
 	struct cdc_item *item;
 
 	for (item = w->lanes[lane].head; item && n < max; item = item->next) {
-		if (item->is_second || (n && is_barrier(item)) || is_above_last(w, item) ||
+		/* What was held for a barrier may stand behind later records of other tables. */
+		if (is_above_last(w, item))
+			continue;
+		if (item->is_second || (n && is_barrier(item)) ||
 		    (n && bytes + item->rec->json_len > max_bytes))
 			break;
 		bytes += item->rec->json_len;

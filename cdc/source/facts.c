@@ -1,529 +1,448 @@
 #include "cdc/source/facts.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "cdc/base/buf.h"
 #include "cdc/source/quote.h"
 
-#define ASK_MS     5000
-#define SQL_MAX    (4u << 20) /* the names of very many tables */
-#define TABLES_MAX 100000
-#define OLDEST     130000
+#define ASK_MS      8000
+#define SQL_MAX     (8u << 20)   /* a plan of 100,000 names */
+#define ARENA_MAX   (256u << 20) /* 300,000 tables */
+#define FIRST_USERS "16384"      /* FirstNormalObjectId: below it nothing is publishable */
 
-static enum cdc_code no_memory(struct cdc_err *err)
+void cdc_facts_init(struct cdc_facts *f)
 {
-	return cdc_err_set(err, CDC_NOMEM, "out of memory for what the catalog says");
-}
-
-/* --- reading ------------------------------------------------------------------------ */
-
-static void copy(char *to, size_t size, const PGresult *r, int column)
-{
-	(void)snprintf(to, size, "%s", cdc_pgconn_text(r, 0, column));
-}
-
-static enum cdc_code read_server(struct cdc_facts *f, struct cdc_pgconn *c, struct cdc_err *err)
-{
-	CDC_AUTO(cdc_pgconn_clear_result) PGresult *r = NULL;
-	enum cdc_code rc = cdc_pgconn_exec(
-		c,
-		"SELECT pg_catalog.current_setting('wal_level'), pg_catalog.pg_is_in_recovery(), "
-		"(SELECT rolreplication OR rolsuper FROM pg_catalog.pg_roles WHERE rolname = "
-		"current_user), pg_catalog.current_setting('synchronous_standby_names'), "
-		"(SELECT pg_catalog.count(*) FROM pg_catalog.pg_replication_slots), "
-		"pg_catalog.current_setting('max_replication_slots'), "
-		"pg_catalog.has_database_privilege(pg_catalog.current_database(), 'CREATE')",
-		ASK_MS, "looking at the server", &r, err);
-
-	if (rc)
-		return rc;
-	copy(f->wal_level, sizeof(f->wal_level), r, 0);
-	f->is_standby = cdc_pgconn_bool(r, 0, 1);
-	f->may_replicate = cdc_pgconn_bool(r, 0, 2);
-	copy(f->standby_names, sizeof(f->standby_names), r, 3);
-	f->slots = cdc_pgconn_u32(r, 0, 4);
-	f->slots_max = cdc_pgconn_u32(r, 0, 5);
-	f->may_create = cdc_pgconn_bool(r, 0, 6);
-	return CDC_OK;
-}
-
-static enum cdc_code read_slot(struct cdc_facts *f, struct cdc_pgconn *c,
-			       const struct cdc_source_plan *plan, struct cdc_err *err)
-{
-	CDC_AUTO(cdc_pgconn_clear_result) PGresult *slot = NULL, *unread = NULL;
-	CDC_AUTO(cdc_buf_clear) struct cdc_buf sql = {.max = SQL_MAX};
-	enum cdc_code rc;
-
-	cdc_buf_puts(&sql, "SELECT plugin, database, temporary, active_pid, wal_status, "
-			   "confirmed_flush_lsn FROM pg_catalog.pg_replication_slots "
-			   "WHERE slot_name = ");
-	cdc_quote_text(&sql, plan->slot);
-	rc = cdc_pgconn_exec(c, cdc_quote_end(&sql), ASK_MS, "looking at the slot", &slot, err);
-	if (rc)
-		return rc;
-	f->has_slot = PQntuples(slot) != 0;
-	copy(f->plugin, sizeof(f->plugin), slot, 0);
-	copy(f->slot_database, sizeof(f->slot_database), slot, 1);
-	f->is_temporary = cdc_pgconn_bool(slot, 0, 2);
-	f->slot_pid = cdc_pgconn_u32(slot, 0, 3);
-	copy(f->wal_status, sizeof(f->wal_status), slot, 4);
-	f->confirmed = cdc_pgconn_lsn(slot, 0, 5);
-	cdc_buf_reset(&sql, SQL_MAX);
-	cdc_buf_puts(&sql, "SELECT pg_catalog.string_agg(slot_name, ', ' ORDER BY slot_name) "
-			   "FROM (SELECT slot_name FROM pg_catalog.pg_replication_slots "
-			   "WHERE plugin = 'pgoutput' AND NOT active AND NOT temporary "
-			   "AND pg_catalog.starts_with(slot_name, 'walpost_') "
-			   "AND database = pg_catalog.current_database() AND slot_name <> ");
-	cdc_quote_text(&sql, plan->slot);
-	cdc_buf_puts(&sql, " ORDER BY slot_name LIMIT 5) AS s");
-	rc = cdc_pgconn_exec(c, cdc_quote_end(&sql), ASK_MS, "looking at other slots", &unread,
-			     err);
-	if (!rc)
-		copy(f->unread, sizeof(f->unread), unread, 0);
-	return rc;
-}
-
-static enum cdc_code read_publication(struct cdc_facts *f, struct cdc_pgconn *c,
-				      const struct cdc_source_plan *plan, struct cdc_err *err)
-{
-	CDC_AUTO(cdc_pgconn_clear_result) PGresult *r = NULL;
-	CDC_AUTO(cdc_buf_clear) struct cdc_buf sql = {.max = SQL_MAX};
-	enum cdc_code rc;
-
-	cdc_buf_puts(&sql,
-		     "SELECT puballtables, pubinsert AND pubupdate AND pubdelete AND pubtruncate, "
-		     "pg_catalog.pg_has_role(pubowner, 'USAGE') "
-		     "FROM pg_catalog.pg_publication WHERE pubname = ");
-	cdc_quote_text(&sql, plan->settings->publication);
-	rc = cdc_pgconn_exec(c, cdc_quote_end(&sql), ASK_MS, "looking at the publication", &r, err);
-	if (rc)
-		return rc;
-	f->has_publication = PQntuples(r) != 0;
-	f->is_all_tables = cdc_pgconn_bool(r, 0, 0);
-	f->has_all_operations = cdc_pgconn_bool(r, 0, 1);
-	f->is_publication_ours = cdc_pgconn_bool(r, 0, 2);
-	return CDC_OK;
-}
-
-static void put_wanted(struct cdc_buf *sql, const struct cdc_source_plan *plan)
-{
-	cdc_buf_puts(sql, "ARRAY[");
-	for (size_t i = 0; i < plan->table_n; i++) {
-		if (i)
-			cdc_buf_putc(sql, ',');
-		cdc_quote_text(sql, plan->tables[i]);
-	}
-	cdc_buf_puts(sql, "]::pg_catalog.text[]");
-}
-
-/*
- * An UPDATE checks the identity of the table that holds the row: of a partitioned
- * table, every partition.  PostgreSQL source
- * src/backend/executor/execReplication.c, CheckCmdReplicaIdentity.
- */
-static const char table_query[] =
-	"WITH bare AS (SELECT c.oid FROM pg_catalog.pg_class c "
-	"WHERE c.relkind = 'r' AND NOT (c.relreplident = 'f' OR EXISTS (SELECT 1 "
-	"FROM pg_catalog.pg_index i WHERE i.indrelid = c.oid AND i.indisvalid AND i.indimmediate "
-	"AND CASE c.relreplident WHEN 'd' THEN i.indisprimary WHEN 'i' THEN i.indisreplident "
-	"ELSE false END))), "
-	"published AS (SELECT schemaname, tablename FROM pg_catalog.pg_publication_tables "
-	"WHERE pubname = %s) "
-	"SELECT n.nspname, c.relname, n.nspname || '.' || c.relname, "
-	"p.tablename IS NOT NULL, w.wanted, pg_catalog.pg_has_role(c.relowner, 'USAGE'), "
-	"CASE c.relkind WHEN 'p' THEN NOT EXISTS (SELECT 1 FROM "
-	"pg_catalog.pg_partition_tree(c.oid) t JOIN bare ON bare.oid = t.relid WHERE t.isleaf) "
-	"ELSE c.oid NOT IN (SELECT oid FROM bare) END, "
-	"EXISTS (SELECT 1 FROM pg_catalog.pg_index i WHERE i.indrelid = c.oid "
-	"AND i.indisprimary AND i.indimmediate AND i.indisvalid), "
-	"(SELECT x.relname FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class x "
-	"ON x.oid = i.indexrelid WHERE i.indrelid = c.oid AND i.indisunique AND i.indisvalid "
-	"AND i.indimmediate AND i.indpred IS NULL AND i.indexprs IS NULL AND NOT EXISTS (SELECT 1 "
-	"FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND NOT a.attnotnull "
-	"AND a.attnum = ANY (i.indkey)) ORDER BY x.relname LIMIT 1) "
-	"FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace "
-	"LEFT JOIN published p ON p.schemaname = n.nspname AND p.tablename = c.relname "
-	"CROSS JOIN LATERAL (SELECT n.nspname || '.' || c.relname = ANY (%s) AS wanted) w "
-	"WHERE c.relkind IN ('r', 'p') AND c.relpersistence = 'p' "
-	"AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast') "
-	"AND (w.wanted OR p.tablename IS NOT NULL OR (%s AND NOT c.relispartition)) "
-	"ORDER BY 1, 2";
-
-static char *keep(const PGresult *r, int row, int column)
-{
-	const char *text = cdc_pgconn_text(r, row, column);
-
-	return *text ? strdup(text) : NULL;
-}
-
-static bool take_table(struct cdc_table_facts *t, const PGresult *r, int row, bool has_wanted)
-{
-	t->schema = keep(r, row, 0);
-	t->name = keep(r, row, 1);
-	t->text = keep(r, row, 2);
-	t->is_published = cdc_pgconn_bool(r, row, 3);
-	t->is_wanted = has_wanted ? cdc_pgconn_bool(r, row, 4) : true;
-	t->is_owned = cdc_pgconn_bool(r, row, 5);
-	t->has_identity = cdc_pgconn_bool(r, row, 6);
-	t->has_key = cdc_pgconn_bool(r, row, 7);
-	t->index = keep(r, row, 8);
-	return t->schema && t->name && t->text;
-}
-
-/* Names of wanted tables that are not there. */
-static enum cdc_code find_missing(struct cdc_facts *f, const struct cdc_source_plan *plan,
-				  struct cdc_err *err)
-{
-	struct cdc_buf names = {.max = 4096};
-
-	for (size_t i = 0; i < plan->table_n; i++) {
-		bool is_there = false;
-
-		for (size_t k = 0; k < f->table_n && !is_there; k++)
-			is_there = strcmp(plan->tables[i], f->tables[k].text) == 0;
-		if (!is_there)
-			cdc_buf_printf(&names, "%s%s", names.len ? ", " : "", plan->tables[i]);
-	}
-	if (names.len) {
-		cdc_buf_putc(&names, '\0');
-		f->missing = names.failed ? strdup("very many") : strdup((const char *)names.data);
-		cdc_buf_clear(&names);
-		if (!f->missing)
-			return no_memory(err);
-	}
-	return CDC_OK;
-}
-
-/* The wanted and the published ones; when nothing is wanted or published by name, all there are,
- * for the SQL that a person is to run. */
-static enum cdc_code read_tables(struct cdc_facts *f, struct cdc_pgconn *c,
-				 const struct cdc_source_plan *plan, struct cdc_err *err)
-{
-	CDC_AUTO(cdc_pgconn_clear_result) PGresult *r = NULL;
-	CDC_AUTO(cdc_buf_clear) struct cdc_buf sql = {.max = SQL_MAX};
-	const bool is_any = plan->table_n == 0 && !f->has_publication;
-	const char *at = table_query;
-	enum cdc_code rc;
-
-	for (int part = 0; part < 4; part++) {
-		const char *end = strstr(at, "%s");
-
-		cdc_buf_put(&sql, at, end ? (size_t)(end - at) : strlen(at));
-		at = end ? end + 2 : at;
-		if (part == 0)
-			cdc_quote_text(&sql, plan->settings->publication);
-		else if (part == 1)
-			put_wanted(&sql, plan);
-		else if (part == 2)
-			cdc_buf_puts(&sql, is_any ? "true" : "false");
-	}
-	rc = cdc_pgconn_exec(c, cdc_quote_end(&sql), ASK_MS, "looking at the tables", &r, err);
-	if (rc)
-		return rc;
-	if (PQntuples(r) > TABLES_MAX)
-		return cdc_err_set(err, CDC_LIMIT, "%s: more than %d tables in one publication",
-				   c->where, TABLES_MAX);
-	f->tables = calloc((size_t)PQntuples(r) + 1, sizeof(*f->tables));
-	if (!f->tables)
-		return no_memory(err);
-	for (int row = 0; row < PQntuples(r); row++) {
-		f->table_n++;
-		if (!take_table(&f->tables[row], r, row, plan->table_n != 0))
-			return no_memory(err);
-	}
-	return find_missing(f, plan, err);
-}
-
-enum cdc_code cdc_facts_read(struct cdc_facts *f, struct cdc_pgconn *c,
-			     const struct cdc_source_plan *plan, struct cdc_err *err)
-{
-	enum cdc_code rc = CDC_OK;
-
-	memset(f, 0, sizeof(*f));
-	f->version = PQserverVersion(c->pg);
-	if (f->version < OLDEST)
-		rc = cdc_err_set(err, CDC_CONFIG,
-				 "%s: PostgreSQL %d.%d is too old: walpost reads 13 and newer",
-				 c->where, f->version / 10000, f->version % 10000);
-	if (!rc)
-		rc = read_server(f, c, err);
-	if (!rc)
-		rc = read_slot(f, c, plan, err);
-	if (!rc)
-		rc = read_publication(f, c, plan, err);
-	if (!rc)
-		rc = read_tables(f, c, plan, err);
-	if (rc)
-		cdc_facts_clear(f);
-	return rc;
+	*f = (struct cdc_facts){0};
 }
 
 void cdc_facts_clear(struct cdc_facts *f)
 {
-	for (size_t i = 0; i < f->table_n; i++) {
-		free(f->tables[i].schema);
-		free(f->tables[i].name);
-		free(f->tables[i].text);
-		free(f->tables[i].index);
-	}
+	cdc_arena_free(f->arena);
 	free(f->tables);
-	free(f->missing);
-	memset(f, 0, sizeof(*f));
+	cdc_facts_init(f);
 }
 
-/* --- judging ------------------------------------------------------------------------ */
+/* --- small things ------------------------------------------------------------------------ */
 
-bool cdc_facts_hurts(const struct cdc_table_facts *t)
+/* NULL: out of memory.  The caller asks once, at the end of a row. */
+static const char *keep(struct cdc_facts *f, const PGresult *r, int row, int column)
 {
-	return !t->has_identity;
+	return cdc_arena_strdup(f->arena, cdc_pgconn_text(r, row, column));
 }
 
-static void put_table(struct cdc_buf *out, const struct cdc_table_facts *t)
+static enum cdc_code no_memory(struct cdc_err *err)
 {
-	cdc_quote_name(out, t->schema);
-	cdc_buf_putc(out, '.');
-	cdc_quote_name(out, t->name);
+	return cdc_err_set(err, CDC_NOMEM, "out of memory for what the server says");
 }
 
-void cdc_facts_identity_remedy(const struct cdc_table_facts *t, char *ret, size_t size)
+static enum cdc_code ask(struct cdc_pgconn *c, struct cdc_buf *sql, const char *doing,
+			 PGresult **ret, struct cdc_err *err)
 {
-	CDC_AUTO(cdc_buf_clear) struct cdc_buf sql = {.max = 2048};
+	return cdc_pgconn_exec(c, cdc_quote_end(sql), ASK_MS, doing, ret, err);
+}
 
-	cdc_buf_puts(&sql, "ALTER TABLE ");
-	put_table(&sql, t);
-	cdc_buf_puts(&sql, " REPLICA IDENTITY ");
-	if (t->has_key) {
-		cdc_buf_puts(&sql, "DEFAULT");
-	} else if (t->index) {
-		cdc_buf_puts(&sql, "USING INDEX ");
-		cdc_quote_name(&sql, t->index);
+/* --- server and role ----------------------------------------------------------------------- */
+
+static enum cdc_code read_server(struct cdc_facts *f, struct cdc_pgconn *c, struct cdc_err *err)
+{
+	static const char sql[] =
+		"SELECT pg_catalog.current_setting('wal_level'), pg_catalog.pg_is_in_recovery(), "
+		"pg_catalog.current_setting('max_replication_slots'), "
+		"(SELECT count(*) FROM pg_catalog.pg_replication_slots), "
+		"(SELECT pg_catalog.string_agg(i.slot_name::text, ', ') FROM (SELECT slot_name "
+		"FROM pg_catalog.pg_replication_slots WHERE NOT active LIMIT 5) i), "
+		"current_user, pg_catalog.current_database(), "
+		"pg_catalog.has_database_privilege(pg_catalog.current_database(), 'CREATE'), "
+		"pg_catalog.current_setting('synchronous_standby_names')";
+	CDC_AUTO(cdc_pgconn_clear_result) PGresult *r = NULL;
+	enum cdc_code rc = cdc_pgconn_exec(c, sql, ASK_MS, "reading the settings", &r, err);
+
+	if (rc)
+		return rc;
+	f->wal_level = keep(f, r, 0, 0);
+	f->is_in_recovery = cdc_pgconn_bool(r, 0, 1);
+	f->slot_max = cdc_pgconn_u32(r, 0, 2);
+	f->slot_n = cdc_pgconn_u32(r, 0, 3);
+	f->idle_slots = keep(f, r, 0, 4);
+	f->role = keep(f, r, 0, 5);
+	f->database = keep(f, r, 0, 6);
+	f->may_make_publications = cdc_pgconn_bool(r, 0, 7);
+	f->standby_names = keep(f, r, 0, 8);
+	if (!f->wal_level || !f->idle_slots || !f->role || !f->database || !f->standby_names)
+		return no_memory(err);
+	return CDC_OK;
+}
+
+/* --- slot ------------------------------------------------------------------------------------ */
+
+/* A column that only newer servers have is read as null on others, by way of JSON. */
+static enum cdc_code read_slot(struct cdc_facts *f, struct cdc_pgconn *c, const char *slot,
+			       struct cdc_err *err)
+{
+	static const char select[] =
+		"SELECT coalesce(s.plugin, ''), coalesce(s.database, ''), s.temporary, "
+		"s.active_pid, a.application_name, s.wal_status, s.confirmed_flush_lsn, "
+		"coalesce(pg_catalog.to_jsonb(s) ->> 'synced', 'f'), "
+		"CASE WHEN pg_catalog.to_jsonb(s) ->> 'invalidation_reason' IS NOT NULL "
+		"THEN pg_catalog.to_jsonb(s) ->> 'invalidation_reason' "
+		"WHEN s.wal_status = 'lost' THEN 'wal_removed' "
+		"WHEN pg_catalog.to_jsonb(s) ->> 'conflicting' = 'true' THEN 'rows_removed' END "
+		"FROM pg_catalog.pg_replication_slots s "
+		"LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = s.active_pid "
+		"WHERE s.slot_name = ";
+	CDC_AUTO(cdc_pgconn_clear_result) PGresult *r = NULL;
+	struct cdc_fact_slot *s = &f->slot;
+	struct cdc_buf sql;
+	enum cdc_code rc;
+
+	cdc_buf_init(&sql, SQL_MAX);
+	cdc_buf_puts(&sql, select);
+	cdc_quote_text(&sql, slot);
+	rc = ask(c, &sql, "reading the slot", &r, err);
+	cdc_buf_clear(&sql);
+	if (rc || PQntuples(r) == 0)
+		return rc;
+	*s = (struct cdc_fact_slot){
+		.exists = true,
+		.plugin = keep(f, r, 0, 0),
+		.database = keep(f, r, 0, 1),
+		.is_temporary = cdc_pgconn_bool(r, 0, 2),
+		.active_pid = cdc_pgconn_u32(r, 0, 3),
+		.reader = keep(f, r, 0, 4),
+		.wal_status = keep(f, r, 0, 5),
+		.confirmed_lsn = cdc_pgconn_lsn(r, 0, 6),
+		.is_synced = cdc_pgconn_bool(r, 0, 7),
+		.invalidation = keep(f, r, 0, 8),
+	};
+	return s->plugin && s->database && s->reader && s->wal_status && s->invalidation
+		       ? CDC_OK
+		       : no_memory(err);
+}
+
+/* --- publication -------------------------------------------------------------------------------
+ */
+
+static enum cdc_code read_publication(struct cdc_facts *f, struct cdc_pgconn *c, const char *name,
+				      struct cdc_err *err)
+{
+	static const char select[] =
+		"SELECT pg_catalog.pg_get_userbyid(p.pubowner), "
+		"pg_catalog.pg_has_role(p.pubowner, 'USAGE'), "
+		"p.pubinsert, p.pubupdate, p.pubdelete, p.pubtruncate, p.pubviaroot "
+		"FROM pg_catalog.pg_publication p WHERE p.pubname = ";
+	CDC_AUTO(cdc_pgconn_clear_result) PGresult *r = NULL;
+	struct cdc_buf sql;
+	enum cdc_code rc;
+
+	cdc_buf_init(&sql, SQL_MAX);
+	cdc_buf_puts(&sql, select);
+	cdc_quote_text(&sql, name);
+	rc = ask(c, &sql, "reading the publication", &r, err);
+	cdc_buf_clear(&sql);
+	if (rc || PQntuples(r) == 0)
+		return rc;
+	f->publication = (struct cdc_fact_publication){
+		.exists = true,
+		.owner = keep(f, r, 0, 0),
+		.is_alterable = cdc_pgconn_bool(r, 0, 1),
+		.inserts = cdc_pgconn_bool(r, 0, 2),
+		.updates = cdc_pgconn_bool(r, 0, 3),
+		.deletes = cdc_pgconn_bool(r, 0, 4),
+		.truncates = cdc_pgconn_bool(r, 0, 5),
+		.is_via_root = cdc_pgconn_bool(r, 0, 6),
+	};
+	return f->publication.owner ? CDC_OK : no_memory(err);
+}
+
+/* --- tables
+ * --------------------------------------------------------------------------------------- */
+
+/* The index that is table T's replica identity, as PostgreSQL picks it (RelationGetIndexList). */
+#define IDENTITY_OF(T)                                                                             \
+	"(SELECT x.indkey FROM pg_catalog.pg_index x WHERE x.indrelid = " T ".oid "                \
+	"AND x.indisvalid AND x.indisunique AND x.indimmediate AND x.indpred IS NULL "             \
+	"AND CASE " T ".relreplident WHEN 'd' THEN x.indisprimary "                                \
+	"WHEN 'i' THEN x.indisreplident ELSE false END LIMIT 1)"
+
+/* What would give the table K the best identity there is without a new index. */
+static const char mend_sql[] =
+	"CASE WHEN EXISTS (SELECT FROM pg_catalog.pg_index x WHERE x.indrelid = k.oid "
+	"AND x.indisprimary AND x.indisvalid AND x.indimmediate) AND k.relreplident <> 'd' "
+	"THEN 'REPLICA IDENTITY DEFAULT' ELSE coalesce((SELECT 'REPLICA IDENTITY USING INDEX ' || "
+	"pg_catalog.quote_ident(xc.relname) FROM pg_catalog.pg_index x "
+	"JOIN pg_catalog.pg_class xc ON xc.oid = x.indexrelid WHERE x.indrelid = k.oid "
+	"AND x.indisvalid AND x.indisunique AND x.indimmediate AND x.indpred IS NULL "
+	"AND x.indexprs IS NULL AND NOT EXISTS (SELECT FROM pg_catalog.pg_attribute xa "
+	"WHERE xa.attrelid = k.oid AND xa.attnum = ANY (x.indkey) AND NOT xa.attnotnull) "
+	"ORDER BY 1 LIMIT 1), 'REPLICA IDENTITY FULL') END";
+
+/* PostgreSQL 18 refuses UPDATEs where a generated column is in the identity and not published; the
+ * publications made here publish the stored ones. */
+static const char generated_sql[] =
+	"EXISTS (SELECT FROM pg_catalog.pg_attribute g WHERE g.attrelid = k.oid AND g.attnum > 0 "
+	"AND NOT g.attisdropped AND (g.attgenerated = 'v' OR g.attgenerated = 's' "
+	"AND p.pubgencols = 'n') AND (k.relreplident = 'f' OR g.attnum = ANY (ki.indkey)))";
+
+/* The column list does not hold the identity; the row filter reads columns outside it.  A column
+ * that is in the list and in the filter depends on the table twice. */
+static const char list_sql[] =
+	"pr.prattrs IS NOT NULL AND (c.relreplident = 'f' OR EXISTS (SELECT "
+	"FROM pg_catalog.unnest(ci.indkey) AS u (attnum) WHERE NOT u.attnum = ANY (pr.prattrs)))";
+static const char filter_sql[] =
+	"pr.prqual IS NOT NULL AND c.relreplident <> 'f' AND EXISTS (SELECT "
+	"FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_publication_rel'::regclass "
+	"AND d.objid = pr.oid AND d.refclassid = 'pg_catalog.pg_class'::regclass "
+	"AND d.refobjid = c.oid AND d.refobjsubid > 0 GROUP BY d.refobjsubid "
+	"HAVING count(*) > CASE WHEN coalesce(d.refobjsubid = ANY (pr.prattrs), false) "
+	"THEN 1 ELSE 0 END AND NOT coalesce(d.refobjsubid = ANY (ci.indkey), false))";
+
+enum column {
+	COLUMN_SCHEMA,
+	COLUMN_TABLE,
+	COLUMN_OWNER,
+	COLUMN_KIND,
+	COLUMN_PERSISTENCE,
+	COLUMN_IDENTITY,
+	COLUMN_IS_OWNED,
+	COLUMN_IS_ASKED,
+	COLUMN_IS_PUBLISHED,
+	COLUMN_IS_LISTED,
+	COLUMN_SENT_AS,
+	COLUMN_HAS_KEY,
+	COLUMN_HURT_SCHEMA,
+	COLUMN_HURT_TABLE,
+	COLUMN_IS_GENERATED,
+	COLUMN_MEND,
+	COLUMN_HURTS_LIST,
+	COLUMN_HURTS_FILTER,
+};
+
+/* Is the table with these aliases of pg_namespace and pg_class one that the plan asks for? */
+static void put_asked(struct cdc_buf *sql, const struct cdc_source_plan *plan, const char *schema,
+		      const char *table)
+{
+	cdc_buf_printf(sql, "%s.nspname || '.' || %s.relname = ANY (ARRAY[", schema, table);
+	for (size_t i = 0; i < plan->table_n; i++) {
+		cdc_buf_puts(sql, i ? ", " : "");
+		cdc_quote_text(sql, plan->tables[i]);
+	}
+	cdc_buf_puts(sql, "]::pg_catalog.text[])");
+}
+
+static void put_columns(struct cdc_buf *sql, int version, const struct cdc_source_plan *plan)
+{
+	cdc_buf_puts(
+		sql,
+		"SELECT n.nspname, c.relname, pg_catalog.pg_get_userbyid(c.relowner), c.relkind, "
+		"c.relpersistence, c.relreplident, pg_catalog.pg_has_role(c.relowner, 'USAGE'), "
+		"c.is_asked, m.oid IS NOT NULL, "
+		"pr.oid IS NOT NULL AND c.relkind = 'p' AND m.oid IS NULL, "
+		/* The ancestor whose name the rows of a partition carry. */
+		"(SELECT an.nspname || '.' || ac.relname "
+		"FROM pg_catalog.pg_partition_ancestors(c.oid) anc "
+		"JOIN pg_catalog.pg_class ac ON ac.oid = anc.relid "
+		"JOIN pg_catalog.pg_namespace an ON an.oid = ac.relnamespace "
+		"WHERE c.relispartition AND anc.relid <> c.oid AND coalesce(p.pubviaroot, true) "
+		"AND (anc.relid IN (SELECT oid FROM member) OR ");
+	if (plan->table_n)
+		put_asked(sql, plan, "an", "ac");
+	else
+		cdc_buf_puts(sql, "false");
+	cdc_buf_puts(sql, ") LIMIT 1), "
+			  "EXISTS (SELECT FROM pg_catalog.pg_index x WHERE x.indrelid = c.oid "
+			  "AND x.indisprimary AND x.indisvalid AND x.indimmediate), "
+			  "h.nspname, h.relname, h.is_generated, h.mend, ");
+	if (version >= 150000) {
+		cdc_buf_puts(sql, list_sql);
+		cdc_buf_puts(sql, ", ");
+		cdc_buf_puts(sql, filter_sql);
 	} else {
-		cdc_buf_puts(&sql, "FULL");
+		cdc_buf_puts(sql, "false, false");
 	}
-	cdc_buf_puts(&sql, t->has_key || t->index ? ";" : ";  (or give it a primary key)");
-	(void)snprintf(ret, size, "%s", cdc_quote_end(&sql) ? (const char *)sql.data : "");
 }
 
-enum cdc_code cdc_facts_judge_server(const struct cdc_facts *f, const struct cdc_pgconn *c,
-				     struct cdc_err *err)
+/* One table, the table itself or a partition of it, that has no identity to publish. */
+static void put_hurt(struct cdc_buf *sql, int version)
 {
-	if (!f->may_replicate) {
-		(void)cdc_err_set(
-			err, CDC_CONFIG,
-			"%s: role %s may not replicate: it lacks the REPLICATION attribute",
-			c->where, c->settings->username);
-		return cdc_err_remedy(err, "ALTER ROLE \"%s\" REPLICATION;", c->settings->username);
+	const char *generated = version >= 180000 ? generated_sql : "false";
+
+	cdc_buf_puts(sql, " LEFT JOIN LATERAL (SELECT kn.nspname, k.relname, "
+			  "(k.relreplident = 'f' OR ki.indkey IS NOT NULL) AS is_generated, ");
+	cdc_buf_puts(sql, mend_sql);
+	cdc_buf_puts(sql, " AS mend FROM (SELECT c.oid UNION SELECT pt.relid "
+			  "FROM pg_catalog.pg_partition_tree(c.oid) pt WHERE c.relkind = 'p' "
+			  "AND pt.isleaf) l JOIN pg_catalog.pg_class k ON k.oid = l.oid "
+			  "JOIN pg_catalog.pg_namespace kn ON kn.oid = k.relnamespace "
+			  "LEFT JOIN LATERAL " IDENTITY_OF(
+				  "k") " ki ON true WHERE k.relkind = 'r' AND "
+				       "(k.relreplident <> 'f' AND ki.indkey IS NULL OR ");
+	cdc_buf_puts(sql, generated);
+	cdc_buf_puts(sql, ") ORDER BY 1, 2 LIMIT 1) h ON true");
+}
+
+/* Every table of the users', partitions through their root, not what an extension brought. */
+static const char every_sql[] =
+	"c.relkind IN ('r', 'p') AND c.relpersistence <> 't' AND NOT c.relispartition "
+	"AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_' "
+	"AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend e WHERE e.objid = c.oid "
+	"AND e.classid = 'pg_catalog.pg_class'::regclass AND e.deptype = 'e')";
+
+static void put_tables(struct cdc_buf *sql, const struct cdc_facts *f,
+		       const struct cdc_source_plan *plan)
+{
+	cdc_buf_puts(sql, "WITH member AS (SELECT mc.oid FROM pg_catalog.pg_publication_tables mt "
+			  "JOIN pg_catalog.pg_namespace mn ON mn.nspname = mt.schemaname "
+			  "JOIN pg_catalog.pg_class mc ON mc.relnamespace = mn.oid "
+			  "AND mc.relname = mt.tablename WHERE mt.pubname = ");
+	cdc_quote_text(sql, plan->settings->publication);
+	cdc_buf_puts(sql, ") ");
+	put_columns(sql, f->version, plan);
+	cdc_buf_puts(sql, " FROM (SELECT c.*, ");
+	if (plan->table_n)
+		put_asked(sql, plan, "n", "c");
+	else
+		cdc_buf_puts(sql, "false");
+	cdc_buf_puts(sql, " AS is_asked FROM pg_catalog.pg_class c "
+			  "JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace "
+			  "WHERE c.oid >= " FIRST_USERS
+			  " AND c.relkind IN ('r', 'p', 'v', 'm', 'f') AND (");
+	if (plan->table_n) {
+		put_asked(sql, plan, "n", "c");
+		cdc_buf_puts(sql, " OR ");
 	}
-	if (strcmp(f->wal_level, "logical") != 0) {
-		(void)cdc_err_set(err, CDC_CONFIG,
-				  "%s: wal_level is %s, but changes are only read with logical",
-				  c->where, f->wal_level);
-		return cdc_err_remedy(err,
-				      "ALTER SYSTEM SET wal_level = 'logical'; and restart the "
-				      "server");
+	if (f->is_every_table) {
+		cdc_buf_puts(sql, every_sql);
+		cdc_buf_puts(sql, " OR ");
+	}
+	cdc_buf_puts(sql, "c.oid IN (SELECT oid FROM member))) c "
+			  "JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace "
+			  "LEFT JOIN member m ON m.oid = c.oid "
+			  "LEFT JOIN pg_catalog.pg_publication p ON p.pubname = ");
+	cdc_quote_text(sql, plan->settings->publication);
+	cdc_buf_puts(sql, " LEFT JOIN pg_catalog.pg_publication_rel pr ON pr.prpubid = p.oid "
+			  "AND pr.prrelid = c.oid "
+			  "LEFT JOIN LATERAL " IDENTITY_OF("c") " ci ON true");
+	put_hurt(sql, f->version);
+	cdc_buf_puts(sql, " ORDER BY n.nspname, c.relname");
+}
+
+static const char *sql_name(struct cdc_facts *f, const char *schema, const char *table)
+{
+	struct cdc_buf name;
+	const char *ended;
+
+	cdc_buf_init(&name, 512); /* two names of 63 bytes, every one of them doubled */
+	cdc_quote_name(&name, schema);
+	cdc_buf_putc(&name, '.');
+	cdc_quote_name(&name, table);
+	ended = cdc_quote_end(&name);
+	ended = ended ? cdc_arena_strdup(f->arena, ended) : NULL;
+	cdc_buf_clear(&name);
+	return ended;
+}
+
+static const char *plain_name(struct cdc_facts *f, const char *schema, const char *table)
+{
+	size_t schema_n = strlen(schema), table_n = strlen(table);
+	char *name = cdc_arena_alloc(f->arena, schema_n + table_n + 2);
+
+	if (!name)
+		return NULL;
+	memcpy(name, schema, schema_n);
+	name[schema_n] = '.';
+	memcpy(name + schema_n + 1, table, table_n + 1);
+	return name;
+}
+
+static enum cdc_hurt hurt_of(const PGresult *r, int row)
+{
+	if (*cdc_pgconn_text(r, row, COLUMN_HURT_TABLE))
+		return cdc_pgconn_bool(r, row, COLUMN_IS_GENERATED) ? CDC_HURT_GENERATED
+								    : CDC_HURT_IDENTITY;
+	if (cdc_pgconn_bool(r, row, COLUMN_HURTS_LIST))
+		return CDC_HURT_LIST;
+	return cdc_pgconn_bool(r, row, COLUMN_HURTS_FILTER) ? CDC_HURT_FILTER : CDC_HURT_NONE;
+}
+
+static bool keep_table(struct cdc_facts *f, const PGresult *r, int row)
+{
+	const char *schema = cdc_pgconn_text(r, row, COLUMN_SCHEMA);
+	const char *table = cdc_pgconn_text(r, row, COLUMN_TABLE);
+	struct cdc_fact_table *t = &f->tables[f->table_n];
+
+	*t = (struct cdc_fact_table){
+		.name = plain_name(f, schema, table),
+		.sql_name = sql_name(f, schema, table),
+		.owner = keep(f, r, row, COLUMN_OWNER),
+		.kind = cdc_pgconn_text(r, row, COLUMN_KIND)[0],
+		.persistence = cdc_pgconn_text(r, row, COLUMN_PERSISTENCE)[0],
+		.identity = cdc_pgconn_text(r, row, COLUMN_IDENTITY)[0],
+		.is_owned = cdc_pgconn_bool(r, row, COLUMN_IS_OWNED),
+		.is_asked = cdc_pgconn_bool(r, row, COLUMN_IS_ASKED),
+		.is_published = cdc_pgconn_bool(r, row, COLUMN_IS_PUBLISHED),
+		.is_listed = cdc_pgconn_bool(r, row, COLUMN_IS_LISTED),
+		.sent_as = keep(f, r, row, COLUMN_SENT_AS),
+		.has_primary_key = cdc_pgconn_bool(r, row, COLUMN_HAS_KEY),
+		.hurt = hurt_of(r, row),
+		.mend = keep(f, r, row, COLUMN_MEND),
+	};
+	t->hurt_sql_name = t->sql_name;
+	if (*cdc_pgconn_text(r, row, COLUMN_HURT_TABLE))
+		t->hurt_sql_name = sql_name(f, cdc_pgconn_text(r, row, COLUMN_HURT_SCHEMA),
+					    cdc_pgconn_text(r, row, COLUMN_HURT_TABLE));
+	f->owns_one |= t->is_owned;
+	f->table_n++;
+	return t->name && t->sql_name && t->owner && t->sent_as && t->mend && t->hurt_sql_name;
+}
+
+static enum cdc_code read_tables(struct cdc_facts *f, struct cdc_pgconn *c,
+				 const struct cdc_source_plan *plan, struct cdc_err *err)
+{
+	CDC_AUTO(cdc_pgconn_clear_result) PGresult *r = NULL;
+	struct cdc_buf sql;
+	enum cdc_code rc;
+	int n;
+
+	cdc_buf_init(&sql, SQL_MAX);
+	put_tables(&sql, f, plan);
+	rc = ask(c, &sql, "reading the tables", &r, err);
+	cdc_buf_clear(&sql);
+	if (rc)
+		return rc;
+	n = PQntuples(r);
+	f->tables = calloc((size_t)n + 1, sizeof(*f->tables));
+	if (!f->tables)
+		return no_memory(err);
+	for (int i = 0; i < n; i++) {
+		if (!keep_table(f, r, i))
+			return no_memory(err);
 	}
 	return CDC_OK;
 }
 
-static enum cdc_code other_slot(const struct cdc_facts *f, const struct cdc_pgconn *c,
-				const struct cdc_source_plan *plan, struct cdc_err *err)
-{
-	if (strcmp(f->plugin, "pgoutput") != 0)
-		(void)cdc_err_set(err, CDC_CONFIG, "%s: slot %s is %s%s, not one of pgoutput",
-				  c->where, plan->slot, *f->plugin ? "one of the plugin " : "",
-				  *f->plugin ? f->plugin : "a physical one");
-	else
-		(void)cdc_err_set(err, CDC_CONFIG, "%s: slot %s belongs to the database %s",
-				  c->where, plan->slot, f->slot_database);
-	return cdc_err_remedy(err,
-			      "set source_configuration.replication_slot to another name, or, "
-			      "if nobody needs it: SELECT pg_drop_replication_slot('%s');",
-			      plan->slot);
-}
-
-static enum cdc_code no_slot(const struct cdc_facts *f, const struct cdc_pgconn *c,
-			     const struct cdc_source_plan *plan, bool must_exist,
+enum cdc_code cdc_facts_read(struct cdc_facts *f, struct cdc_pgconn *c,
+			     const struct cdc_source_plan *plan, const char *slot,
 			     struct cdc_err *err)
 {
-	if (must_exist) {
-		(void)cdc_err_set(err, CDC_GAP,
-				  "%s: slot %s, which was read before, is no longer there: changes "
-				  "since then are lost",
-				  c->where, plan->slot);
-		return cdc_err_remedy(err,
-				      "start afresh with an empty data_dir and copy the tables "
-				      "once");
+	enum cdc_code rc;
+
+	cdc_facts_clear(f);
+	f->arena = cdc_arena_new(ARENA_MAX);
+	if (!f->arena)
+		return no_memory(err);
+	f->where = c->where;
+	f->version = PQserverVersion(c->pg);
+	rc = read_server(f, c, err);
+	if (!rc && slot)
+		rc = read_slot(f, c, slot, err);
+	if (!rc)
+		rc = read_publication(f, c, plan->settings->publication, err);
+	if (!rc) {
+		f->is_every_table = plan->table_n == 0 && !f->publication.exists;
+		rc = read_tables(f, c, plan, err);
 	}
-	if (!plan->may_create) {
-		(void)cdc_err_set(err, CDC_MISSING, "%s: there is no slot %s", c->where,
-				  plan->slot);
-		return cdc_err_remedy(
-			err, "SELECT pg_create_logical_replication_slot('%s', 'pgoutput');",
-			plan->slot);
-	}
-	if (f->slots >= f->slots_max) {
-		(void)cdc_err_set(err, CDC_CONFIG,
-				  "%s: all %u replication slots that max_replication_slots allows "
-				  "are in use",
-				  c->where, f->slots_max);
-		return cdc_err_remedy(
-			err,
-			"ALTER SYSTEM SET max_replication_slots = %u; and restart the "
-			"server, or drop a slot that nobody needs",
-			f->slots_max + 10);
-	}
-	return CDC_OK;
-}
-
-enum cdc_code cdc_facts_judge_slot(const struct cdc_facts *f, const struct cdc_pgconn *c,
-				   const struct cdc_source_plan *plan, bool must_exist,
-				   struct cdc_err *err)
-{
-	if (!f->has_slot)
-		return no_slot(f, c, plan, must_exist, err);
-	if (strcmp(f->plugin, "pgoutput") != 0 ||
-	    strcmp(f->slot_database, c->settings->database) != 0)
-		return other_slot(f, c, plan, err);
-	if (strcmp(f->wal_status, "lost") == 0) {
-		(void)cdc_err_set(err, CDC_GAP,
-				  "%s: slot %s is lost: the server removed WAL that it needed "
-				  "(max_slot_wal_keep_size)",
-				  c->where, plan->slot);
-		return cdc_err_remedy(err,
-				      "SELECT pg_drop_replication_slot('%s'); then start "
-				      "afresh with an empty data_dir and copy the tables once",
-				      plan->slot);
-	}
-	if (f->slot_pid)
-		return cdc_err_set(err, CDC_HELD, "%s: slot %s is being read by process %u",
-				   c->where, plan->slot, f->slot_pid);
-	if (!f->confirmed)
-		return cdc_err_set(err, CDC_HELD, "%s: slot %s is still being created", c->where,
-				   plan->slot);
-	return CDC_OK;
-}
-
-size_t cdc_facts_publication_sql(const struct cdc_facts *f, const struct cdc_source_plan *plan,
-				 struct cdc_buf *out)
-{
-	size_t n = 0;
-
-	cdc_buf_puts(out, f->has_publication ? "ALTER PUBLICATION " : "CREATE PUBLICATION ");
-	cdc_quote_name(out, plan->settings->publication);
-	for (size_t i = 0; i < f->table_n; i++) {
-		const struct cdc_table_facts *t = &f->tables[i];
-
-		if (!t->is_wanted || t->is_published || cdc_facts_hurts(t))
-			continue;
-		cdc_buf_puts(out, n ? ", " : f->has_publication ? " ADD TABLE " : " FOR TABLE ");
-		put_table(out, t);
-		n++;
-	}
-	if (!f->has_publication)
-		cdc_buf_puts(out, " WITH (publish_via_partition_root = true)");
-	return n;
-}
-
-/* The SQL as a remedy, shortened where it would not fit. */
-static enum cdc_code remedy_sql(const struct cdc_facts *f, const struct cdc_source_plan *plan,
-				struct cdc_err *err)
-{
-	CDC_AUTO(cdc_buf_clear) struct cdc_buf sql = {.max = SQL_MAX};
-	size_t n = cdc_facts_publication_sql(f, plan, &sql);
-	const char *text = cdc_quote_end(&sql);
-
-	if (n && text && strlen(text) < sizeof(err->remedy) - 2)
-		return cdc_err_remedy(err, "%s;", text);
-	return cdc_err_remedy(err,
-			      "CREATE PUBLICATION \"%s\" FOR TABLE ... WITH "
-			      "(publish_via_partition_root = true); with the tables to be read",
-			      plan->settings->publication);
-}
-
-static const struct cdc_table_facts *not_ours(const struct cdc_facts *f)
-{
-	for (size_t i = 0; i < f->table_n; i++) {
-		const struct cdc_table_facts *t = &f->tables[i];
-
-		if (t->is_wanted && !t->is_published && !cdc_facts_hurts(t) && !t->is_owned)
-			return t;
-	}
-	return NULL;
-}
-
-static bool lacks_tables(const struct cdc_facts *f)
-{
-	for (size_t i = 0; i < f->table_n; i++) {
-		if (f->tables[i].is_wanted && !f->tables[i].is_published &&
-		    !cdc_facts_hurts(&f->tables[i]))
-			return true;
-	}
-	return false;
-}
-
-/* Every wanted table would hurt: there is nothing to read. */
-static const struct cdc_table_facts *all_hurt(const struct cdc_facts *f)
-{
-	const struct cdc_table_facts *first = NULL;
-
-	for (size_t i = 0; i < f->table_n; i++) {
-		const struct cdc_table_facts *t = &f->tables[i];
-
-		if (!t->is_wanted)
-			continue;
-		if (t->is_published || !cdc_facts_hurts(t))
-			return NULL;
-		first = first ? first : t;
-	}
-	return first;
-}
-
-enum cdc_code cdc_facts_judge_publication(const struct cdc_facts *f, const struct cdc_pgconn *c,
-					  const struct cdc_source_plan *plan, bool may_change,
-					  struct cdc_err *err)
-{
-	const char *name = plan->settings->publication;
-	const struct cdc_table_facts *t;
-
-	if (f->missing)
-		return cdc_err_set(err, CDC_MISSING, "%s: there is no table %s in database %s",
-				   c->where, f->missing, c->settings->database);
-	t = plan->table_n ? all_hurt(f) : NULL;
-	if (t) {
-		char remedy[600];
-
-		cdc_facts_identity_remedy(t, remedy, sizeof(remedy));
-		(void)cdc_err_set(
-			err, CDC_CONFIG,
-			"%s: table %s has no replica identity: its UPDATE and DELETE would "
-			"fail if it were published, and no other table is to be read",
-			c->where, t->text);
-		return cdc_err_remedy(err, "%s", remedy);
-	}
-	if (!f->has_publication && (plan->table_n == 0 || !may_change)) {
-		(void)cdc_err_set(
-			err, CDC_MISSING, "%s: there is no publication %s%s", c->where, name,
-			plan->table_n ? "" : ", and no sync names the tables it is to have");
-		return remedy_sql(f, plan, err);
-	}
-	if (!lacks_tables(f))
-		return CDC_OK;
-	if (f->has_publication && (!may_change || !f->is_publication_ours)) {
-		(void)cdc_err_set(
-			err, CDC_MISSING,
-			"%s: publication %s lacks tables that are to be read, and role %s "
-			"may not add them",
-			c->where, name, c->settings->username);
-		return remedy_sql(f, plan, err);
-	}
-	t = not_ours(f);
-	if (t || (!f->has_publication && !f->may_create)) {
-		(void)cdc_err_set(err, CDC_MISSING, "%s: role %s may not publish %s: %s", c->where,
-				  c->settings->username, t ? t->text : "tables",
-				  t ? "it does not own the table"
-				    : "it lacks CREATE on the database");
-		return remedy_sql(f, plan, err);
-	}
-	return CDC_OK;
+	if (rc)
+		cdc_facts_clear(f);
+	return rc;
 }

@@ -1,8 +1,13 @@
 /*
- * facts.h - what a server's catalog says that decides whether it can be read.
+ * facts.h - what a server says about itself, our slot, our publication and the tables.
  *
- * Read once over one connection; the judgements are functions of the facts and of
- * the plan, so that `run` and `check` say the same.
+ * Everything is read by a few statements and then lies still, so that one set of
+ * judgements (judge.h) serves connecting and checking alike.  Statements name
+ * every object by its schema, and none of them needs more than LOGIN.
+ *
+ * Source: PostgreSQL docs, "System Views" and "System Catalogs", 13 to 18; which
+ * tables an UPDATE fails on: src/backend/executor/execReplication.c,
+ * CheckCmdReplicaIdentity.
  *
  * Threads: facts belong to their caller.
  * Layer: source (base).
@@ -14,65 +19,81 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "cdc/base/arena.h"
+#include "cdc/base/err.h"
+#include "cdc/base/lsn.h"
 #include "cdc/source/pgconn.h"
 #include "cdc/source/source.h"
 
-struct cdc_table_facts {
-	char *schema, *name;
-	char *text;        /* "public.orders" */
-	char *index;       /* of a usable unique index, when there is no identity; or NULL */
-	bool is_published; /* by the plan's publication */
-	bool is_wanted;    /* by the plan's tables, or there are none and it is published */
-	bool is_owned;     /* our role may publish it */
-	bool has_identity; /* UPDATE and DELETE work when it is published */
-	bool has_key;      /* a primary key: REPLICA IDENTITY DEFAULT would do */
+struct cdc_fact_slot {
+	bool exists;
+	const char *plugin, *database; /* "" for a physical slot */
+	bool is_temporary, is_synced;  /* synced: kept for us by a standby (17+) */
+	uint32_t active_pid;           /* 0: nobody reads it */
+	const char *reader;            /* application_name of that process, "" if hidden */
+	const char *wal_status;        /* reserved, extended, unreserved, lost */
+	const char *invalidation;      /* why it can no longer be read, "" when it can */
+	cdc_lsn confirmed_lsn;
+};
+
+struct cdc_fact_publication {
+	bool exists, is_alterable; /* by our role */
+	const char *owner;
+	bool inserts, updates, deletes, truncates;
+	bool is_via_root;
+};
+
+/* Why UPDATE and DELETE fail while a publication with these operations holds the table. */
+enum cdc_hurt {
+	CDC_HURT_NONE,
+	CDC_HURT_IDENTITY,  /* no replica identity */
+	CDC_HURT_GENERATED, /* a generated column in it that is not published (18) */
+	CDC_HURT_LIST,      /* the column list lacks columns of it */
+	CDC_HURT_FILTER,    /* the row filter uses columns outside it */
+};
+
+struct cdc_fact_table {
+	const char *name;     /* public.orders, as records say it */
+	const char *sql_name; /* "public"."orders" */
+	const char *owner;
+	char kind, persistence; /* as pg_class */
+	char identity;          /* d, f, i, n as pg_class; what counts is hurt */
+	bool is_owned;          /* by our role, or a role it is a member of */
+	bool is_asked;          /* by the plan */
+	bool is_published;
+	bool is_listed;      /* a partitioned table of a publication that sends its partitions */
+	const char *sent_as; /* a partition whose rows come under this name; "": none */
+	bool has_primary_key;
+	enum cdc_hurt hurt;
+	const char *hurt_sql_name; /* the table, or the partition that hurts */
+	const char *mend;          /* what to ALTER of it: REPLICA IDENTITY FULL */
 };
 
 struct cdc_facts {
-	int version;
-	bool is_standby, may_replicate, may_create; /* create: publications in this database */
-	char wal_level[16];
-	char standby_names[512]; /* synchronous_standby_names */
-	unsigned slots, slots_max;
-
-	bool has_slot;
-	char plugin[64], slot_database[64]; /* empty: a physical slot */
-	bool is_temporary;
-	uint32_t slot_pid; /* of the process that reads it; 0: none */
-	char wal_status[16];
-	cdc_lsn confirmed; /* 0: still being made */
-	char unread[256];  /* other slots of walpost's in this database that nobody reads */
-
-	bool has_publication, is_all_tables, is_publication_ours; /* ours to alter */
-	bool has_all_operations; /* insert, update, delete, truncate */
-
-	struct cdc_table_facts *tables; /* wanted or published */
+	struct cdc_arena *arena; /* holds every text */
+	const char *where;       /* the connection's */
+	int version;             /* 150018 */
+	bool is_in_recovery;
+	const char *wal_level, *role, *database, *standby_names;
+	uint32_t slot_max, slot_n;  /* max_replication_slots and how many there are */
+	const char *idle_slots;     /* names of slots that nobody reads, some of them */
+	bool may_make_publications; /* CREATE on the database */
+	struct cdc_fact_slot slot;
+	struct cdc_fact_publication publication;
+	/* No table was asked for and there is no publication: every table that suits is meant. */
+	bool is_every_table;
+	bool owns_one;                 /* our role owns one of the tables */
+	struct cdc_fact_table *tables; /* asked for, published, or meant; by name */
 	size_t table_n;
-	char *missing; /* names of wanted tables that are not there, with commas; or NULL */
 };
 
-enum cdc_code cdc_facts_read(struct cdc_facts *f, struct cdc_pgconn *c,
-			     const struct cdc_source_plan *plan, struct cdc_err *err) CDC_CHECK;
+void cdc_facts_init(struct cdc_facts *f);
 void cdc_facts_clear(struct cdc_facts *f);
 
-/* Would publishing this table make the application's statements fail?  It then needs remedy. */
-bool cdc_facts_hurts(const struct cdc_table_facts *t);
-void cdc_facts_identity_remedy(const struct cdc_table_facts *t, char *ret, size_t size);
-
-/* CDC_OK, or what is wrong and the exact remedy. */
-enum cdc_code cdc_facts_judge_server(const struct cdc_facts *f, const struct cdc_pgconn *c,
-				     struct cdc_err *err) CDC_CHECK;
-enum cdc_code cdc_facts_judge_slot(const struct cdc_facts *f, const struct cdc_pgconn *c,
-				   const struct cdc_source_plan *plan, bool must_exist,
-				   struct cdc_err *err) CDC_CHECK;
-/* may_change: the publication may be made or altered by us. */
-enum cdc_code cdc_facts_judge_publication(const struct cdc_facts *f, const struct cdc_pgconn *c,
-					  const struct cdc_source_plan *plan, bool may_change,
-					  struct cdc_err *err) CDC_CHECK;
-
-/* Appends the SQL that makes the publication, or adds what it lacks, without the tables that would
- * hurt; returns how many tables it names. */
-size_t cdc_facts_publication_sql(const struct cdc_facts *f, const struct cdc_source_plan *plan,
-				 struct cdc_buf *out);
+/* Reads everything anew.  The server must be 13 or newer; slot: its name, NULL: none is of
+ * interest.  After an error the facts are as after init. */
+enum cdc_code cdc_facts_read(struct cdc_facts *f, struct cdc_pgconn *c,
+			     const struct cdc_source_plan *plan, const char *slot,
+			     struct cdc_err *err) CDC_CHECK;
 
 #endif

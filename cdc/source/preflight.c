@@ -1,148 +1,323 @@
-/* Every test of a source that changes nothing: the judgements of facts.h, one finding each. */
+#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "cdc/source/facts.h"
+#include "cdc/source/judge.h"
+#include "cdc/source/pgconn.h"
+#include "cdc/source/source.h"
 #include "cdc/source/standby.h"
 
-struct report {
+#define APPLICATION  "walpost check"
+#define ASK_MS       8000
+#define TABLES_SHOWN 50 /* of those that are well; every other one is shown */
+#define OLD_S        30 /* a transaction this old may keep a new slot waiting */
+
+struct check {
+	const struct cdc_source_plan *plan;
 	cdc_finding_fn *found;
 	void *arg;
 };
 
-static void tell(const struct report *r, enum cdc_verdict verdict, const char *name,
-		 const char *text, const char *remedy)
+static void tell(const struct check *k, enum cdc_verdict verdict, const char *name,
+		 const char *remedy, const char *fmt, ...) CDC_FMT(5, 6);
+static void tell(const struct check *k, enum cdc_verdict verdict, const char *name,
+		 const char *remedy, const char *fmt, ...)
 {
 	struct cdc_finding f = {.verdict = verdict};
+	va_list ap;
 
 	(void)snprintf(f.name, sizeof(f.name), "%s", name);
-	(void)snprintf(f.text, sizeof(f.text), "%.*s", (int)sizeof(f.text) - 1, text);
 	(void)snprintf(f.remedy, sizeof(f.remedy), "%s", remedy);
-	r->found(r->arg, &f);
+	va_start(ap, fmt);
+	(void)vsnprintf(f.text, sizeof(f.text), fmt, ap);
+	va_end(ap);
+	k->found(k->arg, &f);
 }
 
-/* What a judgement says, or what holds when it has nothing to say. */
-static void tell_judgement(const struct report *r, const char *name, enum cdc_code rc,
-			   const struct cdc_err *err, const char *fine)
+static void tell_error(const struct check *k, const char *name, const struct cdc_err *err)
 {
-	if (rc)
-		tell(r, CDC_FAIL, name, err->msg, err->remedy);
+	tell(k, CDC_FAIL, name, err->remedy, "%s", err->msg);
+}
+
+/* --- server and role ---------------------------------------------------------------------------
+ */
+
+static bool check_version(const struct check *k, const struct cdc_pgconn *c, struct cdc_err *err)
+{
+	const int version = PQserverVersion(c->pg);
+	const char *why = cdc_judge_minor(version);
+
+	if (cdc_judge_version(version, c->where, err)) {
+		tell_error(k, "version", err);
+		return false;
+	}
+	if (why)
+		tell(k, CDC_WARN, "version", "update the server to its latest minor version",
+		     "PostgreSQL %d.%d: %s", version / 10000, version % 10000, why);
 	else
-		tell(r, CDC_PASS, name, fine, "");
+		tell(k, CDC_PASS, "version", "", "PostgreSQL %d.%d", version / 10000,
+		     version % 10000);
+	return true;
 }
 
-static void tell_server(const struct report *r, const struct cdc_facts *f,
-			const struct cdc_pgconn *c)
+static void check_settings(const struct check *k, const struct cdc_facts *f, struct cdc_err *err)
 {
-	struct cdc_err err = {0};
-	char fine[128];
-	enum cdc_code rc = cdc_facts_judge_server(f, c, &err);
-
-	(void)snprintf(fine, sizeof(fine), "PostgreSQL %d.%d, wal_level logical%s",
-		       f->version / 10000, f->version % 10000, f->is_standby ? ", a standby" : "");
-	tell_judgement(r, f->may_replicate ? "wal_level" : "role", rc, &err, fine);
-}
-
-static void tell_slot(const struct report *r, const struct cdc_facts *f, const struct cdc_pgconn *c,
-		      const struct cdc_source_plan *plan)
-{
-	struct cdc_err err = {0};
-	char fine[256];
-	enum cdc_code rc = cdc_facts_judge_slot(f, c, plan, false, &err);
-
-	(void)snprintf(fine, sizeof(fine), "%s %s", plan->slot,
-		       !f->has_slot  ? "will be created"
-		       : f->slot_pid ? "is being read, by a running walpost or somebody else"
-				     : "is there and free");
-	/* A running walpost holds its own slot: that is as it should be. */
-	tell_judgement(r, "slot", rc == CDC_HELD && f->slot_pid ? CDC_OK : rc, &err, fine);
-	if (f->unread[0]) {
-		(void)snprintf(fine, sizeof(fine),
-			       "nobody reads these slots, which keep WAL: %.200s", f->unread);
-		tell(r, CDC_WARN, "unread_slots", fine,
-		     "if nobody needs them: SELECT pg_drop_replication_slot('NAME');");
+	if (!k->plan->settings->change_detection)
+		tell(k, CDC_FAIL, "change_detection",
+		     "set change_detection: true in the connection", "change_detection is off");
+	if (cdc_judge_server(f, err))
+		tell_error(k, "wal_level", err);
+	else
+		tell(k, CDC_PASS, "wal_level", "", "wal_level is logical");
+	/* Who reads a standby makes nobody wait. */
+	if (!f->is_in_recovery && cdc_standby_is_named(f->standby_names, k->plan->slot)) {
+		(void)cdc_standby_error(f->where, k->plan->slot, f->standby_names, err);
+		tell_error(k, "synchronous_standby", err);
+	} else {
+		tell(k, CDC_PASS, "synchronous_standby", "", "no commit would wait for walpost");
 	}
 }
 
-static void tell_identity(const struct report *r, const struct cdc_facts *f)
+/* The proof that the role may replicate is a connection that does. */
+static bool check_role(const struct check *k, struct cdc_err *err)
 {
-	size_t fine = 0;
-	char text[400], remedy[600];
+	struct cdc_pgconn *c = NULL;
+
+	if (cdc_pgconn_open(k->plan->settings, CDC_PGCONN_REPLICATION, APPLICATION, &c, err)) {
+		tell_error(k, "role", err);
+		return false;
+	}
+	cdc_pgconn_close(c);
+	tell(k, CDC_PASS, "role", "", "role %s may replicate", k->plan->settings->username);
+	return true;
+}
+
+/* --- slots -------------------------------------------------------------------------------------
+ */
+
+static void check_slot(const struct check *k, const struct cdc_facts *f, struct cdc_err *err)
+{
+	const struct cdc_fact_slot *s = &f->slot;
+	enum cdc_code rc = cdc_judge_slot(f, k->plan, false, err);
+
+	/* A reader of ours names itself after its slot. */
+	if (rc == CDC_HELD && s->active_pid && strcmp(s->reader, k->plan->slot) == 0)
+		tell(k, CDC_PASS, "slot", "", "%s is read by a running walpost (pid %u)",
+		     k->plan->slot, s->active_pid);
+	else if (rc)
+		tell_error(k, "slot", err);
+	else if (!s->exists)
+		tell(k, CDC_PASS, "slot", "",
+		     "%s is not there yet; it will be made (%u of %u are in use)", k->plan->slot,
+		     f->slot_n, f->slot_max);
+	else if (strcmp(s->wal_status, "unreserved") == 0)
+		tell(k, CDC_WARN, "slot",
+		     "start walpost now, and raise max_slot_wal_keep_size on the server",
+		     "%s is about to lose changes: it is further behind than "
+		     "max_slot_wal_keep_size allows",
+		     k->plan->slot);
+	else
+		tell(k, CDC_PASS, "slot", "", "%s is there and nobody reads it", k->plan->slot);
+}
+
+/* Slots with our prefix keep WAL for as long as nobody reads them. */
+static void check_idle_slots(const struct check *k, struct cdc_pgconn *c, struct cdc_err *err)
+{
+	static const char sql[] =
+		"SELECT slot_name, pg_size_pretty(CASE WHEN pg_is_in_recovery() THEN NULL ELSE "
+		"pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn) END) "
+		"FROM pg_replication_slots WHERE database = current_database() AND NOT active "
+		"AND plugin = 'pgoutput' AND slot_name ~ '^walpost_' ORDER BY 1";
+	CDC_AUTO(cdc_pgconn_clear_result) PGresult *r = NULL;
+
+	if (cdc_pgconn_exec(c, sql, ASK_MS, "reading the slots", &r, err)) {
+		tell_error(k, "idle_slot", err);
+		return;
+	}
+	for (int i = 0; i < PQntuples(r); i++) {
+		const char *slot = cdc_pgconn_text(r, i, 0);
+		char remedy[256];
+
+		if (strcmp(slot, k->plan->slot) == 0)
+			continue;
+		(void)snprintf(remedy, sizeof(remedy),
+			       "if no walpost is to read it any more: SELECT "
+			       "pg_drop_replication_slot('%s');",
+			       slot);
+		tell(k, CDC_WARN, "idle_slot", remedy,
+		     "nobody reads the slot %s; the server keeps %s of WAL for it", slot,
+		     cdc_pgconn_text(r, i, 1));
+	}
+}
+
+/* A new slot has to wait for transactions that were open before it. */
+static void check_old_transactions(const struct check *k, const struct cdc_facts *f,
+				   struct cdc_pgconn *c, struct cdc_err *err)
+{
+	static const char sql[] = "SELECT a.pid, a.usename, date_part('epoch', clock_timestamp() - "
+				  "a.xact_start)::int8 "
+				  "FROM pg_stat_activity a WHERE a.backend_xid IS NOT NULL "
+				  "AND a.xact_start IS NOT NULL AND a.pid <> pg_backend_pid() "
+				  "ORDER BY a.xact_start LIMIT 1";
+	CDC_AUTO(cdc_pgconn_clear_result) PGresult *r = NULL;
+	char remedy[128];
+
+	if (f->slot.exists || f->is_in_recovery ||
+	    cdc_pgconn_exec(c, sql, ASK_MS, "reading open transactions", &r, err) ||
+	    PQntuples(r) == 0 || cdc_pgconn_u32(r, 0, 2) < OLD_S)
+		return;
+	(void)snprintf(remedy, sizeof(remedy), "let it end, or: SELECT pg_terminate_backend(%u);",
+		       cdc_pgconn_u32(r, 0, 0));
+	tell(k, CDC_WARN, "old_transaction", remedy,
+	     "the slot cannot be made before the transaction of pid %u (role %s) has ended; it has "
+	     "been open for %u s",
+	     cdc_pgconn_u32(r, 0, 0), cdc_pgconn_text(r, 0, 1), cdc_pgconn_u32(r, 0, 2));
+}
+
+/* --- publication and tables
+ * --------------------------------------------------------------------------- */
+
+static size_t count(const struct cdc_facts *f, enum cdc_fate fate)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < f->table_n; i++)
+		n += cdc_judge_table(f, &f->tables[i]) == fate;
+	return n;
+}
+
+static void tell_operations(const struct check *k, const struct cdc_facts *f)
+{
+	const struct cdc_fact_publication *p = &f->publication;
+	char remedy[CDC_REMEDY_BYTES];
+
+	(void)snprintf(
+		remedy, sizeof(remedy),
+		"ALTER PUBLICATION \"%s\" SET (publish = 'insert, update, delete, truncate');",
+		k->plan->settings->publication);
+	tell(k, CDC_WARN, "publication", remedy, "%s does not publish%s%s%s%s",
+	     k->plan->settings->publication, p->inserts ? "" : " INSERT",
+	     p->updates ? "" : " UPDATE", p->deletes ? "" : " DELETE",
+	     p->truncates ? "" : " TRUNCATE");
+}
+
+static void check_publication(const struct check *k, const struct cdc_facts *f, struct cdc_err *err)
+{
+	const struct cdc_fact_publication *p = &f->publication;
+	const char *name = k->plan->settings->publication;
+	enum cdc_publish what;
+	size_t n = count(f, CDC_FATE_PUBLISHED) + count(f, CDC_FATE_HURT);
+
+	if (cdc_judge_publication(f, k->plan, &what, err)) {
+		tell_error(k, "publication", err);
+		return;
+	}
+	switch (what) {
+	case CDC_PUBLISH_CREATE:
+		tell(k, CDC_PASS, "publication", "",
+		     "%s is not there yet; it will be made for %zu tables", name,
+		     count(f, CDC_FATE_ADD));
+		return;
+	case CDC_PUBLISH_ADD:
+		tell(k, CDC_PASS, "publication", "", "%s has %zu tables; %zu more will be added",
+		     name, n, count(f, CDC_FATE_ADD));
+		break;
+	case CDC_PUBLISH_NOTHING:
+		if (n)
+			tell(k, CDC_PASS, "publication", "", "%s has %zu tables", name, n);
+		else
+			tell(k, CDC_WARN, "publication", "ALTER PUBLICATION ... ADD TABLE ...;",
+			     "%s has no tables yet", name);
+		break;
+	}
+	if (!p->inserts || !p->updates || !p->deletes || !p->truncates)
+		tell_operations(k, f);
+}
+
+static const char *identity_name(const struct cdc_fact_table *t)
+{
+	switch (t->identity) {
+	case 'f':
+		return "the whole row (REPLICA IDENTITY FULL)";
+	case 'i':
+		return "a unique index";
+	case 'n':
+		return "none";
+	default:
+		return t->has_primary_key ? "the primary key" : "none";
+	}
+}
+
+static void check_tables(const struct check *k, const struct cdc_facts *f)
+{
+	size_t well = 0;
 
 	for (size_t i = 0; i < f->table_n; i++) {
-		const struct cdc_table_facts *t = &f->tables[i];
+		const struct cdc_fact_table *t = &f->tables[i];
+		char reason[CDC_REASON_BYTES], remedy[CDC_REMEDY_BYTES];
 
-		if (!t->is_wanted && !t->is_published)
+		switch (cdc_judge_table(f, t)) {
+		case CDC_FATE_NONE:
 			continue;
-		if (!cdc_facts_hurts(t)) {
-			fine++;
+		case CDC_FATE_PUBLISHED:
+		case CDC_FATE_ADD:
+			if (well++ < TABLES_SHOWN)
+				tell(k, CDC_PASS, "replica_identity", "", "%s: %s", t->name,
+				     identity_name(t));
+			continue;
+		case CDC_FATE_HURT:
+		case CDC_FATE_LEFT_OUT:
+			cdc_judge_reason(f, k->plan, t, reason, remedy);
+			tell(k, CDC_WARN, "replica_identity", remedy, "%s%s: %.250s", t->name,
+			     t->is_published ? "" : " is left out", reason);
 			continue;
 		}
-		(void)snprintf(
-			text, sizeof(text),
-			t->is_published
-				? "%.200s has no replica identity: its UPDATE and DELETE fail "
-				  "since it was published"
-				: "%.200s has no replica identity and is left out: published, its "
-				  "UPDATE and DELETE would fail",
-			t->text);
-		cdc_facts_identity_remedy(t, remedy, sizeof(remedy));
-		tell(r, CDC_WARN, "replica_identity", text, remedy);
 	}
-	(void)snprintf(text, sizeof(text), "%zu tables have one", fine);
-	if (fine)
-		tell(r, CDC_PASS, "replica_identity", text, "");
+	if (well > TABLES_SHOWN)
+		tell(k, CDC_PASS, "replica_identity", "", "%zu more tables have one",
+		     well - TABLES_SHOWN);
 }
 
-static void tell_publication(const struct report *r, const struct cdc_facts *f,
-			     const struct cdc_pgconn *c, const struct cdc_source_plan *plan)
+/* --- all of it
+ * ------------------------------------------------------------------------------------------ */
+
+static void check_server(const struct check *k, struct cdc_pgconn *c)
 {
-	const char *name = plan->settings->publication;
-	struct cdc_err err = {0};
-	char fine[256];
-	enum cdc_code rc = cdc_facts_judge_publication(f, c, plan, plan->may_create, &err);
+	struct cdc_facts f;
+	struct cdc_err err;
 
-	(void)snprintf(fine, sizeof(fine), "%s %s", name,
-		       f->has_publication ? "is there" : "will be created");
-	tell_judgement(r, "publication", rc, &err, fine);
-	if (f->has_publication && !f->has_all_operations)
-		tell(r, CDC_WARN, "publication",
-		     "it does not publish all of insert, update, delete and truncate: the others "
-		     "are "
-		     "not seen",
-		     "ALTER PUBLICATION ... SET (publish = 'insert, update, delete, truncate');");
-	if (!rc && (f->has_publication || plan->table_n))
-		tell_identity(r, f);
-}
-
-static void tell_standby(const struct report *r, const struct cdc_facts *f,
-			 const struct cdc_pgconn *c, const struct cdc_source_plan *plan)
-{
-	struct cdc_err err = {0};
-
-	if (f->is_standby || !cdc_standby_is_named(f->standby_names, plan->slot))
+	memset(&err, 0, sizeof(err));
+	tell(k, CDC_PASS, "connection", "", "%s: database %s answers", c->where,
+	     k->plan->settings->database);
+	if (!check_version(k, c, &err))
 		return;
-	(void)cdc_standby_error(c->where, plan->slot, f->standby_names, &err);
-	tell(r, CDC_FAIL, "synchronous_standby", err.msg, err.remedy);
+	cdc_facts_init(&f);
+	if (cdc_facts_read(&f, c, k->plan, k->plan->slot, &err)) {
+		tell_error(k, "catalogs", &err);
+		return;
+	}
+	check_settings(k, &f, &err);
+	if (check_role(k, &err)) {
+		check_slot(k, &f, &err);
+		check_idle_slots(k, c, &err);
+		check_old_transactions(k, &f, c, &err);
+		check_publication(k, &f, &err);
+		check_tables(k, &f);
+	}
+	cdc_facts_clear(&f);
 }
 
 void cdc_source_preflight(const struct cdc_source_plan *plan, cdc_finding_fn *found, void *arg)
 {
-	const struct report r = {.found = found, .arg = arg};
+	const struct check k = {.plan = plan, .found = found, .arg = arg};
 	struct cdc_pgconn *c = NULL;
-	struct cdc_err err = {0};
-	struct cdc_facts f;
+	struct cdc_err err;
 
-	if (cdc_pgconn_open(plan->settings, CDC_PGCONN_SQL, plan->slot, &c, &err) ||
-	    cdc_facts_read(&f, c, plan, &err)) {
-		tell(&r, CDC_FAIL, "connection", err.msg, err.remedy);
-		cdc_pgconn_close(c);
-		return;
-	}
-	tell_server(&r, &f, c);
-	tell_slot(&r, &f, c, plan);
-	tell_publication(&r, &f, c, plan);
-	tell_standby(&r, &f, c, plan);
-	cdc_facts_clear(&f);
+	memset(&err, 0, sizeof(err));
+	if (cdc_pgconn_open(plan->settings, CDC_PGCONN_SQL, APPLICATION, &c, &err))
+		tell_error(&k, "connection", &err);
+	else
+		check_server(&k, c);
 	cdc_pgconn_close(c);
 }

@@ -5,21 +5,26 @@
 #include <string.h>
 
 #include "cdc/source/facts.h"
+#include "cdc/source/judge.h"
+#include "cdc/source/publish.h"
 #include "cdc/source/quote.h"
 
-#define ASK_MS       5000
-#define CREATE_MS    15000 /* a new slot waits for the transactions that are open */
-#define PUBLISH_MS   35000 /* lock_timeout is 30 s */
-#define LEFT_OUT_MAX 1000  /* more are counted, not named */
-#define FAILOVER     170000
+#define ASK_MS 8000
+/* Making a slot waits for every transaction that has written something.  One wait is shorter than
+ * the whole, so that the server itself gives up first; the whole fits into the time a stop has. */
+#define SLOT_LOCK "SET lock_timeout = '7s'"
+#define SLOT_MS   9000
+#define SQL_MAX   512
+
+#define FAILOVER_VERSION 170000 /* the first whose slots can survive a failover */
 
 void cdc_server_init(struct cdc_server *s)
 {
-	memset(s, 0, sizeof(*s));
-	cdc_timelines_init(&s->timelines, 1);
+	*s = (struct cdc_server){0};
+	cdc_timelines_init(&s->timelines, 0);
 }
 
-void cdc_server_clear(struct cdc_server *s)
+static void free_left_out(struct cdc_server *s)
 {
 	for (size_t i = 0; i < s->left_out_n; i++) {
 		free(s->left_out[i].table);
@@ -27,208 +32,269 @@ void cdc_server_clear(struct cdc_server *s)
 		free(s->left_out[i].remedy);
 	}
 	free(s->left_out);
+	s->left_out = NULL;
+	s->left_out_n = 0;
+}
+
+void cdc_server_clear(struct cdc_server *s)
+{
+	free_left_out(s);
 	cdc_timelines_clear(&s->timelines);
 	cdc_server_init(s);
 }
 
-/* --- who it is ---------------------------------------------------------------------- */
+/* --- identity ------------------------------------------------------------------------------- */
 
 static enum cdc_code read_history(struct cdc_server *s, struct cdc_pgconn *c, struct cdc_err *err)
 {
 	CDC_AUTO(cdc_pgconn_clear_result) PGresult *r = NULL;
-	char command[64];
+	const uint32_t current = s->info.timeline;
+	char sql[64];
 	enum cdc_code rc;
 
-	cdc_timelines_init(&s->timelines, s->info.timeline);
-	if (s->info.timeline <= 1)
+	cdc_timelines_init(&s->timelines, current);
+	if (current <= 1)
 		return CDC_OK;
-	(void)snprintf(command, sizeof(command), "TIMELINE_HISTORY %u", s->info.timeline);
-	rc = cdc_pgconn_exec(c, command, ASK_MS, "reading the timeline's history", &r, err);
+	(void)snprintf(sql, sizeof(sql), "TIMELINE_HISTORY %u", current);
+	rc = cdc_pgconn_exec(c, sql, ASK_MS, "reading the timeline's history", &r, err);
 	if (rc)
 		return rc;
-	return cdc_timelines_parse(&s->timelines, cdc_pgconn_text(r, 0, 1),
-				   strlen(cdc_pgconn_text(r, 0, 1)), s->info.timeline, err);
+	if (PQntuples(r) != 1 || PQnfields(r) < 2)
+		return cdc_err_set(err, CDC_PROTO, "%s: TIMELINE_HISTORY gave no history",
+				   c->where);
+	return cdc_timelines_parse(&s->timelines, PQgetvalue(r, 0, 1), (size_t)PQgetlength(r, 0, 1),
+				   current, err);
 }
 
 static enum cdc_code identify(struct cdc_server *s, struct cdc_pgconn *c, struct cdc_err *err)
 {
 	CDC_AUTO(cdc_pgconn_clear_result) PGresult *r = NULL;
-	enum cdc_code rc =
-		cdc_pgconn_exec(c, "IDENTIFY_SYSTEM", ASK_MS, "identifying the server", &r, err);
+	enum cdc_code rc = cdc_judge_version(PQserverVersion(c->pg), c->where, err);
 
+	if (!rc)
+		rc = cdc_pgconn_exec(c, "IDENTIFY_SYSTEM", ASK_MS, "identifying the server", &r,
+				     err);
 	if (rc)
 		return rc;
+	s->info.server_version = PQserverVersion(c->pg);
 	(void)snprintf(s->info.system_id, sizeof(s->info.system_id), "%s",
 		       cdc_pgconn_text(r, 0, 0));
 	s->info.timeline = cdc_pgconn_u32(r, 0, 1);
 	s->info.flush_lsn = cdc_pgconn_lsn(r, 0, 2);
-	s->info.server_version = PQserverVersion(c->pg);
+	if (!s->info.system_id[0] || !s->info.timeline || !s->info.flush_lsn)
+		return cdc_err_set(err, CDC_PROTO, "%s: IDENTIFY_SYSTEM gave no identity",
+				   c->where);
 	return read_history(s, c, err);
 }
 
-/* --- the publication ---------------------------------------------------------------- */
+/* --- tables that are left out ------------------------------------------------------------------
+ */
 
-static enum cdc_code leave_out(struct cdc_server *s, const struct cdc_table_facts *t,
+static enum cdc_code leave_out(struct cdc_server *s, const struct cdc_facts *f,
+			       const struct cdc_source_plan *plan, const struct cdc_fact_table *t,
 			       struct cdc_err *err)
 {
-	struct cdc_left_out *grown, *one;
-	char remedy[600];
+	struct cdc_left_out *l = &s->left_out[s->left_out_n++];
+	char reason[CDC_REASON_BYTES], remedy[CDC_REMEDY_BYTES];
 
-	if (s->left_out_n == LEFT_OUT_MAX)
-		return CDC_OK;
-	grown = reallocarray(s->left_out, s->left_out_n + 1, sizeof(*grown));
-	if (!grown)
-		return cdc_err_set(err, CDC_NOMEM, "out of memory");
-	s->left_out = grown;
-	one = &grown[s->left_out_n++];
-	cdc_facts_identity_remedy(t, remedy, sizeof(remedy));
-	one->table = strdup(t->text);
-	one->reason = strdup("it has no replica identity: its UPDATE and DELETE would fail if it "
-			     "were published");
-	one->remedy = strdup(remedy);
-	if (!one->table || !one->reason || !one->remedy)
-		return cdc_err_set(err, CDC_NOMEM, "out of memory");
+	cdc_judge_reason(f, plan, t, reason, remedy);
+	l->table = strdup(t->name);
+	l->reason = strdup(reason);
+	l->remedy = strdup(remedy);
+	if (!l->table || !l->reason || !l->remedy)
+		return cdc_err_set(err, CDC_NOMEM, "out of memory for the tables left out");
 	return CDC_OK;
 }
 
+/* Notes what is left out, and what an UPDATE or DELETE of fails. */
 static enum cdc_code note_left_out(struct cdc_server *s, const struct cdc_facts *f,
-				   struct cdc_err *err)
+				   const struct cdc_source_plan *plan, struct cdc_err *err)
 {
 	enum cdc_code rc = CDC_OK;
 
+	free_left_out(s);
+	s->left_out = calloc(f->table_n + 1, sizeof(*s->left_out));
+	if (!s->left_out)
+		return cdc_err_set(err, CDC_NOMEM, "out of memory for the tables left out");
 	for (size_t i = 0; !rc && i < f->table_n; i++) {
-		const struct cdc_table_facts *t = &f->tables[i];
+		enum cdc_fate fate = cdc_judge_table(f, &f->tables[i]);
 
-		if (t->is_wanted && !t->is_published && cdc_facts_hurts(t))
-			rc = leave_out(s, t, err);
+		if (fate == CDC_FATE_LEFT_OUT || fate == CDC_FATE_HURT)
+			rc = leave_out(s, f, plan, &f->tables[i], err);
 	}
+	s->info.left_out = s->left_out;
+	s->info.left_out_n = s->left_out_n;
 	return rc;
 }
 
-/* Looks again within the transaction that published: its locks keep identities as they are. */
-static enum cdc_code check_published(struct cdc_pgconn *c, const struct cdc_source_plan *plan,
-				     struct cdc_err *err)
-{
-	struct cdc_facts now;
-	enum cdc_code rc = cdc_facts_read(&now, c, plan, err);
+/* --- slot ----------------------------------------------------------------------------------------
+ */
 
-	if (rc)
-		return rc;
-	for (size_t i = 0; !rc && i < now.table_n; i++) {
-		if (now.tables[i].is_published && now.tables[i].is_wanted &&
-		    cdc_facts_hurts(&now.tables[i]))
-			rc = cdc_err_set(err, CDC_IO,
-					 "%s: table %s lost its replica identity just now; it is "
-					 "looked at again",
-					 c->where, now.tables[i].text);
+/* The oldest transaction that has written something: the slot waits for it. */
+static const char oldest_sql[] =
+	"SELECT coalesce(l.pid, 0), coalesce(a.usename, ''), coalesce(a.application_name, ''), "
+	"coalesce(p.gid, ''), "
+	"coalesce(pg_catalog.date_part('epoch', pg_catalog.clock_timestamp() - a.xact_start), 0)"
+	"::pg_catalog.int8 "
+	"FROM pg_catalog.pg_locks l LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid "
+	"LEFT JOIN pg_catalog.pg_prepared_xacts p ON p.transaction = l.transactionid "
+	"WHERE l.locktype = 'transactionid' AND l.mode = 'ExclusiveLock' AND l.granted "
+	"ORDER BY pg_catalog.age(l.transactionid) DESC LIMIT 1";
+
+static enum cdc_code name_blocker(const char *where, const char *slot, const PGresult *r,
+				  struct cdc_err *err)
+{
+	const char *gid = cdc_pgconn_text(r, 0, 3);
+	uint32_t pid = cdc_pgconn_u32(r, 0, 0);
+	char age[48] = "";
+
+	if (*gid) {
+		(void)cdc_err_set(err, CDC_TIMEOUT,
+				  "%s: the slot %s cannot be made yet: it waits for the prepared "
+				  "transaction %s",
+				  where, slot, gid);
+		return cdc_err_remedy(err, "COMMIT PREPARED '%s'; or ROLLBACK PREPARED '%s';", gid,
+				      gid);
 	}
-	cdc_facts_clear(&now);
-	return rc;
+	if (cdc_pgconn_u32(r, 0, 4))
+		(void)snprintf(age, sizeof(age), ", open for %u s", cdc_pgconn_u32(r, 0, 4));
+	(void)cdc_err_set(
+		err, CDC_TIMEOUT,
+		"%s: the slot %s cannot be made yet: it waits for the open transaction of "
+		"pid %u (role %s, application %s%s)",
+		where, slot, pid, cdc_pgconn_text(r, 0, 1), cdc_pgconn_text(r, 0, 2), age);
+	return cdc_err_remedy(
+		err,
+		"end that transaction: SELECT pg_terminate_backend(%u); or let it end "
+		"by itself",
+		pid);
 }
 
-static enum cdc_code publish(struct cdc_server *s, struct cdc_pgconn *c, const struct cdc_facts *f,
-			     const struct cdc_source_plan *plan, struct cdc_err *err)
-{
-	CDC_AUTO(cdc_buf_clear) struct cdc_buf sql = {.max = 4u << 20};
-	enum cdc_code rc;
-
-	if (cdc_facts_publication_sql(f, plan, &sql) == 0 && f->has_publication)
-		return CDC_OK; /* it has all that it may have */
-	rc = cdc_pgconn_run(c, "BEGIN", ASK_MS, "publishing", err);
-	if (!rc)
-		rc = cdc_pgconn_run(c, cdc_quote_end(&sql), PUBLISH_MS, "publishing", err);
-	if (!rc)
-		rc = check_published(c, plan, err);
-	if (!rc)
-		rc = cdc_pgconn_run(c, "COMMIT", ASK_MS, "publishing", err);
-	else
-		(void)!cdc_pgconn_run(c, "ROLLBACK", ASK_MS, "publishing", NULL);
-	s->info.publication_was_created = !rc && !f->has_publication;
-	return rc;
-}
-
-/* --- the slot ----------------------------------------------------------------------- */
-
-/* Says whose transaction a new slot waits for.  The connection that waited is gone. */
-static enum cdc_code name_blocker(const struct cdc_source_plan *plan, struct cdc_err *err)
+/* Asks on a connection of its own: the one that waited may be closed. */
+static enum cdc_code waited_in_vain(const struct cdc_pgconn *c, const char *slot,
+				    struct cdc_err *err)
 {
 	CDC_AUTO(cdc_pgconn_clear_result) PGresult *r = NULL;
-	struct cdc_pgconn *c = NULL;
+	struct cdc_pgconn *sql = NULL;
+	enum cdc_code rc;
 
-	if (!cdc_pgconn_open(plan->settings, CDC_PGCONN_SQL, plan->slot, &c, NULL) &&
-	    !cdc_pgconn_exec(c,
-			     "SELECT pid, pg_catalog.to_char(pg_catalog.now() - xact_start, "
-			     "'HH24:MI:SS') FROM pg_catalog.pg_stat_activity "
-			     "WHERE backend_xid IS NOT NULL AND pid <> pg_catalog.pg_backend_pid() "
-			     "ORDER BY xact_start LIMIT 1",
-			     ASK_MS, "looking who holds the slot up", &r, NULL) &&
-	    PQntuples(r)) {
-		(void)cdc_err_set(
+	rc = cdc_pgconn_open(c->settings, CDC_PGCONN_SQL, slot, &sql, NULL);
+	if (!rc)
+		rc = cdc_pgconn_exec(sql, oldest_sql, ASK_MS, "reading open transactions", &r,
+				     NULL);
+	if (!rc && PQntuples(r) == 1)
+		rc = name_blocker(c->where, slot, r, err);
+	else
+		rc = cdc_err_set(
 			err, CDC_TIMEOUT,
-			"slot %s cannot be made before the transactions that are open end; "
-			"process %s has one for %s",
-			plan->slot, cdc_pgconn_text(r, 0, 0), cdc_pgconn_text(r, 0, 1));
-		(void)cdc_err_remedy(err,
-				     "end that transaction, or: SELECT "
-				     "pg_terminate_backend(%s);",
-				     cdc_pgconn_text(r, 0, 0));
-	}
-	cdc_pgconn_close(c);
-	return CDC_TIMEOUT;
+			"%s: the slot %s cannot be made yet: it waits for transactions that "
+			"were open",
+			c->where, slot);
+	cdc_pgconn_close(sql);
+	return rc;
 }
 
 static enum cdc_code create_slot(struct cdc_server *s, struct cdc_pgconn *c,
-				 const struct cdc_source_plan *plan, const char *name,
-				 bool is_temporary, bool is_standby, struct cdc_err *err)
+				 const struct cdc_facts *f, const char *slot, bool is_temporary,
+				 struct cdc_err *err)
 {
 	CDC_AUTO(cdc_pgconn_clear_result) PGresult *r = NULL;
-	bool has_failover = s->info.server_version >= FAILOVER && !is_temporary && !is_standby;
-	char command[256];
+	const bool survives = !is_temporary && f->version >= FAILOVER_VERSION && !f->is_in_recovery;
+	struct cdc_buf sql;
 	enum cdc_code rc;
 
-	(void)snprintf(command, sizeof(command),
-		       "CREATE_REPLICATION_SLOT \"%s\"%s LOGICAL pgoutput %s", name,
-		       is_temporary ? " TEMPORARY" : "",
-		       has_failover ? "(SNAPSHOT 'nothing', FAILOVER)" : "NOEXPORT_SNAPSHOT");
-	rc = cdc_pgconn_exec(c, command, CREATE_MS, "creating the slot", &r, err);
+	rc = cdc_pgconn_run(c, SLOT_LOCK, ASK_MS, "making the slot", err);
+	if (rc)
+		return rc;
+	cdc_buf_init(&sql, SQL_MAX);
+	cdc_buf_puts(&sql, "CREATE_REPLICATION_SLOT ");
+	cdc_quote_name(&sql, slot);
+	cdc_buf_puts(&sql, is_temporary ? " TEMPORARY" : "");
+	cdc_buf_puts(&sql, survives ? " LOGICAL pgoutput (SNAPSHOT 'nothing', FAILOVER true)"
+				    : " LOGICAL pgoutput NOEXPORT_SNAPSHOT");
+	rc = cdc_pgconn_exec(c, cdc_quote_end(&sql), SLOT_MS, "making the slot", &r, err);
+	cdc_buf_clear(&sql);
 	if (rc == CDC_TIMEOUT)
-		return name_blocker(plan, err);
+		return waited_in_vain(c, slot, err);
 	if (rc)
 		return rc;
 	s->info.slot_start = cdc_pgconn_lsn(r, 0, 1);
 	s->info.slot_was_created = true;
+	if (!s->info.slot_start)
+		return cdc_err_set(err, CDC_PROTO, "%s: the new slot %s has no position", c->where,
+				   slot);
 	return CDC_OK;
 }
 
-/* --- all of it ---------------------------------------------------------------------- */
+static enum cdc_code have_slot(struct cdc_server *s, struct cdc_pgconn *c,
+			       const struct cdc_facts *f, const char *slot, bool is_temporary,
+			       struct cdc_err *err)
+{
+	if (is_temporary || !f->slot.exists)
+		return create_slot(s, c, f, slot, is_temporary, err);
+	s->info.slot_start = f->slot.confirmed_lsn;
+	if (!s->info.slot_start)
+		return cdc_err_set(err, CDC_HELD, "%s: the slot %s is still being made by somebody",
+				   c->where, slot);
+	return CDC_OK;
+}
 
-/* The publication before the slot: a change from before a publication cannot be read through it. */
-static enum cdc_code make(struct cdc_server *s, struct cdc_pgconn *c, const struct cdc_facts *f,
-			  const struct cdc_source_plan *plan, enum cdc_server_slot slot,
-			  char ret_slot[64], struct cdc_err *err)
+/* --- all of it
+ * ------------------------------------------------------------------------------------- */
+
+static enum cdc_code judge(const struct cdc_facts *f, const struct cdc_source_plan *plan,
+			   enum cdc_server_slot slot, struct cdc_err *err)
+{
+	enum cdc_code rc = cdc_judge_server(f, err);
+
+	if (rc)
+		return rc;
+	if (slot == CDC_SERVER_SLOT_TEMPORARY)
+		return cdc_judge_slot_room(f, err);
+	return cdc_judge_slot(f, plan, slot == CDC_SERVER_SLOT_MUST_EXIST, err);
+}
+
+/* The caller learns only from a success that the publication is ours; the next attempt makes it
+ * again.  The connection that waited for the slot may be closed. */
+static void take_back(const struct cdc_source_plan *plan)
+{
+	struct cdc_pgconn *c = NULL;
+	struct cdc_buf sql;
+
+	cdc_buf_init(&sql, SQL_MAX);
+	cdc_buf_puts(&sql, "DROP PUBLICATION IF EXISTS ");
+	cdc_quote_name(&sql, plan->settings->publication);
+	if (!cdc_pgconn_open(plan->settings, CDC_PGCONN_SQL, plan->slot, &c, NULL))
+		(void)!cdc_pgconn_run(c, cdc_quote_end(&sql), ASK_MS, "publishing", NULL);
+	cdc_pgconn_close(c);
+	cdc_buf_clear(&sql);
+}
+
+static enum cdc_code look_and_make(struct cdc_server *s, struct cdc_pgconn *c, struct cdc_facts *f,
+				   const struct cdc_source_plan *plan, enum cdc_server_slot slot,
+				   char ret_slot[64], struct cdc_err *err)
 {
 	const bool is_temporary = slot == CDC_SERVER_SLOT_TEMPORARY;
-	enum cdc_code rc = cdc_facts_judge_server(f, c, err);
+	enum cdc_code rc;
 
-	if (!rc && !is_temporary)
-		rc = cdc_facts_judge_slot(f, c, plan, slot == CDC_SERVER_SLOT_MUST_EXIST, err);
+	rc = cdc_facts_read(f, c, plan, is_temporary ? NULL : plan->slot, err);
 	if (!rc)
-		rc = cdc_facts_judge_publication(f, c, plan, plan->may_create && !is_temporary,
-						 err);
-	if (!rc && !is_temporary)
-		rc = publish(s, c, f, plan, err);
+		rc = judge(f, plan, slot, err);
+	/* The publication comes first: what was changed before it was made cannot be read. */
 	if (!rc)
-		rc = note_left_out(s, f, err);
+		rc = cdc_publish(c, plan, f, &s->info.publication_was_created, err);
+	if (!rc)
+		rc = note_left_out(s, f, plan, err);
 	if (rc)
 		return rc;
 	if (is_temporary)
 		(void)snprintf(ret_slot, 64, "walpost_tail_%d", PQbackendPID(c->pg));
 	else
 		(void)snprintf(ret_slot, 64, "%s", plan->slot);
-	if (is_temporary || !f->has_slot)
-		return create_slot(s, c, plan, ret_slot, is_temporary, f->is_standby, err);
-	s->info.slot_start = f->confirmed;
-	return CDC_OK;
+	rc = have_slot(s, c, f, ret_slot, is_temporary, err);
+	if (rc && s->info.publication_was_created)
+		take_back(plan);
+	return rc;
 }
 
 enum cdc_code cdc_server_prepare(struct cdc_server *s, struct cdc_pgconn *c,
@@ -236,18 +302,21 @@ enum cdc_code cdc_server_prepare(struct cdc_server *s, struct cdc_pgconn *c,
 				 char ret_slot[64], struct cdc_err *err)
 {
 	struct cdc_facts f;
-	enum cdc_code rc = identify(s, c, err);
+	enum cdc_code rc;
 
-	if (!rc)
-		rc = cdc_facts_read(&f, c, plan, err);
-	if (rc)
-		return rc;
-	rc = make(s, c, &f, plan, slot, ret_slot, err);
-	cdc_facts_clear(&f);
+	cdc_server_clear(s);
+	if (!plan->settings->change_detection) {
+		(void)cdc_err_set(err, CDC_CONFIG, "%s: change_detection is off", c->where);
+		return cdc_err_remedy(err, "set change_detection: true in the connection");
+	}
+	/* What START_REPLICATION is asked for; a row's number in its transaction depends on it. */
 	(void)snprintf(s->info.numbering, sizeof(s->info.numbering),
-		       "pgoutput 1, publication %s, messages off, any origin",
+		       "proto_version=1 messages=off origin=any two_phase=off publication=%s",
 		       plan->settings->publication);
-	s->info.left_out = s->left_out;
-	s->info.left_out_n = s->left_out_n;
+	cdc_facts_init(&f);
+	rc = identify(s, c, err);
+	if (!rc)
+		rc = look_and_make(s, c, &f, plan, slot, ret_slot, err);
+	cdc_facts_clear(&f);
 	return rc;
 }

@@ -346,8 +346,15 @@ static void fill_answer(const struct sink_http *h, const struct slot *s, CURLcod
 	a->took_us = mono_us() - s->begun_us;
 	a->sent_bytes = s->body.len;
 	if (a->end != SINK_HTTP_ANSWERED) {
-		(void)snprintf(a->reason, sizeof(a->reason), "%.150s",
-			       s->error[0] ? s->error : curl_easy_strerror(rc));
+		long number = 0;
+
+		/* libcurl says that it could not connect, the system says why. */
+		(void)curl_easy_getinfo(s->easy, CURLINFO_OS_ERRNO, &number);
+		(void)snprintf(a->reason, sizeof(a->reason), "%.110s%s%.40s",
+			       s->error[0] ? s->error : curl_easy_strerror(rc),
+			       rc == CURLE_COULDNT_CONNECT && number ? ": " : "",
+			       rc == CURLE_COULDNT_CONNECT && number ? strerrordesc_np((int)number)
+								     : "");
 	} else if (a->status >= 300) {
 		get_header(s->easy, "Retry-After", a->retry_after, sizeof(a->retry_after));
 		if (a->retry_after[0])

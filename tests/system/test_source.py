@@ -289,9 +289,41 @@ def test_a_publication_that_the_role_may_not_make(db, folder):
     Unprepared(folder, source(db)).says("CREATE PUBLICATION", "public", "t")
 
 
-def test_a_publication_that_is_missing_when_no_table_is_named(db, folder):
-    db.table("t")
-    Unprepared(folder, source(db), tables=None).says("CREATE PUBLICATION")
+def test_a_publication_is_made_for_every_table_that_suits_when_none_is_named(rig):
+    rig.db.table("t")
+    rig.db.table("bare", "id int, v text", key=())
+    rig.start()
+    assert rig.db.value("SELECT puballtables FROM pg_publication") is False
+    published = {name for name, in rig.db.sql("SELECT tablename::text FROM pg_publication_tables")}
+    assert "t" in published and "bare" not in published
+    rig.db.sql("INSERT INTO bare VALUES (1, 'a')")
+    rig.db.sql("UPDATE bare SET v = 'b'")
+    rig.db.sql("INSERT INTO t VALUES (1, 'a')")
+    rig.wait_arrived(1)
+    assert "public.bare" in rig.walpost.log_text()
+
+
+def test_a_child_table_without_identity_is_not_published_with_its_parent(rig):
+    """Publishing the parent alone: the application's own UPDATE of the child goes on."""
+    rig.db.table("parent")
+    rig.db.sql("CREATE TABLE child () INHERITS (parent)")
+    rig.start(tables=["public.parent"])
+    rig.db.sql("INSERT INTO child VALUES (1, 'a')")
+    rig.db.sql("UPDATE child SET v = 'b'")
+    rig.db.sql("INSERT INTO parent VALUES (2, 'a')")
+    rig.assert_whole(tables=["public.parent"])
+
+
+def test_a_slot_that_is_older_than_the_publication_is_refused(rig):
+    """What was changed between the two could never be decoded."""
+    rig.db.table("t")
+    rig.db.server.sql("SELECT pg_create_logical_replication_slot(%s, 'pgoutput')",
+                      f"walpost_{rig.db.name}", database=rig.db.name)
+    rig.db.sql("INSERT INTO t VALUES (1, 'a')")
+    rig.prepare(tables=["public.t"]).spawn()
+    assert rig.walpost.process.wait(15) == 1, rig.walpost.tail()
+    assert "pg_drop_replication_slot" in rig.walpost.log_text()
+    assert rig.db.sql("SELECT FROM pg_publication") == []
 
 
 def test_a_table_that_does_not_exist(db, folder):
