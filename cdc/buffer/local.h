@@ -257,6 +257,8 @@ struct cdc_buffer {
 	bool has_oldest;
 	uint64_t turn_ms, progress_ms, evict_ms, measure_ms; /* monotonic: when last done */
 	uint64_t retry_at_ms, pause_ms;                      /* after a failure */
+	uint64_t disk_bytes_max;       /* the disk was full at this size; 0: it was not of late */
+	uint64_t disk_bytes_max_until; /* monotonic ms: then growing is tried again */
 };
 
 /* Segments.  The batch goes to the new segment; NULL when the heap is exhausted (it then does not).

@@ -15,6 +15,7 @@
 #define IDLE_MS          5000
 #define PAUSE_MIN_MS     50 /* after a failure; doubles */
 #define PAUSE_MAX_MS     2000
+#define DISK_FULL_MS     60000 /* a full disk is not tried again sooner while eviction helps */
 #define CHUNK_BYTES      (256u << 10) /* JSON; smaller batches are merged up to it */
 #define CHUNKS_MAX       64           /* of one turn */
 #define VICTIMS_MAX      16           /* groups suspended in one turn */
@@ -371,12 +372,36 @@ static enum cdc_code suspend_one(struct cdc_buffer *b, struct turn *t, struct cd
 	return rc;
 }
 
+/* Whether what is delivered should go so that the files need not grow on a full disk. */
+static bool is_disk_full(struct cdc_buffer *b)
+{
+	if (b->disk_bytes_max && cdc_clock_mono_ms() >= b->disk_bytes_max_until)
+		b->disk_bytes_max = 0;
+	return b->disk_bytes_max != 0;
+}
+
+static enum cdc_code room_on_disk(struct cdc_buffer *b, struct turn *t, uint64_t need,
+				  struct cdc_err *err)
+{
+	enum cdc_code rc = CDC_OK;
+
+	while (!rc && is_disk_full(b) && b->has_oldest && is_delivered(b, t)) {
+		uint64_t room = 0;
+
+		rc = cdc_local_db_room(b->db, b->disk_bytes_max, &room, err);
+		if (rc || room >= need)
+			break;
+		rc = evict_oldest(b, t, err);
+	}
+	return rc;
+}
+
 /* Evicts until a body fits; sets is_full when it cannot. */
 static enum cdc_code make_room(struct cdc_buffer *b, struct turn *t, size_t body_len,
 			       struct cdc_err *err)
 {
 	const uint64_t need = cdc_local_db_cost(body_len);
-	enum cdc_code rc = CDC_OK;
+	enum cdc_code rc = room_on_disk(b, t, need, err);
 
 	while (!rc) {
 		uint64_t room = 0;
@@ -754,8 +779,11 @@ static bool recover(struct cdc_buffer *b, struct turn *t, struct cdc_err *err)
 	cdc_local_db_rollback(b->db);
 	if (err->code != CDC_IO && err->code != CDC_CORRUPT) {
 		/* A long WAL can be written from its start again. */
-		if (err->code == CDC_FULL)
+		if (err->code == CDC_FULL) {
 			(void)!cdc_local_db_checkpoint(b->db, b->max_bytes, true, NULL);
+			b->disk_bytes_max = cdc_local_db_bytes(b->db);
+			b->disk_bytes_max_until = cdc_clock_mono_ms() + DISK_FULL_MS;
+		}
 		report(b, err, false);
 		(void)!look_at_oldest(b, NULL);
 		return pause_after_failure(b);
@@ -806,7 +834,8 @@ static bool turn(struct cdc_buffer *b, struct turn *t)
 		succeed(b, t);
 		if (cdc_local_db_checkpoint(b->db, b->max_bytes, false, &err))
 			goes_on = recover(b, t, &err);
-		if (cdc_clock_mono_ms() - b->measure_ms >= MEASURE_MS)
+		/* Otherwise the database may be closed: it could not be opened again. */
+		if (goes_on && cdc_clock_mono_ms() - b->measure_ms >= MEASURE_MS)
 			measure(b);
 	}
 	return goes_on;

@@ -17,6 +17,7 @@
 #include "cdc/source/standby.h"
 
 #define START_MS    10000
+#define ASK_MS      4000 /* a server that has nothing to say is asked whether it is there */
 #define STOP_MS     2000
 #define HEARD_MS    500  /* one look at the socket per this time is exact enough */
 #define SQL_MAX     2048 /* START_REPLICATION with two quoted names */
@@ -374,7 +375,8 @@ enum cdc_code cdc_source_status(struct cdc_source *s, cdc_lsn received, cdc_lsn 
 	CDC_ASSERT(s->is_streaming);
 	rc = PQflush(s->stream->pg);
 	if (rc == 0) {
-		cdc_frame_status(received, flush, cdc_clock_wall_us(), false, frame);
+		cdc_frame_status(received, flush, cdc_clock_wall_us(),
+				 cdc_source_silent_ms(s) > ASK_MS, frame);
 		rc = PQputCopyData(s->stream->pg, (const char *)frame, sizeof(frame));
 		if (rc == 1)
 			rc = PQflush(s->stream->pg);

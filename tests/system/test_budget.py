@@ -64,7 +64,7 @@ def test_full_with_stop_survives_a_kill(rig):
 
 def test_full_with_suspend_lets_the_others_go_on(rig):
     one_dead_two_healthy(rig, "suspend")
-    for i in range(12):
+    for i in range(24):
         insert(rig, i * 10000, 10000)
     end = rig.db.wal_end()
     for name in ("one", "two"):
