@@ -638,8 +638,11 @@ static void settle_groups(struct cdc_buffer *b, struct turn *t)
 		t->victims[i]->is_suspended = true;
 		t->victims[i]->gap = t->gaps[i];
 	}
-	if (t->victim_n)
-		cdc_local_wake_readers(b); /* that they learn of it */
+	/* That they learn of it; also those that were not at the end. */
+	for (struct cdc_buffer_reader *r = b->readers; r; r = r->next) {
+		if (r->group->is_suspended && t->victim_n)
+			cdc_event_signal(r->fd);
+	}
 	for (size_t i = 0; i < t->dropped_n; i++) {
 		struct cdc_local_group **link = &b->groups;
 

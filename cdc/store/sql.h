@@ -77,6 +77,11 @@ struct cdc_sql_ops {
 	void (*rollback)(struct cdc_sql *db);
 };
 
+/* The format of the remedy of CDC_CORRUPT; its argument is the database's path. */
+#define CDC_SQL_CORRUPT_REMEDY                                                                     \
+	"restore %s together with the rest of its data_dir from a backup, or start afresh with "   \
+	"an empty data_dir: what its buffer holds is then not delivered"
+
 extern const struct cdc_sql_ops cdc_sql_sqlite; /* cdc/store/sqlite.c; where: path of the file */
 
 /*

@@ -70,16 +70,15 @@ static enum cdc_code code_of(int rc)
 
 static enum cdc_code fail(const struct cdc_sql *s, int rc, struct cdc_err *err)
 {
-	int os = s->db ? sqlite3_system_errno(s->db) : 0;
+	/* SQLite keeps the system's error of a former failure, so it is asked only for one of its
+	 * own. */
+	int os = s->db && code_of(rc) == CDC_IO ? sqlite3_system_errno(s->db) : 0;
 
 	(void)cdc_err_set(err, code_of(rc), "%s: %s%s%s", s->path,
 			  s->db ? sqlite3_errmsg(s->db) : sqlite3_errstr(rc), os ? ": " : "",
 			  os ? strerror(os) : "");
 	if (code_of(rc) == CDC_CORRUPT)
-		(void)cdc_err_remedy(err,
-				     "restore %s from a backup, or move it away: every sync then "
-				     "begins anew",
-				     s->path);
+		(void)cdc_err_remedy(err, CDC_SQL_CORRUPT_REMEDY, s->path);
 	return code_of(rc);
 }
 
@@ -136,6 +135,23 @@ static enum cdc_code make_file(const char *path, struct cdc_err *err)
 	return rc;
 }
 
+/*
+ * A full disk must not keep checkpoints from being written, for only they make
+ * room: so some pages of both files are taken while there still are some.  A row
+ * is written and goes again; its pages stay.  Failing is fine: the disk is full now.
+ */
+static void reserve(struct cdc_sql *s)
+{
+	(void)sqlite3_exec(s->db,
+			   "BEGIN IMMEDIATE; CREATE TABLE reserve (bytes BLOB);"
+			   "INSERT INTO reserve VALUES (zeroblob(262144)); COMMIT;"
+			   "DROP TABLE reserve",
+			   NULL, NULL, NULL);
+	if (!sqlite3_get_autocommit(s->db))
+		(void)sqlite3_exec(s->db, "ROLLBACK", NULL, NULL, NULL);
+	(void)sqlite3_wal_checkpoint_v2(s->db, NULL, SQLITE_CHECKPOINT_RESTART, NULL, NULL);
+}
+
 static enum cdc_code sql_open(const char *where, struct cdc_sql **ret, struct cdc_err *err)
 {
 	CDC_AUTO(sql_closep) struct cdc_sql *s = calloc(1, sizeof(*s));
@@ -160,6 +176,7 @@ static enum cdc_code sql_open(const char *where, struct cdc_sql **ret, struct cd
 			err);
 	if (rc)
 		return rc;
+	reserve(s);
 	*ret = CDC_TAKE(s);
 	return CDC_OK;
 }
@@ -268,8 +285,13 @@ static enum cdc_code sql_commit(struct cdc_sql *s, struct cdc_err *err)
 
 static void sql_rollback(struct cdc_sql *s)
 {
+	bool is_full = (sqlite3_errcode(s->db) & 0xff) == SQLITE_FULL;
+
 	if (!sqlite3_get_autocommit(s->db))
 		(void)sqlite3_exec(s->db, "ROLLBACK", NULL, NULL, NULL);
+	/* The log begins anew in the pages that it has: on a full disk there are no others. */
+	if (is_full)
+		(void)sqlite3_wal_checkpoint_v2(s->db, NULL, SQLITE_CHECKPOINT_RESTART, NULL, NULL);
 }
 
 const struct cdc_sql_ops cdc_sql_sqlite = {

@@ -1,0 +1,101 @@
+#include "cdc/store/database.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+static void drop(struct cdc_database *db)
+{
+	db->ops->close(db->sql);
+	db->sql = NULL;
+}
+
+static enum cdc_code connect(struct cdc_database *db, struct cdc_err *err)
+{
+	enum cdc_code rc;
+
+	if (db->sql)
+		return CDC_OK;
+	rc = db->ops->open(db->path, &db->sql, err);
+	if (!rc)
+		rc = cdc_sql_migrate(db->ops, db->sql, err);
+	if (rc)
+		drop(db);
+	return rc;
+}
+
+/* Never go on with a connection whose medium failed. */
+static enum cdc_code judge(struct cdc_database *db, enum cdc_code rc)
+{
+	if (rc == CDC_IO || rc == CDC_CORRUPT)
+		drop(db);
+	return rc;
+}
+
+enum cdc_code cdc_database_open(struct cdc_database *db, const char *dir, struct cdc_err *err)
+{
+	enum cdc_code rc;
+
+	*db = (struct cdc_database){.ops = &cdc_sql_sqlite};
+	if (asprintf(&db->path, "%s/state.db", dir) < 0) {
+		db->path = NULL;
+		return cdc_err_set(err, CDC_NOMEM, "out of memory");
+	}
+	rc = connect(db, err);
+	if (rc)
+		cdc_database_clear(db);
+	return rc;
+}
+
+void cdc_database_clear(struct cdc_database *db)
+{
+	if (db->sql)
+		drop(db);
+	free(db->path);
+	db->path = NULL;
+}
+
+enum cdc_code cdc_database_write(struct cdc_database *db, cdc_database_fn *body, void *arg,
+				 struct cdc_err *err)
+{
+	enum cdc_code rc = connect(db, err);
+
+	if (rc)
+		return rc;
+	rc = db->ops->begin(db->sql, err);
+	if (!rc)
+		rc = body(db, arg, err);
+	if (!rc)
+		rc = db->ops->commit(db->sql, err);
+	if (rc)
+		db->ops->rollback(db->sql);
+	return judge(db, rc);
+}
+
+enum cdc_code cdc_database_read(struct cdc_database *db, cdc_database_fn *body, void *arg,
+				struct cdc_err *err)
+{
+	enum cdc_code rc = connect(db, err);
+
+	return rc ? rc : judge(db, body(db, arg, err));
+}
+
+enum cdc_code cdc_database_run(struct cdc_database *db, const char *text,
+			       const struct cdc_sql_value *values, size_t n, struct cdc_err *err)
+{
+	return db->ops->run(db->sql, text, values, n, NULL, NULL, err);
+}
+
+enum cdc_code cdc_database_query(struct cdc_database *db, const char *text,
+				 const struct cdc_sql_value *values, size_t n, cdc_sql_row_fn *row,
+				 void *arg, struct cdc_err *err)
+{
+	return db->ops->run(db->sql, text, values, n, row, arg, err);
+}
+
+enum cdc_code cdc_database_damaged(const struct cdc_database *db, const char *what,
+				   struct cdc_err *err)
+{
+	(void)cdc_err_set(err, CDC_CORRUPT, "%s: a damaged %s", db->path, what);
+	(void)cdc_err_remedy(err, CDC_SQL_CORRUPT_REMEDY, db->path);
+	return CDC_CORRUPT;
+}
