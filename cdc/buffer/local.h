@@ -92,6 +92,12 @@ enum cdc_code cdc_local_db_load(struct cdc_local_db *db, const struct cdc_local_
 
 /* One transaction: begin, then any puts and drops, then commit; rollback after any failure. */
 enum cdc_code cdc_local_db_begin(struct cdc_local_db *db, struct cdc_err *err) CDC_CHECK;
+/*
+ * Before a commit: makes sure that the disk has a place for every page, so that
+ * what is in the WAL can always be copied to the file, and the WAL begin anew,
+ * on a disk that is full by then.  fd: of the database.  CDC_FULL.
+ */
+enum cdc_code cdc_local_db_allocate(struct cdc_local_db *db, int fd, struct cdc_err *err) CDC_CHECK;
 enum cdc_code cdc_local_db_commit(struct cdc_local_db *db, struct cdc_err *err) CDC_CHECK;
 void cdc_local_db_rollback(struct cdc_local_db *db);
 

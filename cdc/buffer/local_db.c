@@ -12,7 +12,8 @@
 
 #define APPLICATION_ID 0x77616c70 /* "walp" */
 #define FORMAT_VERSION 1
-#define PAGE_BYTES     16384 /* a chunk is some ten of them; a small commit writes three */
+#define PAGE_BYTES     16384      /* a chunk is some ten of them; a small commit writes three */
+#define ALLOCATE_BYTES (1u << 20) /* steps in which the file gets its place on the disk */
 #define BUSY_MS        500
 #define TEXT(x)        TEXT_OF(x)
 #define TEXT_OF(x)     #x
@@ -88,6 +89,7 @@ struct cdc_local_db {
 	sqlite3_stmt *stmts[S_N];
 	sqlite3_stmt *open; /* the one whose row is in the caller's hands */
 	uint64_t wal_pages; /* in use, after the last commit */
+	uint64_t allocated; /* bytes of the file that are sure to have a place on the disk */
 };
 
 /* --- small things ------------------------------------------------------------------- */
@@ -956,6 +958,26 @@ enum cdc_code cdc_local_db_checkpoint(struct cdc_local_db *db, uint64_t max_byte
 	if (rc == SQLITE_OK)
 		db->wal_pages = 0;
 	return rc == SQLITE_OK || (rc & 0xff) == SQLITE_BUSY ? CDC_OK : fail(db, rc, err);
+}
+
+enum cdc_code cdc_local_db_allocate(struct cdc_local_db *db, int fd, struct cdc_err *err)
+{
+	uint64_t pages = 0, want;
+	enum cdc_code rc = count(db, S_PAGES, &pages, err);
+
+	want = pages * PAGE_BYTES;
+	if (rc || want <= db->allocated)
+		return rc;
+	/* In steps, and if that is too much, just as much as there has to be. */
+	if (fallocate(fd, FALLOC_FL_KEEP_SIZE, 0, (off_t)(want + ALLOCATE_BYTES)) == 0)
+		db->allocated = want + ALLOCATE_BYTES;
+	else if (errno == EOPNOTSUPP || errno == ENOSYS)
+		db->allocated = UINT64_MAX;
+	else if (fallocate(fd, FALLOC_FL_KEEP_SIZE, 0, (off_t)want) == 0)
+		db->allocated = want;
+	else if (errno == ENOSPC || errno == EDQUOT)
+		return cdc_err_set(err, CDC_FULL, "%s: %s", db->path, strerror(errno));
+	return CDC_OK;
 }
 
 static int rewrite(sqlite3_file *f, sqlite3_int64 size, uint8_t *bytes, int len)

@@ -581,6 +581,8 @@ static enum cdc_code write_turn(struct cdc_buffer *b, struct turn *t, struct cdc
 	if (!rc)
 		rc = cdc_local_db_put_state(b->db, &t->state, err);
 	if (!rc)
+		rc = cdc_local_db_allocate(b->db, b->lock_fd, err);
+	if (!rc)
 		rc = cdc_local_db_commit(b->db, err);
 	return rc;
 }
