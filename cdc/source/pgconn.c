@@ -125,8 +125,7 @@ static void find_sqlstate(const char *message, char ret_state[6], const char **r
 	for (const char *at = message; (at = strstr(at, ":  ")) != NULL; at += 3) {
 		const char *state = at + 3;
 
-		if (strspn(state, "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ") == 5 &&
-		    state[5] == ':') {
+		if (strspn(state, "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ") == 5 && state[5] == ':') {
 			memcpy(ret_state, state, 5);
 			ret_state[5] = '\0';
 			*ret_text = state + 7;
@@ -144,10 +143,11 @@ static enum cdc_code no_tls(const struct cdc_pgconn *c, const char *text, struct
 	}
 	if (strstr(text, "certificate") || strstr(text, "private key")) {
 		(void)cdc_err_set(err, CDC_CONFIG, "%s: TLS: %s", c->where, text);
-		return cdc_err_remedy(err, "set ca_cert to the authority that signed the server's "
-					   "certificate, hostname to a name in it, and "
-					   "client_certificate and client_key to a pair that belongs "
-					   "together");
+		return cdc_err_remedy(err,
+				      "set ca_cert to the authority that signed the server's "
+				      "certificate, hostname to a name in it, and "
+				      "client_certificate and client_key to a pair that belongs "
+				      "together");
 	}
 	return CDC_OK;
 }
@@ -161,8 +161,9 @@ static enum cdc_code refused_login(const struct cdc_pgconn *c, const char *state
 		(void)cdc_err_set(err, CDC_AUTH,
 				  "%s: the server does not accept the password of role %s",
 				  c->where, s->username);
-		return cdc_err_remedy(err, "set password to the role's, or give it a new one: "
-					   "ALTER ROLE \"%s\" PASSWORD '...';",
+		return cdc_err_remedy(err,
+				      "set password to the role's, or give it a new one: "
+				      "ALTER ROLE \"%s\" PASSWORD '...';",
 				      s->username);
 	}
 	if (strstr(text, "pg_hba.conf") || strstr(text, "encryption")) {
@@ -172,14 +173,17 @@ static enum cdc_code refused_login(const struct cdc_pgconn *c, const char *state
 			err,
 			"add to the server's pg_hba.conf: %s \"%s\" \"%s\" %s scram-sha-256, then "
 			"run SELECT pg_reload_conf();%s",
-			s->hostname[0] == '/' ? "local" : s->ssl ? "hostssl" : "host", s->database,
-			s->username, s->hostname[0] == '/' ? "" : "ADDRESS/32",
+			s->hostname[0] == '/' ? "local"
+			: s->ssl              ? "hostssl"
+					      : "host",
+			s->database, s->username, s->hostname[0] == '/' ? "" : "ADDRESS/32",
 			s->ssl ? "" : " or set ssl: true if it only lets TLS in");
 	}
 	(void)cdc_err_set(err, CDC_AUTH, "%s: the server refuses role %s: %s", c->where,
 			  s->username, text);
-	return cdc_err_remedy(err, "CREATE ROLE \"%s\" LOGIN REPLICATION PASSWORD '...'; or set "
-				   "username and password to a role that may log in",
+	return cdc_err_remedy(err,
+			      "CREATE ROLE \"%s\" LOGIN REPLICATION PASSWORD '...'; or set "
+			      "username and password to a role that may log in",
 			      s->username);
 }
 
@@ -191,8 +195,9 @@ static enum cdc_code refused_replication(const struct cdc_pgconn *c, const char 
 				  "%s: role %s may not replicate: it lacks the REPLICATION "
 				  "attribute",
 				  c->where, c->settings->username);
-		return cdc_err_remedy(err, "ALTER ROLE \"%s\" REPLICATION;  (Amazon RDS: GRANT "
-					   "rds_replication TO \"%s\";)",
+		return cdc_err_remedy(err,
+				      "ALTER ROLE \"%s\" REPLICATION;  (Amazon RDS: GRANT "
+				      "rds_replication TO \"%s\";)",
 				      c->settings->username, c->settings->username);
 	}
 	(void)cdc_err_set(err, CDC_IO, "%s: no connection is free: %s", c->where, text);
@@ -216,8 +221,9 @@ static enum cdc_code connect_failed(const struct cdc_pgconn *c, struct cdc_err *
 	if (strcmp(state, "3D000") == 0) {
 		(void)cdc_err_set(err, CDC_MISSING, "%s: there is no database %s", c->where,
 				  c->settings->database);
-		return cdc_err_remedy(err, "set database to one of: psql -l; or create it: CREATE "
-					   "DATABASE \"%s\";",
+		return cdc_err_remedy(err,
+				      "set database to one of: psql -l; or create it: CREATE "
+				      "DATABASE \"%s\";",
 				      c->settings->database);
 	}
 	if (strcmp(state, "42501") == 0 || strcmp(state, "53300") == 0)
@@ -400,8 +406,8 @@ static enum cdc_code fit_encoding(struct cdc_pgconn *c, struct cdc_err *err)
 
 	if (!encoding || strcmp(encoding, "SQL_ASCII") != 0)
 		return CDC_OK;
-	return cdc_pgconn_run(c, "SET client_encoding = 'SQL_ASCII'", 5000,
-			      "setting the encoding", err);
+	return cdc_pgconn_run(c, "SET client_encoding = 'SQL_ASCII'", 5000, "setting the encoding",
+			      err);
 }
 
 enum cdc_code cdc_pgconn_open(const struct cdc_source_settings *settings, enum cdc_pgconn_kind kind,
@@ -484,8 +490,7 @@ static bool is_success(const PGresult *result)
 {
 	ExecStatusType status = PQresultStatus(result);
 
-	return status == PGRES_COMMAND_OK || status == PGRES_TUPLES_OK ||
-	       status == PGRES_COPY_BOTH;
+	return status == PGRES_COMMAND_OK || status == PGRES_TUPLES_OK || status == PGRES_COPY_BOTH;
 }
 
 enum cdc_code cdc_pgconn_exec(struct cdc_pgconn *c, const char *sql, uint64_t wait_ms,

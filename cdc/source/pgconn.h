@@ -63,7 +63,8 @@ void cdc_pgconn_clear_result(PGresult **result); /* for CDC_AUTO */
 /* What a SQLSTATE asks for; "" or NULL (the connection broke): CDC_IO. */
 enum cdc_code cdc_pgconn_code(const char *sqlstate);
 
-/* Fills err from a failed result (NULL: from the connection itself) as "doing: the server's words". */
+/* Fills err from a failed result (NULL: from the connection itself) as "doing: the server's words".
+ */
 enum cdc_code cdc_pgconn_failed(const struct cdc_pgconn *c, const PGresult *result,
 				const char *doing, struct cdc_err *err);
 

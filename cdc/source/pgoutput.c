@@ -22,18 +22,12 @@ void pgo_clear(struct pgo_decoder *d)
 const char *pgo_kind_name(enum pgo_kind kind)
 {
 	static const char *const names[] = {
-		[PGO_NOTHING] = "empty message",
-		[PGO_BEGIN] = "begin",
-		[PGO_COMMIT] = "commit",
-		[PGO_ORIGIN] = "origin",
-		[PGO_RELATION] = "relation",
-		[PGO_TYPE] = "type",
-		[PGO_INSERT] = "insert",
-		[PGO_UPDATE] = "update",
-		[PGO_DELETE] = "delete",
-		[PGO_TRUNCATE] = "truncate",
-		[PGO_MESSAGE] = "message",
-		[PGO_STREAM_ABORT] = "stream abort",
+		[PGO_NOTHING] = "empty message", [PGO_BEGIN] = "begin",
+		[PGO_COMMIT] = "commit",         [PGO_ORIGIN] = "origin",
+		[PGO_RELATION] = "relation",     [PGO_TYPE] = "type",
+		[PGO_INSERT] = "insert",         [PGO_UPDATE] = "update",
+		[PGO_DELETE] = "delete",         [PGO_TRUNCATE] = "truncate",
+		[PGO_MESSAGE] = "message",       [PGO_STREAM_ABORT] = "stream abort",
 	};
 
 	return names[kind];
@@ -115,8 +109,7 @@ static enum cdc_code read_old(struct pgo_decoder *d, struct cdc_cursor *c, uint8
 			      struct pgo_message *m, struct cdc_err *err)
 {
 	struct pgo_change *change = &m->as.change;
-	enum cdc_code rc =
-		read_tuple(c, m->kind, &d->old, &d->old_cap, &change->old_n, err);
+	enum cdc_code rc = read_tuple(c, m->kind, &d->old, &d->old_cap, &change->old_n, err);
 
 	change->old_kind = marker == 'K' ? PGO_OLD_KEY : PGO_OLD_FULL;
 	change->old = d->old;
@@ -136,8 +129,8 @@ static enum cdc_code read_row(struct pgo_decoder *d, struct cdc_cursor *c, uint8
 	return rc;
 }
 
-static enum cdc_code read_change(struct pgo_decoder *d, struct cdc_cursor *c,
-				 struct pgo_message *m, struct cdc_err *err)
+static enum cdc_code read_change(struct pgo_decoder *d, struct cdc_cursor *c, struct pgo_message *m,
+				 struct cdc_err *err)
 {
 	uint8_t marker;
 	enum cdc_code rc;

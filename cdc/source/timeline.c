@@ -113,9 +113,8 @@ enum cdc_code cdc_timelines_parse(struct cdc_timelines *t, const char *text, siz
 		at = nl ? nl + 1 : end;
 		if (!is_entry)
 			continue;
-		if (e.timeline >= current ||
-		    (t->n && (e.timeline <= t->ends[t->n - 1].timeline ||
-			      e.end < t->ends[t->n - 1].end)))
+		if (e.timeline >= current || (t->n && (e.timeline <= t->ends[t->n - 1].timeline ||
+						       e.end < t->ends[t->n - 1].end)))
 			return failed(t, CDC_PROTO, "is out of order", err);
 		if (t->n == MAX_ENDS)
 			return failed(t, CDC_PROTO, "is too long", err);

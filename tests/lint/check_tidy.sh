@@ -4,7 +4,7 @@
 set -euo pipefail
 build=$(realpath "${1:?usage: check_tidy.sh BUILD}")
 cd "$(dirname "$0")/../.."
-mapfile -t files < <(find cdc sinks tests -name '*.c' | sort)
+mapfile -t files < <(find cdc sinks -name '*.c' | sort)
 known=()
 for file in "${files[@]}"; do
 	# A file that this build does not compile (a fuzz target in a build without fuzzing) has no command.

@@ -6,6 +6,8 @@ import time
 import pytest
 from load import Writers
 
+pytestmark = pytest.mark.sanitized
+
 
 def test_order_per_key_under_concurrency(rig, seed):
     Writers.tables(rig.db)

@@ -9,6 +9,8 @@ import checker
 import pytest
 import xxhash
 
+pytestmark = pytest.mark.sanitized
+
 
 def raw_records(receiver):
     """[(object, exact text)] of accepted records, in order of arrival."""

@@ -8,6 +8,8 @@ from machine import stays, wait_for
 from postgres import PASSWORD
 from walpost import Walpost, source, sync, webhook
 
+pytestmark = pytest.mark.sanitized
+
 
 def test_an_idle_databases_slot_moves(rig):
     """Only another database of the server writes."""

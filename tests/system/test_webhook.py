@@ -8,6 +8,8 @@ import pytest
 from machine import wait_for
 from nginx import Certificates, Nginx
 
+pytestmark = pytest.mark.sanitized
+
 
 def deliver(rig, hook, n=3, **delivery):
     """Delivers n rows with this configuration of the destination; the requests."""
