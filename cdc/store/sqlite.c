@@ -13,6 +13,7 @@
 
 #define STATEMENTS_MAX 64 /* kept prepared; the store has about thirty */
 #define COLUMNS_MAX    16
+#define LOG_PAGES      32 /* of the write-ahead file between two checkpoints; half of the reserve */
 #define BUSY_MS        2000 /* somebody looks into the file with the sqlite3 program */
 
 struct cdc_sql {
@@ -138,12 +139,16 @@ static enum cdc_code make_file(const char *path, struct cdc_err *err)
 /*
  * A full disk must not keep checkpoints from being written, for only they make
  * room: so some pages of both files are taken while there still are some.  A row
- * is written and goes again; its pages stay.  Failing is fine: the disk is full now.
+ * is written and goes again; its pages stay.  A log that is checkpointed at half
+ * of them (LOG_PAGES) begins anew before it needs others.  Failing is fine: the
+ * disk is full now.
  */
 static void reserve(struct cdc_sql *s)
 {
 	(void)sqlite3_exec(s->db,
-			   "BEGIN IMMEDIATE; CREATE TABLE reserve (bytes BLOB);"
+			   /* One that is there already is from a crash before its end. */
+			   "BEGIN IMMEDIATE; DROP TABLE IF EXISTS reserve;"
+			   "CREATE TABLE reserve (bytes BLOB);"
 			   "INSERT INTO reserve VALUES (zeroblob(262144)); COMMIT;"
 			   "DROP TABLE reserve",
 			   NULL, NULL, NULL);
@@ -170,6 +175,7 @@ static enum cdc_code sql_open(const char *where, struct cdc_sql **ret, struct cd
 		return fail(s, srv, err);
 	(void)sqlite3_extended_result_codes(s->db, 1);
 	(void)sqlite3_busy_timeout(s->db, BUSY_MS);
+	(void)sqlite3_wal_autocheckpoint(s->db, LOG_PAGES);
 	rc = sql_script(s,
 			"PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;"
 			"PRAGMA journal_size_limit = 4194304",
