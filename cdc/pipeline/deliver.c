@@ -51,8 +51,10 @@ struct cdc_deliver {
 	void *sink; /* state */
 	bool is_open;
 	struct cdc_buffer_reader *reader;
-	int wake_fd;   /* epoll over the reader's events and the stop flag */
-	bool may_read; /* the last read did not find the end */
+	int wake_fd;          /* epoll over the reader's events and the stop flag */
+	bool may_read;        /* the last read did not find the end */
+	struct cdc_read read; /* the last one */
+	bool has_read;        /* the window does not have it yet */
 
 	uint64_t counter;        /* begins and failures of requests, numbered */
 	uint64_t accepted_begun; /* beginning of the latest accepted one */
@@ -376,6 +378,24 @@ static void give_back(struct cdc_deliver *d)
 		d->setup.ops->release(d->reader, lease);
 }
 
+/* Into the window with what was read.  Should there be no memory, it is kept and tried again: the
+ * reader has passed it. */
+static enum cdc_code take_read(struct cdc_deliver *d, struct cdc_err *err)
+{
+	struct cdc_read *read = &d->read;
+	size_t selected;
+	enum cdc_code rc = cdc_window_add(d->window, read, &selected, err);
+
+	d->has_read = rc != CDC_OK;
+	if (rc)
+		return rc;
+	if (!selected && read->lease)
+		d->setup.ops->release(d->reader, read->lease);
+	cdc_metric_add(&d->setup.metrics->skipped, read->n - selected);
+	d->may_read = !read->is_at_end;
+	return CDC_OK;
+}
+
 static enum cdc_code read_buffer(struct cdc_deliver *d, struct cdc_err *err)
 {
 	/* Drained before the read, so that what comes behind it wakes the next turn.  What was
@@ -385,24 +405,15 @@ static enum cdc_code read_buffer(struct cdc_deliver *d, struct cdc_err *err)
 
 	d->may_read = true;
 	for (int i = 0; i < READS_PER_STEP && d->may_read && (has_room(d) || was_signalled); i++) {
-		struct cdc_read read = {0};
-		size_t selected;
-		enum cdc_code rc = d->setup.ops->read(d->reader, &read, err);
+		enum cdc_code rc = CDC_OK;
 
+		if (!d->has_read)
+			rc = d->setup.ops->read(d->reader, &d->read, err);
+		if (!rc)
+			rc = take_read(d, err);
 		if (rc)
 			return rc;
-		rc = cdc_window_add(d->window, &read, &selected, err);
-		if (rc) {
-			if (read.lease)
-				d->setup.ops->release(d->reader, read.lease);
-			return rc;
-		}
-		if (!selected && read.lease)
-			d->setup.ops->release(d->reader, read.lease);
-		cdc_metric_add(&d->setup.metrics->skipped, read.n - selected);
 		was_signalled = false;
-		if (read.is_at_end)
-			d->may_read = false;
 	}
 	return CDC_OK;
 }
