@@ -125,10 +125,13 @@ static void wrong(struct cdc_loader *l, const struct cdc_node *node, const struc
 		  const char *why)
 {
 	char shown[CDC_SHOWN_MAX], allowed[CDC_ALLOWED_MAX];
+	/* A url may hold a user's name and password before its "@". */
+	bool is_hidden = is_secret(o) || (o->flags & CDC_OPT_HTTP && node->kind == CDC_NODE_TEXT &&
+					  strchr(node->written, '@'));
 
 	cdc_option_allowed(o, allowed);
-	cdc_loader_mistake(l, node, NULL, "%s %s%s%s%s", cdc_node_show(node, is_secret(o), shown),
-			   why, allowed[0] ? " (allowed: " : "", allowed, allowed[0] ? ")" : "");
+	cdc_loader_mistake(l, node, NULL, "%s %s%s%s%s", cdc_node_show(node, is_hidden, shown), why,
+			   allowed[0] ? " (allowed: " : "", allowed, allowed[0] ? ")" : "");
 }
 
 static bool is_kind(struct cdc_loader *l, const struct cdc_node *node, const struct cdc_opt *o,

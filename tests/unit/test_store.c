@@ -405,8 +405,8 @@ static void a_newer_checkpoint_replaces_one_that_waits(void **state)
 	assert_int_equal(came_to(f->store, "odd"), 99);
 	assert_int_equal(came_to(f->store, "even"), 100);
 	assert_int_equal(sqlite3_close(db), SQLITE_OK);
-	/* The first one's write was begun; then one per sync. */
-	assert_in_range(number_in(f, "SELECT count(*) FROM seen"), 2, 3);
+	/* At most one per sync in the write that was begun, and one in the next. */
+	assert_in_range(number_in(f, "SELECT count(*) FROM seen"), 2, 4);
 }
 
 static void what_was_handed_over_is_written_by_close(void **state)
