@@ -662,6 +662,35 @@ static void threads_do_not_disturb_each_other(void **state)
 		assert_false(workers[i].is_wrong);
 }
 
+static bool write_text(const char *path, const char *text)
+{
+	int fd = open(path, O_WRONLY);
+	bool is_written = fd >= 0 && write(fd, text, strlen(text)) == (ssize_t)strlen(text);
+
+	if (fd >= 0)
+		(void)close(fd);
+	return is_written;
+}
+
+/* Without root: a namespace in which this process is root. */
+static bool become_root(void)
+{
+	char uid[32], gid[32];
+
+	(void)snprintf(uid, sizeof(uid), "0 %u 1", getuid());
+	(void)snprintf(gid, sizeof(gid), "0 %u 1", getgid());
+	return unshare(CLONE_NEWUSER | CLONE_NEWNS) == 0 && write_text("/proc/self/uid_map", uid) &&
+	       write_text("/proc/self/setgroups", "deny") && write_text("/proc/self/gid_map", gid);
+}
+
+/* A small disk at dir that only this process sees. */
+static bool mount_small_disk(const char *dir)
+{
+	return (unshare(CLONE_NEWNS) == 0 || become_root()) &&
+	       mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0 &&
+	       mount("store", dir, "tmpfs", 0, "size=4m") == 0;
+}
+
 /* In a process of its own: a small disk that is filled to its last byte, and emptied again.  0: as
  * it should be; 77: no such disk can be had here; anything else: the line that found a fault. */
 static int live_on_a_full_disk(const char *dir)
@@ -673,9 +702,7 @@ static int live_on_a_full_disk(const char *dir)
 	enum cdc_code rc = CDC_OK;
 	int fd;
 
-	if ((unshare(CLONE_NEWNS) != 0 && unshare(CLONE_NEWUSER | CLONE_NEWNS) != 0) ||
-	    mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) != 0 ||
-	    mount("store", dir, "tmpfs", 0, "size=4m") != 0)
+	if (!mount_small_disk(dir))
 		return 77;
 	if (cdc_store_open(dir, &s, NULL))
 		return __LINE__;
