@@ -62,6 +62,7 @@ struct run {
 	struct cdc_server_sync *server_syncs;
 	struct cdc_server *server;
 	int lock_fd;
+	enum cdc_code store_error; /* the one that was logged */
 };
 
 static struct cdc_log log_for(const struct run *r, const char *comp)
@@ -415,6 +416,26 @@ static enum cdc_state state_of(struct cdc_board *board)
 	return view.state;
 }
 
+/* While the store cannot write, nothing is lost, but the buffer lets nothing go. */
+static void watch_store(struct run *r)
+{
+	struct cdc_err err;
+	enum cdc_code rc;
+
+	memset(&err, 0, sizeof(err));
+	rc = cdc_store_error(r->store, &err);
+	if (rc == r->store_error)
+		return;
+	r->store_error = rc;
+	if (rc)
+		LOG_ERROR(&r->log, "store_cannot_write",
+			  KV("note", "checkpoints wait; after a crash more records would be sent "
+				     "again"),
+			  KV_ERR(&err));
+	else
+		LOG_INFO(&r->log, "store_writes_again", KV("syncs", r->sync_n));
+}
+
 static void warn_of_budget(struct run *r, struct feed_run *f)
 {
 	static const unsigned steps[] = {90, 70, 50};
@@ -479,6 +500,7 @@ static int watch(struct run *r, const sigset_t *signals)
 				 KV("signal", sig == SIGTERM ? "SIGTERM" : "SIGINT"));
 			return CDC_EXIT_DONE;
 		}
+		watch_store(r);
 		for (size_t i = 0; i < r->feed_n; i++) {
 			if (r->feed_runs[i].buffer)
 				warn_of_budget(r, &r->feed_runs[i]);

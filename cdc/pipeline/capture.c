@@ -142,12 +142,17 @@ static enum cdc_code check_position(const struct cdc_capture *c, const struct cd
 static enum cdc_code remember_slot(struct cdc_capture *c, const struct cdc_source_info *info,
 				   struct cdc_err *err)
 {
+	/* Of a slot that is not known (any more) it holds the highest generation so far. */
 	struct cdc_slot_row row = c->row;
+	bool is_other = !c->has_row || strcmp(row.numbering, info->numbering) != 0;
 	enum cdc_code rc;
 
 	if (c->has_row && strcmp(row.numbering, info->numbering) == 0 &&
 	    !info->publication_was_created)
 		return CDC_OK;
+	if (is_other && row.generation == 255)
+		return cdc_err_set(err, CDC_LIMIT, "slot %s: 255 generations are used up",
+				   c->setup.plan.slot);
 	if (!c->has_row) {
 		memset(&row, 0, sizeof(row));
 		(void)snprintf(row.slot, sizeof(row.slot), "%s", c->setup.plan.slot);
@@ -155,13 +160,8 @@ static enum cdc_code remember_slot(struct cdc_capture *c, const struct cdc_sourc
 		(void)snprintf(row.system_id, sizeof(row.system_id), "%s", info->system_id);
 		row.created_lsn = info->slot_start;
 		row.slot_is_ours = info->slot_was_created || c->setup.slot_is_ours;
-		row.generation = 1;
-	} else if (strcmp(row.numbering, info->numbering) != 0) {
-		if (row.generation == 255)
-			return cdc_err_set(err, CDC_LIMIT, "slot %s: 255 generations are used up",
-					   row.slot);
-		row.generation++;
 	}
+	row.generation = c->row.generation + is_other;
 	row.publication_is_ours |= info->publication_was_created;
 	(void)snprintf(row.publication, sizeof(row.publication), "%s",
 		       c->setup.plan.settings->publication);

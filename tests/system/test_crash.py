@@ -5,11 +5,13 @@ gdb holds the moments inside the program, a stopped collaborator those outside.
 
 import os
 import pathlib
+import random
 import signal
 import time
 
 import machine
 import pytest
+from load import Writers
 from machine import ROOT, Process, tail_of, wait_for
 
 # Debug symbols and no inlining, so that every function can be stopped in.
@@ -181,3 +183,17 @@ def test_both_die_at_once(own_server, make_rig):
         server.start()
         rig.walpost.start(databases=[rig.db])
     rig.assert_whole()
+
+
+def test_kill_at_twenty_random_moments_under_load(rig, seed):
+    rng = random.Random(seed)
+    Writers.tables(rig.db)
+    rig.add_receiver().control({"delay_ms": 2, "action": "answer"})
+    rig.start(concurrency=8, batch_size=10)
+    with Writers(rig.db, seed, threads=2):
+        for _ in range(20):
+            time.sleep(rng.uniform(0.02, 0.9))
+            rig.walpost.kill()
+            rig.walpost.start(databases=[rig.db])
+    report = rig.assert_whole(seconds=90)
+    assert report.expected > 1000
