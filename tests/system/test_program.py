@@ -450,12 +450,13 @@ def test_pages_while_the_endpoint_is_dead(rig):
     rig.add_receiver(start=False)
     rig.start()
     rig.db.sql("INSERT INTO t SELECT g, 'x' FROM generate_series(1, 10) g")
+    wait_for("the page says why", lambda: "refused" in rig.walpost.get("/status.txt")[1], 25,
+             tail=rig.walpost.tail)
     wait_for("strict says no", lambda: rig.walpost.get("/readyz?strict")[0] == 503, 25,
              tail=rig.walpost.tail)
     status, body = rig.walpost.get("/readyz")
     assert status == 200 and "main" in body
     assert rig.walpost.get("/healthz")[0] == 200
-    assert "refused" in rig.walpost.get("/status.txt")[1]
 
 
 def test_pages_while_the_source_is_dead(own_server, make_rig):
