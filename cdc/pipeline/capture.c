@@ -303,6 +303,25 @@ static bool is_worth_holding(const struct cdc_capture *c, uint64_t now_ms)
 	return now_ms == c->append_ms;
 }
 
+/* Values that had to be written as their text: counted, and said once as long as it goes on. */
+static void note_oddities(const struct cdc_capture *c, const struct cdc_source_read *r)
+{
+	struct cdc_source_metrics *m = c->setup.metrics;
+	const bool is_first = cdc_metric_get(&m->odd_values) == 0;
+
+	cdc_metric_add(&m->unknown_types, r->unknown_types);
+	cdc_metric_add(&m->odd_values, r->odd_values);
+	if (r->unknown_types)
+		LOG_WARN(&c->setup.log, "type_unknown", KV("connection", c->setup.connection),
+			 KV("type", r->unknown_type),
+			 KV("note", "the type was dropped before its rows were read; its columns "
+				    "are written as text"));
+	if (r->odd_values && is_first)
+		LOG_WARN(&c->setup.log, "composite_unknown", KV("connection", c->setup.connection),
+			 KV("note", "attributes were dropped from a type before its rows were "
+				    "read; its values are written as text"));
+}
+
 static enum cdc_code read_stream(struct cdc_capture *c, uint64_t now_ms, bool *ret_is_dry,
 				 struct cdc_err *err)
 {
@@ -319,6 +338,8 @@ static enum cdc_code read_stream(struct cdc_capture *c, uint64_t now_ms, bool *r
 	memset(&r, 0, sizeof(r));
 	rc = cdc_source_read(c->source, c->batch, BATCH_TARGET_BYTES, BATCH_TARGET_RECORDS, &r,
 			     err);
+	if (r.unknown_types | r.odd_values)
+		note_oddities(c, &r);
 	if (rc && rc != CDC_BUSY)
 		return rc;
 	if (before == 0)

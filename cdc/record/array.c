@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cdc/record/quoted.h"
 #include "cdc/record/value.h"
 
 #define MAX_DIMENSIONS 6 /* MAXDIM of PostgreSQL's c.h */
@@ -14,87 +15,15 @@ struct reader {
 	struct cdc_buf *out;
 };
 
-/* Appends what a quoted body stands for: a backslash makes the next byte an ordinary one. */
-static void unquote(struct cdc_buf *out, const char *body, size_t len, bool is_string)
-{
-	size_t from = 0;
-
-	while (from < len) {
-		const char *backslash = memchr(body + from, '\\', len - from);
-		size_t to = backslash ? (size_t)(backslash - body) : len;
-
-		if (is_string)
-			cdc_value_escape(out, body + from, to - from);
-		else
-			cdc_buf_put(out, body + from, to - from);
-		if (backslash) {
-			/* There is a byte behind it: the closing quote was found by the same rule.
-			 */
-			if (is_string)
-				cdc_value_escape(out, body + to + 1, 1);
-			else
-				cdc_buf_put(out, body + to + 1, 1);
-			to += 2;
-		}
-		from = to;
-	}
-}
-
-/* An element that is an array and needs unquoting; rare, so it may allocate. */
-static bool write_inner_array(struct cdc_buf *out, const struct cdc_type *type, const char *body,
-			      size_t len)
-{
-	struct cdc_buf inner;
-	bool is_good;
-
-	cdc_buf_init(&inner, len);
-	unquote(&inner, body, len, false);
-	if (inner.failed) {
-		out->failed = true;
-		is_good = true; /* the text is not at fault */
-	} else {
-		is_good = cdc_array_write(out, type, (const char *)inner.data, inner.len);
-	}
-	cdc_buf_clear(&inner);
-	return is_good;
-}
-
-static bool write_quoted(struct cdc_buf *out, const struct cdc_type *type, const char *body,
-			 size_t len)
-{
-	if (!len || !memchr(body, '\\', len))
-		return cdc_value_write(out, type, body, len);
-	switch (type->kind) {
-	case CDC_KIND_TEXT:
-		cdc_buf_putc(out, '"');
-		unquote(out, body, len, true);
-		cdc_buf_putc(out, '"');
-		return true;
-	case CDC_KIND_JSON:
-		unquote(out, body, len, false);
-		return true;
-	case CDC_KIND_ARRAY:
-		return write_inner_array(out, type, body, len);
-	case CDC_KIND_NUMBER:
-	case CDC_KIND_BOOL:
-	case CDC_KIND_TIMESTAMP:
-	case CDC_KIND_TIMESTAMPTZ:
-		break; /* their texts hold nothing that wants a backslash */
-	}
-	return false;
-}
-
 static bool read_quoted(struct reader *r)
 {
-	size_t from = ++r->at;
+	const char *body = r->text + ++r->at;
+	size_t left = r->len - r->at, n = cdc_quoted_len(body, left, false);
 
-	for (; r->at < r->len; r->at++) {
-		if (r->text[r->at] == '"')
-			return write_quoted(r->out, r->type->elem, r->text + from, r->at++ - from);
-		if (r->text[r->at] == '\\')
-			r->at++;
-	}
-	return false;
+	if (n == left)
+		return false;
+	r->at += n + 1;
+	return cdc_quoted_write(r->out, r->type->elem, body, n);
 }
 
 static bool read_unquoted(struct reader *r)

@@ -10,6 +10,7 @@ enum form {
 	JSON,
 	TIMESTAMP,
 	TIMESTAMPTZ,
+	HSTORE,
 	TEXT_ARRAY,
 	NUMBER_ARRAY,
 	BOOL_ARRAY,
@@ -25,7 +26,7 @@ enum form {
 
 #define ARRAY_OF(form, between)                                                                    \
 	{                                                                                          \
-		CDC_KIND_ARRAY, between, &forms[form]                                              \
+		.kind = CDC_KIND_ARRAY, .delim = between, .elem = &forms[form]                     \
 	}
 
 static const struct cdc_type forms[] = {
@@ -35,6 +36,7 @@ static const struct cdc_type forms[] = {
 	[JSON] = {.kind = CDC_KIND_JSON},
 	[TIMESTAMP] = {.kind = CDC_KIND_TIMESTAMP},
 	[TIMESTAMPTZ] = {.kind = CDC_KIND_TIMESTAMPTZ},
+	[HSTORE] = {.kind = CDC_KIND_HSTORE},
 	[TEXT_ARRAY] = ARRAY_OF(TEXT, ','),
 	[NUMBER_ARRAY] = ARRAY_OF(NUMBER, ','),
 	[BOOL_ARRAY] = ARRAY_OF(BOOL, ','),
@@ -248,8 +250,11 @@ const struct cdc_type *cdc_type_scalar(enum cdc_kind kind)
 		return &forms[TIMESTAMP];
 	case CDC_KIND_TIMESTAMPTZ:
 		return &forms[TIMESTAMPTZ];
+	case CDC_KIND_HSTORE:
+		return &forms[HSTORE];
 	case CDC_KIND_TEXT:
-	case CDC_KIND_ARRAY: /* not a scalar: its text, as for every type nobody knows */
+	case CDC_KIND_ARRAY:
+	case CDC_KIND_COMPOSITE: /* not a scalar: its text, as for every type nobody knows */
 		break;
 	}
 	return &forms[TEXT];

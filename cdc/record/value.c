@@ -6,6 +6,8 @@
 #endif
 
 #include "cdc/record/array.h"
+#include "cdc/record/composite.h"
+#include "cdc/record/hstore.h"
 
 #define ONES      UINT64_C(0x0101010101010101)
 #define HIGH_BITS (ONES * 0x80)
@@ -267,6 +269,11 @@ bool cdc_value_write(struct cdc_buf *out, const struct cdc_type *type, const cha
 		return true;
 	case CDC_KIND_ARRAY:
 		return cdc_array_write(out, type, text, len);
+	case CDC_KIND_HSTORE:
+		return cdc_hstore_write(out, text, len);
+	case CDC_KIND_COMPOSITE:
+		cdc_composite_write(out, type, text, len);
+		return true;
 	}
 	return false;
 }

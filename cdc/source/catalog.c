@@ -5,15 +5,28 @@
 #include <string.h>
 
 #include "cdc/base/arena.h"
+#include "cdc/record/value.h"
 
 #define MAX_TABLES     100000
 #define MAX_TYPE_BYTES (16u << 20) /* some 100,000 types */
 #define MAX_TYPE_DEPTH 32          /* domains over domains over arrays of domains ... */
+#define MAX_NAME_BYTES 1024        /* of an attribute as JSON: 63 bytes, each up to 6 */
+#define MAX_LOOKS      8           /* at types that change while they are looked at */
 #define FIRST_SLOTS    64u         /* of both hash tables; powers of two */
 
 struct known_type {
 	uint32_t oid; /* 0: the slot is free */
 	const struct cdc_type *type;
+};
+
+/* A composite type and what is known of it. */
+struct row_type {
+	struct cdc_type type;
+	struct cdc_composite composite;
+	uint32_t relid;  /* pg_type.typrelid */
+	unsigned depth;  /* at which it was found */
+	char digest[24]; /* of its attributes, by the server; "" without any */
+	struct row_type *next;
 };
 
 struct cdc_catalog {
@@ -23,7 +36,10 @@ struct cdc_catalog {
 	const struct cdc_table *last; /* the one found last */
 	struct known_type *types;     /* open addressing by OID */
 	size_t type_n, type_cap;
-	struct cdc_arena *arena; /* of the array types that were made */
+	struct cdc_arena *arena; /* of the types that were made */
+	struct row_type *row_types;
+	cdc_lsn current_lsn; /* row_types are as they were when WAL ended here, or later */
+	struct cdc_catalog_oddities oddities;
 };
 
 struct cdc_catalog *cdc_catalog_new(struct cdc_lookup *lookup)
@@ -48,7 +64,7 @@ void cdc_catalog_reset(struct cdc_catalog *c)
 	free(c->tables);
 	free(c->types);
 	cdc_arena_reset(c->arena);
-	*c = (struct cdc_catalog){.lookup = c->lookup, .arena = c->arena};
+	*c = (struct cdc_catalog){.lookup = c->lookup, .arena = c->arena, .oddities = c->oddities};
 }
 
 void cdc_catalog_free(struct cdc_catalog *c)
@@ -131,40 +147,143 @@ static enum cdc_code make_array(struct cdc_catalog *c, const struct cdc_type *el
 	return CDC_OK;
 }
 
+/* A digest of these, of all attributes in order, tells whether they are what they were. */
+static const char attribute[] =
+	"pg_catalog.format('%s %s %s %L,', a.attnum, a.atttypid, a.attisdropped, a.attname)";
+
+/* `"name":`, in the arena. */
+static bool put_name(struct cdc_catalog *c, struct cdc_attribute *a, const char *name)
+{
+	struct cdc_buf text;
+	char *copy = NULL;
+
+	cdc_buf_init(&text, MAX_NAME_BYTES);
+	cdc_value_string(&text, name, strlen(name));
+	cdc_buf_putc(&text, ':');
+	if (!text.failed)
+		copy = cdc_arena_alloc(c->arena, text.len);
+	if (copy) {
+		memcpy(copy, text.data, text.len);
+		a->member = copy;
+		a->member_len = text.len;
+	}
+	cdc_buf_clear(&text);
+	return copy != NULL;
+}
+
+/* Asks for the attributes of a composite type, which become its newest form. */
+static enum cdc_code ask_form(struct cdc_catalog *c, struct row_type *row, struct cdc_err *err)
+{
+	CDC_AUTO(cdc_pgconn_clear_result) PGresult *result = NULL;
+	struct cdc_form *form;
+	char sql[640];
+	enum cdc_code rc;
+
+	(void)snprintf(sql, sizeof(sql),
+		       "SELECT a.attisdropped, a.atttypid, a.attname, "
+		       "pg_catalog.hashtextextended(pg_catalog.string_agg(%s, '') OVER "
+		       "(ORDER BY a.attnum ROWS BETWEEN UNBOUNDED PRECEDING "
+		       "AND UNBOUNDED FOLLOWING), 0) FROM pg_catalog.pg_attribute a "
+		       "WHERE a.attrelid = %u AND a.attnum > 0 ORDER BY a.attnum",
+		       attribute, row->relid);
+	rc = cdc_lookup_ask(c->lookup, sql, "looking up the attributes of a type", &result, err);
+	if (rc)
+		return rc;
+	form = cdc_arena_alloc(c->arena, sizeof(*form) + (size_t)PQntuples(result) *
+								 sizeof(*form->attributes));
+	if (!form)
+		return no_memory(err);
+	*form = (struct cdc_form){.older = row->composite.form, .only_grew = true};
+	for (int i = 0; i < PQntuples(result); i++) {
+		struct cdc_attribute *a = &form->attributes[form->n];
+
+		if (cdc_pgconn_bool(result, i, 0)) {
+			form->only_grew = false;
+			continue;
+		}
+		rc = resolve_type(c, cdc_pgconn_u32(result, i, 1), row->depth + 1, &a->type, err);
+		if (rc)
+			return rc;
+		if (!put_name(c, a, cdc_pgconn_text(result, i, 2)))
+			return no_memory(err);
+		form->n++;
+	}
+	(void)snprintf(row->digest, sizeof(row->digest), "%s", cdc_pgconn_text(result, 0, 3));
+	row->composite.form = form;
+	return CDC_OK;
+}
+
+static enum cdc_code make_composite(struct cdc_catalog *c, uint32_t relid, unsigned depth,
+				    const struct cdc_type **ret, struct cdc_err *err)
+{
+	struct row_type *row = cdc_arena_alloc(c->arena, sizeof(*row));
+	enum cdc_code rc;
+
+	if (!row)
+		return no_memory(err);
+	*row = (struct row_type){
+		.type = {.kind = CDC_KIND_COMPOSITE, .composite = &row->composite},
+		.composite = {.odd = &c->oddities.values},
+		.relid = relid,
+		.depth = depth,
+	};
+	rc = ask_form(c, row, err);
+	if (rc)
+		return rc;
+	row->next = c->row_types;
+	c->row_types = row;
+	c->current_lsn = 0;
+	*ret = &row->type;
+	return CDC_OK;
+}
+
 /*
  * A domain is written as what it is based on, an array (whose text array_out
- * wrote) element by element, all else as its text: enums, ranges, composites,
- * what extensions bring.
+ * wrote) element by element, a composite attribute by attribute, an hstore as its
+ * own cast to json does, all else as its text: enums, ranges, what extensions bring.
  */
 static enum cdc_code ask_type(struct cdc_catalog *c, uint32_t oid, unsigned depth,
 			      const struct cdc_type **ret, struct cdc_err *err)
 {
 	CDC_AUTO(cdc_pgconn_clear_result) PGresult *result = NULL;
-	uint32_t base, elem;
-	char sql[640];
+	uint32_t base, elem, relid;
+	char sql[1024];
 	enum cdc_code rc;
 
 	(void)snprintf(sql, sizeof(sql),
 		       "SELECT CASE t.typtype WHEN 'd' THEN t.typbasetype ELSE 0 END, "
 		       "CASE t.typoutput WHEN 'pg_catalog.array_out'::pg_catalog.regproc "
-		       "THEN t.typelem ELSE 0 END, e.typdelim "
+		       "THEN t.typelem ELSE 0 END, e.typdelim, "
+		       "CASE t.typtype WHEN 'c' THEN t.typrelid ELSE 0 END, "
+		       "o.prosrc = 'hstore_out' AND EXISTS (SELECT FROM pg_catalog.pg_cast c "
+		       "JOIN pg_catalog.pg_proc f ON f.oid = c.castfunc "
+		       "WHERE c.castsource = t.oid AND f.prosrc = 'hstore_to_json' "
+		       "AND c.casttarget = 'pg_catalog.json'::pg_catalog.regtype) "
 		       "FROM pg_catalog.pg_type t "
+		       "LEFT JOIN pg_catalog.pg_proc o ON o.oid = t.typoutput "
 		       "LEFT JOIN pg_catalog.pg_type e ON e.oid = t.typelem WHERE t.oid = %u",
 		       oid);
 	rc = cdc_lookup_ask(c->lookup, sql, "looking up a type", &result, err);
 	if (rc)
 		return rc;
+	if (PQntuples(result) == 0) {
+		c->oddities.types++;
+		c->oddities.type = oid;
+	}
 	base = cdc_pgconn_u32(result, 0, 0);
 	elem = cdc_pgconn_u32(result, 0, 1);
+	relid = cdc_pgconn_u32(result, 0, 3);
 	if (base)
 		return resolve_type(c, base, depth + 1, ret, err);
+	if (relid)
+		return make_composite(c, relid, depth, ret, err);
 	if (elem) {
 		const struct cdc_type *of = NULL;
 
 		rc = resolve_type(c, elem, depth + 1, &of, err);
 		return rc ? rc : make_array(c, of, cdc_pgconn_text(result, 0, 2)[0], ret, err);
 	}
-	*ret = cdc_type_scalar(CDC_KIND_TEXT);
+	*ret = cdc_type_scalar(cdc_pgconn_bool(result, 0, 4) ? CDC_KIND_HSTORE : CDC_KIND_TEXT);
 	return CDC_OK;
 }
 
@@ -186,6 +305,97 @@ static enum cdc_code resolve_type(struct cdc_catalog *c, uint32_t oid, unsigned 
 	if (!rc && !add_type(c, oid, *ret))
 		rc = no_memory(err);
 	return rc;
+}
+
+/* --- composite types that change -------------------------------------------------------- */
+
+/*
+ * A statement's snapshot is older than all that the statement looks at, so where
+ * WAL ends is asked by one before it, whose answer the session keeps.
+ */
+static const char *put_question(const struct cdc_catalog *c, struct cdc_buf *sql)
+{
+	char before = '{';
+
+	cdc_buf_puts(sql, "SELECT pg_catalog.set_config('walpost.lsn', CASE "
+			  "WHEN pg_catalog.pg_is_in_recovery() "
+			  "THEN pg_catalog.pg_last_wal_replay_lsn() "
+			  "ELSE pg_catalog.pg_current_wal_insert_lsn() END::pg_catalog.text, true);"
+			  "SELECT pg_catalog.current_setting('walpost.lsn'), r.id, "
+			  "pg_catalog.hashtextextended(pg_catalog.string_agg(");
+	cdc_buf_puts(sql, attribute);
+	cdc_buf_puts(sql, ", '' ORDER BY a.attnum), 0) FROM pg_catalog.unnest('");
+	for (const struct row_type *row = c->row_types; row; row = row->next) {
+		cdc_buf_printf(sql, "%c%u", before, row->relid);
+		before = ',';
+	}
+	cdc_buf_puts(sql,
+		     "}'::pg_catalog.oid[]) WITH ORDINALITY r (id, place) "
+		     "LEFT JOIN pg_catalog.pg_attribute a ON a.attrelid = r.id AND a.attnum > 0 "
+		     "GROUP BY r.id, r.place ORDER BY r.place");
+	cdc_buf_putc(sql, '\0');
+	return sql->failed ? NULL : (const char *)sql->data;
+}
+
+/* Gives every composite type whose attributes changed a newer form.  *ret_has_changed: one got it,
+ * so that another look has to find all of them at rest. */
+static enum cdc_code look_at_row_types(struct cdc_catalog *c, bool *ret_has_changed,
+				       cdc_lsn *ret_lsn, struct cdc_err *err)
+{
+	CDC_AUTO(cdc_pgconn_clear_result) PGresult *result = NULL;
+	struct cdc_buf sql;
+	int i = 0;
+	enum cdc_code rc;
+
+	cdc_buf_init(&sql, MAX_TYPE_BYTES);
+	rc = cdc_lookup_ask(c->lookup, put_question(c, &sql), "looking for changed types", &result,
+			    err);
+	cdc_buf_clear(&sql);
+	if (rc)
+		return rc;
+	*ret_lsn = cdc_pgconn_lsn(result, 0, 0);
+	*ret_has_changed = false;
+	/* A form may bring in further types, at the list's front. */
+	for (struct row_type *row = c->row_types; !rc && i < PQntuples(result); row = row->next) {
+		const char *digest = cdc_pgconn_text(result, i++, 2);
+
+		/* No digest: it has no attributes any more, or was dropped and is still in the log.
+		 */
+		if (*digest && strcmp(digest, row->digest) != 0) {
+			rc = ask_form(c, row, err);
+			*ret_has_changed = true;
+		}
+	}
+	return rc;
+}
+
+enum cdc_code cdc_catalog_refresh(struct cdc_catalog *c, cdc_lsn commit_lsn, struct cdc_err *err)
+{
+	bool has_changed = true;
+	cdc_lsn lsn = 0;
+	enum cdc_code rc = CDC_OK;
+
+	if (commit_lsn <= c->current_lsn)
+		return CDC_OK;
+	for (int look = 0; !rc && has_changed && look < MAX_LOOKS; look++)
+		rc = look_at_row_types(c, &has_changed, &lsn, err);
+	/* A commit that the server told of is in its log: never ask twice for the same one. */
+	if (!rc)
+		c->current_lsn = lsn > commit_lsn ? lsn : commit_lsn;
+	return rc;
+}
+
+struct cdc_catalog_oddities cdc_catalog_oddities(const struct cdc_catalog *c)
+{
+	return c->oddities;
+}
+
+/* Is a composite type part of it? */
+static bool has_row_type(const struct cdc_type *type)
+{
+	while (type->kind == CDC_KIND_ARRAY)
+		type = type->elem;
+	return type->kind == CDC_KIND_COMPOSITE;
 }
 
 /* --- keys ---------------------------------------------------------------------------- */
@@ -309,6 +519,7 @@ static enum cdc_code put_table(struct cdc_catalog *c, const struct pgo_relation 
 			       const struct cdc_column *columns, bool old_may_lack,
 			       struct cdc_err *err)
 {
+	bool has_row_types = false;
 	const uint64_t digest = digest_of(r, columns);
 	struct cdc_shape *shape;
 	struct cdc_table *t;
@@ -328,8 +539,13 @@ static enum cdc_code put_table(struct cdc_catalog *c, const struct pgo_relation 
 		return no_memory(err);
 	c->table_n += !t->shape;
 	cdc_shape_free(t->shape);
-	*t = (struct cdc_table){
-		.relid = r->relid, .shape = shape, .old_may_lack = old_may_lack, .digest = digest};
+	for (size_t i = 0; i < r->n; i++)
+		has_row_types |= has_row_type(columns[i].type);
+	*t = (struct cdc_table){.relid = r->relid,
+				.shape = shape,
+				.old_may_lack = old_may_lack,
+				.has_row_types = has_row_types,
+				.digest = digest};
 	return CDC_OK;
 }
 

@@ -7,6 +7,15 @@
  * form of a type that is not built in, once per type, and under REPLICA IDENTITY
  * FULL, where every column is flagged, the primary key.
  *
+ * Of ALTER TYPE the stream says nothing: a composite type that gets, loses or
+ * renames an attribute shows in the bare text of the next row.  Tables with such
+ * columns are therefore marked, and before one of their rows is written the types
+ * are looked at, unless a look was made when the server's log was beyond the
+ * row's commit: one question per transaction at low load, far fewer when there is
+ * much to read.  No other table pays for it.  What a type was at a time of which
+ * nobody looked (a backlog read after ALTER TYPE) is told by the number of fields
+ * only; see cdc/record/composite.h.  Labels of enums travel as text and need nothing.
+ *
  * Relation messages repeat for many reasons (ANALYZE, an index, another session's
  * DDL).  One that says what is known keeps the table as it is; one that does not
  * makes a new one: that is where a change of columns shows.
@@ -34,7 +43,8 @@ struct cdc_table {
 	/* A partitioned table under full identity: whether an old row is whole depends on the
 	 * partition it came from, so a null in it may stand for a value that was not sent. */
 	bool old_may_lack;
-	uint64_t digest; /* of everything that the shape was made of */
+	bool has_row_types; /* call cdc_catalog_refresh before a row is written */
+	uint64_t digest;    /* of everything that the shape was made of */
 };
 
 struct cdc_catalog;
@@ -55,6 +65,22 @@ void cdc_catalog_reset(struct cdc_catalog *c);
  */
 enum cdc_code cdc_catalog_relation(struct cdc_catalog *c, const struct pgo_relation *r,
 				   struct cdc_err *err) CDC_CHECK;
+
+/*
+ * Makes sure that composite types are as they were when WAL ended at commit_lsn,
+ * or later; costs a comparison if they are known to be.  Tables stay valid, shapes
+ * as well.  Codes as cdc_catalog_relation.
+ */
+enum cdc_code cdc_catalog_refresh(struct cdc_catalog *c, cdc_lsn commit_lsn,
+				  struct cdc_err *err) CDC_CHECK;
+
+/* What had to be written as its text for want of knowledge, since the catalog was made. */
+struct cdc_catalog_oddities {
+	uint64_t types;  /* that the database did not have any more */
+	uint64_t values; /* of composite types, whose attributes were others then */
+	uint32_t type;   /* OID of the last such type */
+};
+struct cdc_catalog_oddities cdc_catalog_oddities(const struct cdc_catalog *c);
 
 /* The table of a relation, or NULL: no Relation message came. */
 const struct cdc_table *cdc_catalog_find(struct cdc_catalog *c, uint32_t relid);

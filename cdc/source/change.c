@@ -99,6 +99,11 @@ static enum cdc_code take_row(struct cdc_changes *c, const struct pgo_message *m
 				   "table %s: the server sent a %s with another number of columns "
 				   "than the table's",
 				   cdc_shape_name(t->shape), pgo_kind_name(m->kind));
+	if (t->has_row_types) {
+		rc = cdc_catalog_refresh(c->catalog, c->begin.commit_lsn, err);
+		if (rc)
+			return cdc_err_wrap(err, "table %s", cdc_shape_name(t->shape));
+	}
 	change.shape = t->shape;
 	change.op = m->kind == PGO_INSERT   ? CDC_OP_INSERT
 		    : m->kind == PGO_UPDATE ? CDC_OP_UPDATE

@@ -354,11 +354,17 @@ enum cdc_code cdc_source_read(struct cdc_source *s, struct cdc_batch *batch, siz
 			      size_t target_records, struct cdc_source_read *ret,
 			      struct cdc_err *err)
 {
+	const struct cdc_catalog_oddities before = cdc_catalog_oddities(s->catalog);
+	struct cdc_catalog_oddities after;
 	enum cdc_code rc;
 
 	CDC_ASSERT(s->is_streaming);
 	*ret = (struct cdc_source_read){0};
 	rc = read_frames(s, batch, target_bytes, target_records, ret, err);
+	after = cdc_catalog_oddities(s->catalog);
+	ret->unknown_types = after.types - before.types;
+	ret->odd_values = after.values - before.values;
+	ret->unknown_type = after.type;
 	ret->received_lsn = s->received_lsn;
 	ret->epoch = s->changes.epoch;
 	if (rc && rc != CDC_BUSY)

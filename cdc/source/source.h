@@ -107,6 +107,11 @@ struct cdc_source_read {
 	cdc_lsn received_lsn;  /* highest end of WAL the server told us of */
 	uint64_t transactions; /* commits read by this call */
 	uint32_t epoch;        /* of the stream at this point */
+	/* Written as text, in this call, for want of knowledge: columns' types that the database
+	 * does not have any more (unknown_type is the OID of the last), and values of composite
+	 * types with other attributes than the type is known to have had. */
+	uint64_t unknown_types, odd_values;
+	uint32_t unknown_type;
 };
 
 /*
