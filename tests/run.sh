@@ -1,8 +1,9 @@
 #!/bin/bash
 # Runs every test of walpost on a Debian 12 machine: as root, or as a user with sudo.
 #
-#   tests/run.sh            everything, under 15 minutes on two cores
-#   tests/run.sh --quick    for work in between: two builds, no sanitizers, no fuzzing, no slow tests
+#   tests/run.sh            everything, under 25 minutes on two cores
+#   tests/run.sh --quick    for work in between: two builds, no sanitizers, no fuzzing, no slow tests,
+#                           PostgreSQL 15 only
 #
 # Installs what is missing, builds under build/, and uses ports of 127.0.0.1 and folders below /tmp
 # only.  A PostgreSQL or nginx that this machine already runs is not touched.  A stage that fails
@@ -16,7 +17,7 @@ case "${1:-}" in
 "") ;;
 --quick) quick=yes ;;
 *)
-	sed -n '2,6s/^# \{0,1\}//p' "$0"
+	sed -n '2,7s/^# \{0,1\}//p' "$0"
 	exit 2
 	;;
 esac
@@ -62,6 +63,11 @@ install_all() {
 				dpkg-deb -x nginx_*.deb .
 		) || return 1
 	fi
+}
+
+# The versions that Debian does not have, unpacked below build/.
+fetch_postgresql() {
+	.venv/bin/python tests/fetch_postgresql.py
 }
 
 make_venv() {
@@ -129,6 +135,14 @@ system_tests() {
 	WALPOST_BUILD=$PWD/build/$1 .venv/bin/pytest tests/system "${@:2}"
 }
 
+# system_tests_on VERSION OPTION...
+system_tests_on() {
+	(
+		unset WALPOST_STAGES
+		WALPOST_PG=$1 system_tests release -q "${@:2}"
+	)
+}
+
 stage "packages" install_all
 stage "python" make_venv
 stage "build dev" build dev
@@ -147,6 +161,11 @@ if [ $quick = no ]; then
 	stage "unit tests tsan" unit_tests tsan
 	stage "build fuzz" build fuzz
 	stage "fuzz" fuzz_all
+	stage "postgresql" fetch_postgresql
+	for version in 13 14 16 17; do
+		stage "postgresql $version" system_tests_on "$version" -m versions
+	done
+	stage "postgresql 18" system_tests_on 18
 fi
 
 printf '\n=== stages so far, %d s\n' $((SECONDS - begun))

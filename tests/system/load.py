@@ -1,5 +1,6 @@
 """Applications that write: random transactions over a few tables, from a seed."""
 
+import contextlib
 import os
 import random
 import threading
@@ -62,7 +63,8 @@ class Writers:
                 self._transaction(connection, rng)
                 self.transactions += 1
             except (psycopg.errors.DeadlockDetected, psycopg.errors.UniqueViolation):
-                connection.rollback()
+                with contextlib.suppress(psycopg.OperationalError):  # the server is being restarted
+                    connection.rollback()
             except psycopg.OperationalError:
                 time.sleep(0.05)  # the server is being restarted
             except Exception as error:  # noqa: BLE001 - the test is told at its end

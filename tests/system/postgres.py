@@ -1,15 +1,20 @@
 """A PostgreSQL server of our own, databases in it, and the history of their tables."""
 
+import atexit
+import functools
+import os
 import pathlib
 import shutil
 import signal
+import stat
 import subprocess
+import tempfile
 
 import checker
 import psycopg
-from machine import PORTS, Process, as_server_user, server_user, tail_of, wait_for
+from machine import PORTS, ROOT, Process, as_server_user, server_user, tail_of, wait_for
 
-BIN = pathlib.Path("/usr/lib/postgresql/15/bin")
+VERSION = int(os.environ.get("WALPOST_PG") or 15)  # the major version, where a test does not choose
 PASSWORD = "s3cret pass:word/%40"  # walpost's; needs quoting nearly everywhere
 
 SETTINGS = {
@@ -28,6 +33,7 @@ SETTINGS = {
     "log_min_messages": "warning",
     "timezone": "'UTC'",
     "lc_messages": "'C'",
+    "password_encryption": "'scram-sha-256'",  # 13 has another default
 }
 
 HBA = """
@@ -72,11 +78,37 @@ END $$;
 """
 
 
+def is_open_to_all(path):
+    return all(p.stat().st_mode & stat.S_IXOTH for p in (path, *path.parents))
+
+
+@functools.cache
+def programs(version):
+    """The folder of a version's initdb and postgres, in a place that server_user() can enter.
+
+    15 is Debian's own, the others are what tests/fetch_postgresql.py has unpacked.
+    """
+    if version == 15:
+        return pathlib.Path("/usr/lib/postgresql/15/bin")
+    unpacked = ROOT / "build" / "postgresql" / str(version)
+    assert (unpacked / "bin" / "postgres").exists(), \
+        f"PostgreSQL {version} is not there: run tests/fetch_postgresql.py {version}"
+    if server_user() is None or is_open_to_all(unpacked):
+        return unpacked / "bin"
+    copy = pathlib.Path(tempfile.mkdtemp(prefix=f"walpost-postgresql{version}-", dir="/tmp"))
+    atexit.register(shutil.rmtree, copy, ignore_errors=True)
+    copy.chmod(0o755)
+    shutil.copytree(unpacked, copy, symlinks=True, dirs_exist_ok=True)
+    return copy / "bin"
+
+
 class Server:
     """One cluster: started at once, in a folder that only it uses."""
 
-    def __init__(self, folder, settings=None):
+    def __init__(self, folder, settings=None, version=None):
+        self.version = version or VERSION
         self.folder = pathlib.Path(folder)
+        self.bin = programs(self.version)
         self.data = self.folder / "data"
         self.log = self.folder / "postgres.log"
         self.port = PORTS.take()
@@ -93,7 +125,7 @@ class Server:
         self.sql(f"CREATE ROLE walpost LOGIN REPLICATION PASSWORD '{PASSWORD}'")
 
     def _initdb(self):
-        subprocess.run([BIN / "initdb", "--no-sync", "-U", "postgres", "-A", "trust", "-E", "UTF8",
+        subprocess.run([self.bin / "initdb", "--no-sync", "-U", "postgres", "-A", "trust", "-E", "UTF8",
                         "--locale=C.UTF-8", "-D", self.data], check=True,
                        stdout=subprocess.DEVNULL, cwd="/", **as_server_user())
 
@@ -107,7 +139,7 @@ class Server:
         self.process.signal(signal.SIGHUP)
 
     def start(self):
-        self.process = Process([BIN / "postgres", "-D", self.data], self.log, cwd="/",
+        self.process = Process([self.bin / "postgres", "-D", self.data], self.log, cwd="/",
                                **as_server_user())
 
         def answers():

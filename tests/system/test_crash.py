@@ -115,6 +115,7 @@ def test_kill_sent_and_not_answered(steady, transaction):
     rig.assert_whole()
 
 
+@pytest.mark.versions
 def test_kill_right_after_the_answer_left(steady):
     """The receiver accepts and walpost dies before it can have read the answer."""
     rig = steady
@@ -152,6 +153,7 @@ def test_kill_while_postgresql_is_stopped_in_the_middle_of_a_transaction(steady)
     rig.assert_whole()
 
 
+@pytest.mark.versions
 def test_postgresql_crashes_after_walpost_confirmed(own_server, make_rig):
     """confirmed_flush_lsn goes back; walpost starts from its own position and repeats nothing."""
     server = own_server()
@@ -170,6 +172,7 @@ def test_postgresql_crashes_after_walpost_confirmed(own_server, make_rig):
     assert rig.assert_whole().repeats == 0
 
 
+@pytest.mark.versions
 def test_both_die_at_once(own_server, make_rig):
     server = own_server()
     rig = make_rig(server.database())

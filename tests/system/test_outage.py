@@ -33,6 +33,7 @@ def test_a_receiver_that_is_restarted(rig, seed):
     rig.assert_whole()
 
 
+@pytest.mark.versions
 def test_a_server_that_is_restarted(own_server, make_rig, seed):
     """fast and immediate, under load; walpost reconnects by itself."""
     server = own_server()
@@ -259,6 +260,7 @@ def test_a_stopped_walsender_is_waited_for(rig):
     rig.assert_whole()
 
 
+@pytest.mark.versions
 def test_a_terminated_walsender_is_replaced(rig):
     table_with_sync(rig)
     for i in range(3):

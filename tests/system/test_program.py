@@ -177,6 +177,7 @@ def test_config_prints_the_reference_of_every_key():
         assert re.search(rf"\b{key}\b", done.stdout), key
 
 
+@pytest.mark.versions
 def test_check_of_a_prepared_source_passes(rig):
     rig.db.table("t")
     rig.db.publish("t")
@@ -203,6 +204,7 @@ def test_check_names_an_endpoint_that_nobody_serves(rig):
     assert len(failed) == 1 and str(rig.receiver.port) in failed[0], done.stdout
 
 
+@pytest.mark.versions
 def test_tail_prints_records_and_stores_nothing(rig):
     rig.db.table("t")
     rig.db.table("u")
@@ -230,6 +232,7 @@ def test_tail_prints_records_and_stores_nothing(rig):
     assert not rig.walpost.data.exists()
 
 
+@pytest.mark.versions
 def test_uninstall_drops_what_walpost_made(rig):
     rig.db.table("t")
     rig.start(tables=["public.t"])

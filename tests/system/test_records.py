@@ -24,6 +24,7 @@ def exact_fields(text):
     return text[start:json.JSONDecoder().raw_decode(text, start)[1]]
 
 
+@pytest.mark.versions
 def test_insert_update_delete_truncate(rig):
     rig.db.table("orders", "id int PRIMARY KEY, v text, n numeric(10,2)")
     rig.db.publish("orders")
@@ -47,6 +48,7 @@ def test_insert_update_delete_truncate(rig):
     assert by_operation["truncate"][0]["fields"] is None
 
 
+@pytest.mark.versions
 def test_the_parts_of_a_record(rig):
     rig.db.table("t")
     rig.db.publish("t")
@@ -128,6 +130,7 @@ def test_batch_size_and_bytes_are_upper_bounds(rig):
     assert 1 < max(sizes) <= 7
 
 
+@pytest.mark.versions
 def test_a_changed_key_makes_two_records(rig):
     rig.db.table("t", "a int, b text, v text, PRIMARY KEY (a, b)", key=("a", "b"))
     rig.db.publish("t")
@@ -144,6 +147,7 @@ def test_a_changed_key_makes_two_records(rig):
     assert records[2]["changes"]["b"] == "x"
 
 
+@pytest.mark.versions
 def test_replica_identity_full_gives_the_old_row(rig):
     rig.db.table("t", "id int PRIMARY KEY, v text, n int, w text")
     rig.db.sql("ALTER TABLE t REPLICA IDENTITY FULL")
@@ -162,6 +166,7 @@ def test_replica_identity_full_gives_the_old_row(rig):
     assert records[-1]["fields"] == {"id": 2, "v": "b", "n": 1, "w": "new"}
 
 
+@pytest.mark.versions
 def test_an_unchanged_toast_value_is_marked(rig):
     rig.db.table("t", "id int PRIMARY KEY, big text, small text")
     rig.db.sql("ALTER TABLE t ALTER big SET STORAGE EXTERNAL")
@@ -180,6 +185,7 @@ def test_an_unchanged_toast_value_is_marked(rig):
     assert moved["unchanged"] == ["big"]
 
 
+@pytest.mark.versions
 def test_an_unchanged_toast_value_under_full_identity_is_known(rig):
     rig.db.table("t", "id int PRIMARY KEY, big text, small text")
     rig.db.sql("ALTER TABLE t ALTER big SET STORAGE EXTERNAL, REPLICA IDENTITY FULL")
@@ -192,6 +198,7 @@ def test_an_unchanged_toast_value_under_full_identity_is_known(rig):
     assert update["changes"] == {"small": "a"}
 
 
+@pytest.mark.versions
 def test_truncate_of_several_tables_is_one_record_each(rig):
     for name in ("t1", "t2", "t3"):
         rig.db.table(name)
@@ -221,6 +228,7 @@ def test_a_table_without_a_key_that_is_only_inserted_into(rig):
     assert all(r["key"] is None for r in rig.receiver.records())
 
 
+@pytest.mark.versions
 def test_the_key_of_an_identity_index(rig):
     rig.db.table("t", "code text NOT NULL, v text", key=("code",))
     rig.db.sql("CREATE UNIQUE INDEX t_code ON t (code)")
@@ -233,6 +241,7 @@ def test_the_key_of_an_identity_index(rig):
     rig.assert_whole()
 
 
+@pytest.mark.versions
 def test_hostile_names(rig):
     rig.db.sql('CREATE SCHEMA "Sch ""ema.x"')
     table = '"Sch ""ema.x"."Ta.ble ""ü"'
@@ -275,6 +284,7 @@ def test_only_the_operations_asked_for(rig):
     rig.assert_whole()
 
 
+@pytest.mark.versions
 def test_rolled_back_changes_do_not_arrive(rig):
     rig.db.table("t")
     rig.db.publish("t")
@@ -291,6 +301,7 @@ def test_rolled_back_changes_do_not_arrive(rig):
     assert sorted(r["key"]["id"] for r in rig.receiver.records()) == [2, 4]
 
 
+@pytest.mark.versions
 def test_a_column_added_while_running(rig):
     rig.db.table("t")
     rig.db.publish("t")
@@ -382,6 +393,8 @@ def write_values(rig):
     for name, values in VALUES.items():
         for value in values:
             n += 1
+            if rig.db.server.version < 14 and name.startswith("numeric") and "Infinity" in value:
+                continue  # 14 brought them
             rig.db.sql(f"INSERT INTO t (id, {rig.columns[name]}) VALUES ({n}, ({value})::{name})")
     rig.db.sql("INSERT INTO t (id) VALUES (0)")
 
@@ -410,6 +423,7 @@ def same_json(rig):
     return wrong
 
 
+@pytest.mark.versions
 def test_values_are_postgresqls_own(typed):
     typed.start()
     write_values(typed)
@@ -433,6 +447,7 @@ def test_values_do_not_depend_on_the_roles_settings(typed):
     assert not wrong, "\n".join(wrong)
 
 
+@pytest.mark.versions
 def test_old_values_under_full_identity_are_postgresqls_own(typed):
     typed.db.sql("ALTER TABLE t REPLICA IDENTITY FULL")
     typed.start()

@@ -11,6 +11,7 @@ from walpost import Walpost, source, sync, webhook
 pytestmark = pytest.mark.sanitized
 
 
+@pytest.mark.versions
 def test_an_idle_databases_slot_moves(rig):
     """Only another database of the server writes."""
     rig.db.table("t")
@@ -61,6 +62,7 @@ def test_an_idle_slot_is_confirmed_behind_a_dead_endpoint(rig):
     rig.assert_whole()
 
 
+@pytest.mark.versions
 def test_slot_and_publication_are_created(rig):
     rig.db.table("t")
     rig.db.table("other")
@@ -74,6 +76,7 @@ def test_slot_and_publication_are_created(rig):
     rig.assert_whole(tables=["public.t"])
 
 
+@pytest.mark.versions
 def test_a_table_without_identity_is_left_out_and_the_application_goes_on(rig):
     """Publishing it would make the application's own UPDATE fail."""
     rig.db.table("good")
@@ -147,6 +150,7 @@ def test_becoming_a_synchronous_standby_while_running_is_noticed(own_server, mak
              tail=rig.walpost.tail)
 
 
+@pytest.mark.versions
 def test_an_existing_slot_is_used_from_its_confirmed_position(rig):
     """What was committed after the slot was made and before walpost came arrives."""
     rig.db.table("t")
@@ -179,6 +183,7 @@ def test_two_syncs_share_one_slot(rig):
     assert len(rig.db.slots()) == 1
 
 
+@pytest.mark.versions
 def test_a_slot_that_was_recreated_is_a_gap_and_not_silence(rig):
     rig.db.table("t")
     rig.db.publish("t")
@@ -196,6 +201,7 @@ def test_a_slot_that_was_recreated_is_a_gap_and_not_silence(rig):
              20, tail=rig.walpost.tail)
 
 
+@pytest.mark.versions
 def test_a_slot_that_was_dropped_is_a_gap_and_not_silence(rig):
     rig.db.table("t")
     rig.db.publish("t")
@@ -291,6 +297,7 @@ def test_a_publication_that_the_role_may_not_make(db, folder):
     Unprepared(folder, source(db)).says("CREATE PUBLICATION", "public", "t")
 
 
+@pytest.mark.versions
 def test_a_publication_is_made_for_every_table_that_suits_when_none_is_named(rig):
     rig.db.table("t")
     rig.db.table("bare", "id int, v text", key=())
@@ -305,6 +312,7 @@ def test_a_publication_is_made_for_every_table_that_suits_when_none_is_named(rig
     assert "public.bare" in rig.walpost.log_text()
 
 
+@pytest.mark.versions
 def test_a_child_table_without_identity_is_not_published_with_its_parent(rig):
     """Publishing the parent alone: the application's own UPDATE of the child goes on."""
     rig.db.table("parent")
@@ -367,6 +375,7 @@ def test_no_free_slot_on_the_server(own_server, folder):
     unprepared.walpost.end()
 
 
+@pytest.mark.versions
 @pytest.mark.parametrize("statement", ["DROP PUBLICATION walpost",
                                        "ALTER PUBLICATION walpost DROP TABLE t"])
 def test_a_publication_taken_away_while_running_is_named(rig, statement):

@@ -169,7 +169,12 @@ class Walpost:
         return out
 
     def sigstop(self):
+        """Returns when every thread stands still: one may run on for a while on a busy machine."""
         self.process.signal(signal.SIGSTOP)
+        tasks = pathlib.Path(f"/proc/{self.process.pid}/task")
+        wait_for("walpost is stopped", lambda: all(
+            (task / "stat").read_text().rpartition(")")[2].split()[0] == "T"
+            for task in tasks.iterdir()), 10)
 
     def sigcont(self):
         self.process.signal(signal.SIGCONT)
