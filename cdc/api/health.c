@@ -1,11 +1,14 @@
 #include "cdc/api/health.h"
 
+#include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include <jansson.h>
 
 #include "cdc/base/clock.h"
+#include "cdc/source/source.h"
 
 /* A text that may have been cut in the middle of a character; jansson takes only whole ones. */
 static json_t *text_json(const char *text)
@@ -78,10 +81,49 @@ static bool add_loop(json_t *loops, const char *kind, const char *name, struct c
 	return is_ok;
 }
 
+/* Warns when the server keeps much WAL for the slot: the loops turn, yet its disk may fill. */
+static void add_warning(json_t *warnings, const struct cdc_server_source *s)
+{
+	uint64_t percent = cdc_metric_get(&s->metrics->slot_used_percent);
+	unsigned step = cdc_slot_step((unsigned)percent);
+	char text[320];
+
+	if (!step)
+		return;
+	(void)snprintf(text, sizeof(text),
+		       "the server keeps %" PRIu64 " bytes of WAL for the slot %s, %" PRIu64
+		       " %% of the budget; wal_status is %s",
+		       cdc_metric_get(&s->metrics->slot_retained_bytes), s->slot, percent,
+		       cdc_wal_status_name(
+			       (enum cdc_wal_status)cdc_metric_get(&s->metrics->slot_wal_status)));
+	(void)json_array_append_new(warnings,
+				    json_pack("{s:s, s:o, s:i, s:s}", "loop", "source", "name",
+					      text_json(s->connection), "wal_budget_step",
+					      (int)step, "message", text));
+}
+
+/* What the source's slot keeps, null before it was looked at. */
+static json_t *wal_json(const struct cdc_source_metrics *m)
+{
+	if (!cdc_metric_get(&m->slot_looked_us))
+		return json_null();
+	return json_pack(
+		"{s:s, s:I, s:I, s:o, s:I, s:I}", "status",
+		cdc_wal_status_name((enum cdc_wal_status)cdc_metric_get(&m->slot_wal_status)),
+		"retained_bytes", (json_int_t)cdc_metric_get(&m->slot_retained_bytes),
+		"unconfirmed_bytes", (json_int_t)cdc_metric_get(&m->slot_unconfirmed_bytes),
+		"safe_bytes",
+		cdc_metric_get(&m->slot_has_limit)
+			? json_integer((json_int_t)cdc_metric_get(&m->slot_safe_bytes))
+			: json_null(),
+		"budget_bytes", (json_int_t)cdc_metric_get(&m->slot_budget_bytes), "used_percent",
+		(json_int_t)cdc_metric_get(&m->slot_used_percent));
+}
+
 unsigned cdc_health_json(const struct cdc_server_setup *setup, uint64_t started_ms, uint64_t now_ms,
 			 struct cdc_buf *out)
 {
-	json_t *loops = json_array();
+	json_t *loops = json_array(), *warnings = json_array();
 	bool is_ok = true;
 
 	for (size_t i = 0; i < setup->source_n; i++)
@@ -90,8 +132,10 @@ unsigned cdc_health_json(const struct cdc_server_setup *setup, uint64_t started_
 	for (size_t i = 0; i < setup->sync_n; i++)
 		is_ok &= add_loop(loops, "sync", setup->syncs[i].name, setup->syncs[i].board,
 				  started_ms, now_ms);
-	return put_json(json_pack("{s:s, s:s, s:o}", "status", is_ok ? "ok" : "stalled", "version",
-				  WALPOST_VERSION, "loops", loops),
+	for (size_t i = 0; i < setup->source_n; i++)
+		add_warning(warnings, &setup->sources[i]);
+	return put_json(json_pack("{s:s, s:s, s:o, s:o}", "status", is_ok ? "ok" : "stalled",
+				  "version", WALPOST_VERSION, "loops", loops, "warnings", warnings),
 			is_ok ? 200 : 503, out);
 }
 
@@ -124,8 +168,8 @@ unsigned cdc_ready_json(const struct cdc_server_setup *setup, bool is_strict, st
 
 	for (size_t i = 0; i < setup->source_n; i++) {
 		const struct cdc_server_source *s = &setup->sources[i];
-		json_t *o = json_pack("{s:o, s:o}", "connection", text_json(s->connection), "slot",
-				      text_json(s->slot));
+		json_t *o = json_pack("{s:o, s:o, s:o}", "connection", text_json(s->connection),
+				      "slot", text_json(s->slot), "wal", wal_json(s->metrics));
 
 		are_all_running &= add_state(o, s->board);
 		(void)json_array_append_new(sources, o);

@@ -2,7 +2,8 @@
  * health.h - whether the loops turn, and what each source and sync does, as JSON.
  *
  * healthz: ok unless a loop that should turn has not turned for 30 s; a loop
- * that failed or ended turns no more by right.  readyz: the process serves, so it
+ * that failed or ended turns no more by right.  Its warnings name the slots for
+ * which the server keeps 50, 70 or 90 % of the WAL budget.  readyz: the process serves, so it
  * is ready; the body tells the truth about every source and sync, and a strict
  * question is answered with no unless all of them run.
  *

@@ -5,11 +5,14 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include "cdc/source/source.h"
+
 /* How a cdc_metric is shown. */
 enum form {
 	FORM_PLAIN,
 	FORM_SECONDS, /* microseconds, an instant or a duration */
 	FORM_AGE,     /* an instant; how long ago it was, 0 for none */
+	FORM_PERCENT, /* as a ratio */
 };
 
 struct row {
@@ -45,6 +48,23 @@ static const struct row source_rows[] = {
 	{"walpost_source_lag_seconds", "gauge",
 	 "How long the server has had WAL that is not confirmed.", SOURCE(unconfirmed_us),
 	 FORM_AGE},
+	{"walpost_source_gap_bytes", "gauge",
+	 "WAL between what was read and what the slot still has; 0 without a gap.",
+	 SOURCE(gap_bytes), FORM_PLAIN},
+	{"walpost_slot_looked_timestamp_seconds", "gauge",
+	 "When the server was last asked how the slot stands; 0: not yet.", SOURCE(slot_looked_us),
+	 FORM_SECONDS},
+	{"walpost_slot_retained_bytes", "gauge", "WAL that the server keeps for the slot.",
+	 SOURCE(slot_retained_bytes), FORM_PLAIN},
+	{"walpost_slot_unconfirmed_bytes", "gauge",
+	 "Of that, what is not confirmed; the rest is kept for open transactions.",
+	 SOURCE(slot_unconfirmed_bytes), FORM_PLAIN},
+	{"walpost_slot_wal_budget_bytes", "gauge",
+	 "WAL the slot may keep: the server's limit, or wal_budget.", SOURCE(slot_budget_bytes),
+	 FORM_PLAIN},
+	{"walpost_slot_wal_budget_used_ratio", "gauge",
+	 "Part of it that is kept; 1 from wal_status unreserved on.", SOURCE(slot_used_percent),
+	 FORM_PERCENT},
 };
 
 #define BUFFER(field) offsetof(struct cdc_buffer_metrics, field)
@@ -191,6 +211,39 @@ static void put_value(struct cdc_buf *out, const void *metrics, const struct row
 	case FORM_AGE:
 		put_seconds(out, cdc_lag_us(now_us, v));
 		break;
+	case FORM_PERCENT:
+		cdc_buf_printf(out, "%" PRIu64 ".%02" PRIu64, v / 100, v % 100);
+		break;
+	}
+}
+
+/* What is not a plain number: the status by its name, and what is safe, without end where the
+ * server sets no limit. */
+static void put_slots(struct cdc_buf *out, const struct cdc_server_setup *setup)
+{
+	put_head(out, "walpost_slot_wal_status", "gauge", "The slot's wal_status on the server.");
+	for (size_t k = 0; k < setup->source_n; k++) {
+		uint64_t now = cdc_metric_get(&setup->sources[k].metrics->slot_wal_status);
+
+		for (int i = CDC_WAL_UNKNOWN; i <= CDC_WAL_LOST; i++) {
+			cdc_buf_puts(out, "walpost_slot_wal_status{");
+			put_source_labels(out, &setup->sources[k]);
+			put_label(out, "status", cdc_wal_status_name((enum cdc_wal_status)i),
+				  false);
+			cdc_buf_printf(out, "} %d\n", now == (uint64_t)i);
+		}
+	}
+	put_head(out, "walpost_slot_safe_wal_bytes", "gauge",
+		 "WAL that may be written before the slot is lost; +Inf without a limit.");
+	for (size_t k = 0; k < setup->source_n; k++) {
+		const struct cdc_source_metrics *m = setup->sources[k].metrics;
+
+		cdc_buf_puts(out, "walpost_slot_safe_wal_bytes{");
+		put_source_labels(out, &setup->sources[k]);
+		if (cdc_metric_get(&m->slot_has_limit))
+			cdc_buf_printf(out, "} %" PRIu64 "\n", cdc_metric_get(&m->slot_safe_bytes));
+		else
+			cdc_buf_puts(out, "} +Inf\n");
 	}
 }
 
@@ -216,6 +269,7 @@ static void put_sources(struct cdc_buf *out, const struct cdc_server_setup *setu
 		cdc_buf_printf(out, "} %" PRIu64 "\n",
 			       cdc_source_lag_bytes(setup->sources[k].metrics));
 	}
+	put_slots(out, setup);
 	for (size_t i = 0; i < COUNT(buffer_rows); i++) {
 		const struct row *r = &buffer_rows[i];
 

@@ -6,6 +6,7 @@
 
 #include "cdc/api/metrics_text.h"
 #include "cdc/base/clock.h"
+#include "cdc/source/source.h"
 
 #define CELL_MAX     140 /* two names and an arrow */
 #define COLUMNS_MAX  9
@@ -138,6 +139,42 @@ static void put_sources(struct table *t, const struct cdc_server_setup *setup, i
 	}
 }
 
+/* "3.4 GiB", or that it is not known (yet). */
+static void format_known(bool is_known, uint64_t bytes, const char *other, char ret_text[CELL_MAX])
+{
+	if (is_known)
+		format_bytes(bytes, ret_text);
+	else
+		(void)snprintf(ret_text, CELL_MAX, "%s", other);
+}
+
+static void put_slots(struct table *t, const struct cdc_server_setup *setup)
+{
+	put_row(t, (const char *const[]){"SLOT", "WAL STATUS", "KEPT", "OF", "%", "UNCONFIRMED",
+					 "SAFE"});
+	for (size_t i = 0; i < setup->source_n; i++) {
+		const struct cdc_source_metrics *m = setup->sources[i].metrics;
+		const bool is_known = cdc_metric_get(&m->slot_looked_us) != 0;
+		char kept[CELL_MAX], budget[CELL_MAX], percent[CELL_MAX] = "-",
+						       unconfirmed[CELL_MAX], safe[CELL_MAX];
+
+		format_known(is_known, cdc_metric_get(&m->slot_retained_bytes), "-", kept);
+		format_known(is_known, cdc_metric_get(&m->slot_budget_bytes), "-", budget);
+		format_known(is_known, cdc_metric_get(&m->slot_unconfirmed_bytes), "-",
+			     unconfirmed);
+		format_known(is_known && cdc_metric_get(&m->slot_has_limit),
+			     cdc_metric_get(&m->slot_safe_bytes), is_known ? "no limit" : "-",
+			     safe);
+		if (is_known)
+			format_count(cdc_metric_get(&m->slot_used_percent), percent);
+		put_row(t, (const char *const[]){
+				   setup->sources[i].slot,
+				   cdc_wal_status_name((enum cdc_wal_status)cdc_metric_get(
+					   &m->slot_wal_status)),
+				   kept, budget, percent, unconfirmed, safe});
+	}
+}
+
 static void put_buffers(struct table *t, const struct cdc_server_setup *setup)
 {
 	put_row(t, (const char *const[]){"BUFFER", "USED", "OF", "%", "UNDELIVERED", "RECORDS",
@@ -199,6 +236,7 @@ static void put_syncs(struct table *t, const struct cdc_server_setup *setup, int
 void cdc_status_text(const struct cdc_server_setup *setup, int64_t now_us, struct cdc_buf *out)
 {
 	struct table sources = {.column_n = 8, .is_right = {[4] = true, true, true, true}};
+	struct table slots = {.column_n = 7, .is_right = {[2] = true, true, true, true, true}};
 	struct table buffers = {.column_n = 7, .is_right = {[1] = true, true, true, true, true}};
 	struct table syncs = {.column_n = 9, .is_right = {[4] = true, true, true, true}};
 	char now[CDC_TIME_TEXT], up[CELL_MAX];
@@ -210,6 +248,10 @@ void cdc_status_text(const struct cdc_server_setup *setup, int64_t now_us, struc
 	put_sources(&sources, setup, now_us);
 	sources.out = out;
 	put_sources(&sources, setup, now_us);
+	cdc_buf_putc(out, '\n');
+	put_slots(&slots, setup);
+	slots.out = out;
+	put_slots(&slots, setup);
 	cdc_buf_putc(out, '\n');
 	put_buffers(&buffers, setup);
 	buffers.out = out;

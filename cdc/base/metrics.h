@@ -59,6 +59,16 @@ struct cdc_source_metrics {
 	cdc_metric last_commit_us; /* commit time of the last transaction read */
 	cdc_metric
 		unconfirmed_us; /* wall time when received first rose above confirmed; 0 = equal */
+	/* How the slot stood when it was looked at last; see struct cdc_slot_report. */
+	cdc_metric slot_looked_us;  /* wall time of that; 0: never */
+	cdc_metric slot_wal_status; /* enum cdc_wal_status */
+	cdc_metric slot_retained_bytes;
+	cdc_metric slot_unconfirmed_bytes;
+	cdc_metric slot_has_limit; /* 1: slot_safe_bytes means something */
+	cdc_metric slot_safe_bytes;
+	cdc_metric slot_budget_bytes;
+	cdc_metric slot_used_percent;
+	cdc_metric gap_bytes; /* WAL between what was read and what can be had; 0: no gap */
 };
 
 /* Of one buffer. */

@@ -13,9 +13,10 @@
 #define BATCH_TARGET_BYTES   (256u << 10)
 #define BATCH_TARGET_RECORDS 1000
 #define STATUS_MS            3000 /* own clock: a third of the session's wal_sender_timeout of 10 s */
-#define CONFIRM_MS           1000 /* a risen durable() is told at most this late, */
-#define CONFIRM_IDLE_MS      50   /* and this soon when nothing is left to wait for */
-#define STANDBY_CHECK_MS     60000
+#define CONFIRM_MS           1000  /* a risen durable() is told at most this late, */
+#define CONFIRM_IDLE_MS      50    /* and this soon when nothing is left to wait for */
+#define HELD_MS              25000 /* a dead reader's walsender is gone in 10 s, another's in 60 */
+#define HELD_WAIT_MS         1000
 #define SILENT_MAX_MS        15000 /* the server speaks at least every 5 s */
 #define NAP_US               1000  /* lets the socket fill instead of waking for every row */
 #define NAP_RECORDS          16    /* an open transaction of fewer rows is not worth a nap */
@@ -34,8 +35,13 @@ struct cdc_capture {
 	bool idle_is_urgent;
 	uint32_t epoch;
 	cdc_lsn received, flushed; /* flushed: the last confirmed */
-	uint64_t status_ms, standby_ms, append_ms,
-		first_ms; /* monotonic: last status, check, append; first record of batch */
+	uint64_t status_ms, append_ms,
+		first_ms; /* monotonic: last status, append; first record of batch */
+	bool is_held_told;
+	uint64_t held_ms;        /* monotonic: since when somebody else has the slot; 0: nobody */
+	unsigned warned_percent; /* of the WAL budget: the highest step that was told */
+	enum cdc_wal_status told_wal;   /* the worst that was told */
+	bool is_unwatched, was_standby; /* the last look failed; the server was in recovery */
 	bool reply_requested;
 	bool was_streaming; /* since the last failure: the backoff starts again */
 };
@@ -83,23 +89,41 @@ static enum cdc_code load_row(struct cdc_capture *c, struct cdc_err *err)
 	return rc == CDC_MISSING ? CDC_OK : rc;
 }
 
-/* Is the slot where we left it?  Anything else is a gap, and only a person may accept one. */
-static enum cdc_code check_position(const struct cdc_capture *c, const struct cdc_buffer_state *st,
-				    const struct cdc_source_info *info, struct cdc_err *err)
+/* Everything before it is in the buffer; before there was anything, where the slot began. */
+static cdc_lsn end_of_ours(const struct cdc_capture *c, const struct cdc_buffer_state *st)
+{
+	return st->durable ? st->durable : c->row.created_lsn;
+}
+
+/* Notes the size of a gap that was found; every gap ends the capture. */
+static enum cdc_code note_gap(const struct cdc_capture *c, uint64_t bytes)
+{
+	cdc_metric_set(&c->setup.metrics->gap_bytes, bytes);
+	return CDC_GAP;
+}
+
+/* The slot is gone or lost: says how much lies between the buffer's end and now. */
+static enum cdc_code measure_loss(const struct cdc_capture *c, const struct cdc_buffer_state *st,
+				  const struct cdc_source_info *info, struct cdc_err *err)
+{
+	const cdc_lsn ours = end_of_ours(c, st);
+	char from[CDC_LSN_TEXT], to[CDC_LSN_TEXT];
+
+	if (!info->system_id[0] || !ours || info->flush_lsn < ours)
+		return CDC_GAP;
+	(void)cdc_lsn_format(ours, from);
+	(void)cdc_lsn_format(info->flush_lsn, to);
+	(void)cdc_err_wrap(err, "%llu bytes of WAL are missing so far, from %s to %s",
+			   (unsigned long long)(info->flush_lsn - ours), from, to);
+	return note_gap(c, info->flush_lsn - ours);
+}
+
+/* Do store and buffer belong together? */
+static enum cdc_code check_files(const struct cdc_capture *c, const struct cdc_buffer_state *st,
+				 struct cdc_err *err)
 {
 	const char *slot = c->setup.plan.slot;
-	char at[CDC_LSN_TEXT], ours[CDC_LSN_TEXT];
 
-	(void)cdc_lsn_format(info->slot_start, at);
-	(void)cdc_lsn_format(st->durable ? st->durable : c->row.created_lsn, ours);
-	if (c->has_row && strcmp(c->row.system_id, info->system_id) != 0) {
-		(void)cdc_err_set(
-			err, CDC_GAP,
-			"slot %s: the server is another cluster (system identifier %s, was %s)",
-			slot, info->system_id, c->row.system_id);
-		return cdc_err_remedy(err, "point the connection at the former cluster, or start "
-					   "afresh with an empty data_dir");
-	}
 	if (!c->has_row && st->epoch) {
 		(void)cdc_err_set(
 			err, CDC_EPOCH,
@@ -115,27 +139,92 @@ static enum cdc_code check_position(const struct cdc_capture *c, const struct cd
 				  slot, c->row.generation, CDC_EPOCH_GENERATION(st->epoch));
 		return cdc_err_remedy(err, "restore the state.db that belongs to this buffer");
 	}
-	if (c->has_row && info->slot_start > (st->durable ? st->durable : c->row.created_lsn)) {
+	return CDC_OK;
+}
+
+/* Is the server the one that was read, with everything that was? */
+static enum cdc_code check_server(const struct cdc_capture *c, const struct cdc_buffer_state *st,
+				  const struct cdc_source_info *info, struct cdc_err *err)
+{
+	const char *slot = c->setup.plan.slot;
+	const uint32_t timeline = CDC_EPOCH_TIMELINE(st->epoch);
+	char at[CDC_LSN_TEXT], ours[CDC_LSN_TEXT];
+	cdc_lsn end;
+
+	(void)cdc_lsn_format(st->durable, ours);
+	if (c->has_row && strcmp(c->row.system_id, info->system_id) != 0) {
 		(void)cdc_err_set(
 			err, CDC_GAP,
-			"slot %s was moved to %s, but only changes up to %s are in the buffer: "
-			"%llu bytes of WAL are missing",
-			slot, at, ours,
-			(unsigned long long)(info->slot_start -
-					     (st->durable ? st->durable : c->row.created_lsn)));
-		return cdc_err_remedy(err, "restore the buffer, or start afresh with an empty "
-					   "data_dir and copy the tables once");
+			"slot %s: the server is another cluster (system identifier %s, was %s)",
+			slot, info->system_id, c->row.system_id);
+		return cdc_err_remedy(err, "point the connection at the former cluster, or start "
+					   "afresh with an empty data_dir");
 	}
-	if (st->durable > info->flush_lsn) {
-		(void)cdc_lsn_format(info->flush_lsn, at);
-		(void)cdc_err_set(err, CDC_GAP,
-				  "slot %s: the server's WAL ends at %s, before %s that was "
-				  "already read: a restored backup or a failover",
-				  slot, at, ours);
-		return cdc_err_remedy(
-			err, "start afresh with an empty data_dir and copy the tables once");
+	if (st->durable && timeline && !cdc_source_holds(c->source, timeline, st->durable, &end)) {
+		(void)cdc_lsn_format(end, at);
+		if (end)
+			(void)cdc_err_set(
+				err, CDC_GAP,
+				"slot %s: the server left timeline %u at %s, before %s that was "
+				"already read: a restored backup or a failover to a standby that "
+				"lagged behind; %llu bytes of WAL that were read are no longer "
+				"part of the database, and others took their place",
+				slot, timeline, at, ours, (unsigned long long)(st->durable - end));
+		else
+			(void)cdc_err_set(err, CDC_GAP,
+					  "slot %s: the server is on timeline %u and never was on "
+					  "%u, on which %s was read",
+					  slot, info->timeline, timeline, ours);
+		(void)cdc_err_remedy(err, "start afresh with an empty data_dir and copy the tables "
+					  "once, or point the connection at the former primary");
+		return note_gap(c, end ? st->durable - end : 0);
 	}
-	return CDC_OK;
+	if (st->durable <= info->flush_lsn)
+		return CDC_OK;
+	(void)cdc_lsn_format(info->flush_lsn, at);
+	if (info->is_standby)
+		return cdc_err_set(err, CDC_IO,
+				   "slot %s: the standby's WAL ends at %s, before %s that was "
+				   "already read on another server; it has to catch up",
+				   slot, at, ours);
+	(void)cdc_err_set(err, CDC_GAP,
+			  "slot %s: the server's WAL ends at %s, before %s that was already read: "
+			  "a restored backup or a failover; %llu bytes of WAL that were read are "
+			  "no longer part of the database",
+			  slot, at, ours, (unsigned long long)(st->durable - info->flush_lsn));
+	(void)cdc_err_remedy(err, "start afresh with an empty data_dir and copy the tables once");
+	return note_gap(c, st->durable - info->flush_lsn);
+}
+
+/* Is the slot where we left it?  Anything else is a gap, and only a person may accept one. */
+static enum cdc_code check_slot(const struct cdc_capture *c, const struct cdc_buffer_state *st,
+				const struct cdc_source_info *info, struct cdc_err *err)
+{
+	const cdc_lsn ours = end_of_ours(c, st);
+	char at[CDC_LSN_TEXT], own[CDC_LSN_TEXT];
+
+	if (!c->has_row || info->slot_start <= ours)
+		return CDC_OK;
+	(void)cdc_lsn_format(info->slot_start, at);
+	(void)cdc_lsn_format(ours, own);
+	(void)cdc_err_set(err, CDC_GAP,
+			  "slot %s was moved, or made anew, by somebody else: it begins at %s, and "
+			  "only changes up to %s are in the buffer: %llu bytes of WAL are missing",
+			  c->setup.plan.slot, at, own,
+			  (unsigned long long)(info->slot_start - ours));
+	(void)cdc_err_remedy(err, "restore the buffer, or start afresh with an empty data_dir and "
+				  "copy the tables once");
+	return note_gap(c, info->slot_start - ours);
+}
+
+static enum cdc_code check_position(const struct cdc_capture *c, const struct cdc_buffer_state *st,
+				    const struct cdc_source_info *info, struct cdc_err *err)
+{
+	enum cdc_code rc = check_files(c, st, err);
+
+	if (!rc)
+		rc = check_server(c, st, info, err);
+	return rc ? rc : check_slot(c, st, info, err);
 }
 
 /* Writes down the slot's identity, durably, before the first record carries its generation. */
@@ -202,12 +291,12 @@ static enum cdc_code open_stream(struct cdc_capture *c, struct cdc_err *err)
 		return rc;
 	c->setup.ops->state(c->setup.buffer, &st);
 	rc = cdc_source_connect(c->source, c->has_row || st.durable, &info, err);
+	if (rc == CDC_GAP)
+		rc = measure_loss(c, &st, &info, err);
 	if (!rc)
 		rc = check_position(c, &st, &info, err);
 	if (!rc)
 		rc = remember_slot(c, &info, err);
-	if (!rc)
-		rc = cdc_source_check_standby(c->source, err);
 	if (rc)
 		return rc;
 	c->received = c->flushed = st.durable ? st.durable : info.slot_start;
@@ -215,12 +304,14 @@ static enum cdc_code open_stream(struct cdc_capture *c, struct cdc_err *err)
 	if (rc)
 		return rc;
 	log_connected(c, &info, c->flushed);
+	cdc_metric_set(&c->setup.metrics->gap_bytes, 0);
 	/* Where the slot begins is the first thing the buffer has to know: it is what is confirmed
 	 * already. */
 	c->idle_lsn = c->flushed;
 	c->idle_is_urgent = false;
 	c->epoch = 0; /* the first read tells, before anything is handed over */
-	c->status_ms = c->standby_ms = cdc_clock_mono_ms();
+	c->status_ms = cdc_clock_mono_ms();
+	c->was_standby = false;
 	return CDC_OK;
 }
 
@@ -376,10 +467,12 @@ static void wait_for_more(const struct cdc_capture *c, uint64_t now_ms)
 	struct timespec ts = {.tv_nsec = NAP_US * 1000};
 	uint64_t wait_ms =
 		c->status_ms + STATUS_MS > now_ms ? c->status_ms + STATUS_MS - now_ms : 0;
-	struct pollfd fds[3] = {
+	struct pollfd fds[4] = {
 		{.fd = c->setup.stop->fd, .events = POLLIN},
 		{.fd = c->setup.ops->event_fd(c->setup.buffer), .events = POLLIN},
 		{.fd = cdc_source_fd(c->source), .events = cdc_source_events(c->source)},
+		{.fd = cdc_source_watch_fd(c->source),
+		 .events = cdc_source_watch_events(c->source)},
 	};
 	bool has_batch = c->batch && c->batch->n;
 
@@ -398,9 +491,98 @@ static void wait_for_more(const struct cdc_capture *c, uint64_t now_ms)
 		}
 		wait_ms = 1;
 	}
-	(void)poll(fds, 3, (int)wait_ms);
+	(void)poll(fds, 4, (int)wait_ms);
 	if (fds[1].revents)
 		cdc_event_drain(fds[1].fd);
+}
+
+/* --- how the slot stands ------------------------------------------------------------ */
+
+static void count_slot(const struct cdc_capture *c, const struct cdc_slot_report *r)
+{
+	struct cdc_source_metrics *m = c->setup.metrics;
+
+	cdc_metric_set(&m->slot_wal_status, (uint64_t)r->wal_status);
+	cdc_metric_set(&m->slot_retained_bytes, r->retained_bytes);
+	cdc_metric_set(&m->slot_unconfirmed_bytes, r->unconfirmed_bytes);
+	cdc_metric_set(&m->slot_has_limit, r->has_limit);
+	cdc_metric_set(&m->slot_safe_bytes, r->safe_bytes);
+	cdc_metric_set(&m->slot_budget_bytes, r->budget_bytes);
+	cdc_metric_set(&m->slot_used_percent, r->used_percent);
+	cdc_metric_set(&m->slot_looked_us, (uint64_t)cdc_clock_wall_us());
+}
+
+/* What keeps the WAL, as far as can be told from here. */
+static const char *holder_of(const struct cdc_capture *c, const struct cdc_slot_report *r)
+{
+	if (c->is_blocked)
+		return "the buffer has no room; see the syncs";
+	if (r->unconfirmed_bytes < r->retained_bytes / 2)
+		return "not walpost: a transaction, or a prepared one, has been open on the server "
+		       "for long";
+	return "walpost is still reading";
+}
+
+/* Tells of each step once on the way up, and of the way back. */
+static void warn_of_slot(struct cdc_capture *c, const struct cdc_slot_report *r)
+{
+	unsigned step = cdc_slot_step(r->used_percent);
+	const char *status = cdc_wal_status_name(r->wal_status);
+
+	if (step > c->warned_percent)
+		LOG_WARN(&c->setup.log, "slot_keeps_wal", KV("slot", c->setup.plan.slot),
+			 KV("percent", r->used_percent), KV("retained_bytes", r->retained_bytes),
+			 KV("budget_bytes", r->budget_bytes), KV("wal_status", status),
+			 KV("held_by", holder_of(c, r)));
+	else if (!step && c->warned_percent)
+		LOG_INFO(&c->setup.log, "slot_released_wal", KV("slot", c->setup.plan.slot),
+			 KV("retained_bytes", r->retained_bytes),
+			 KV("budget_bytes", r->budget_bytes));
+	c->warned_percent = step;
+	if (r->wal_status == CDC_WAL_UNRESERVED && c->told_wal != CDC_WAL_UNRESERVED)
+		LOG_ERROR(&c->setup.log, "slot_is_about_to_be_lost", KV("slot", c->setup.plan.slot),
+			  KV("retained_bytes", r->retained_bytes), KV("held_by", holder_of(c, r)),
+			  KV("remedy", "raise max_slot_wal_keep_size on the server now, and "
+				       "SELECT pg_reload_conf();"));
+	c->told_wal = r->wal_status;
+}
+
+static enum cdc_code take_report(struct cdc_capture *c, const struct cdc_slot_report *r,
+				 struct cdc_err *err)
+{
+	count_slot(c, r);
+	warn_of_slot(c, r);
+	if (c->is_unwatched)
+		LOG_INFO(&c->setup.log, "slot_is_watched_again", KV("slot", c->setup.plan.slot));
+	c->is_unwatched = false;
+	if (c->was_standby && !r->is_in_recovery)
+		return cdc_err_set(err, CDC_IO, "the server was a standby and has been promoted");
+	c->was_standby = r->is_in_recovery;
+	return CDC_OK;
+}
+
+static enum cdc_code watch_slot(struct cdc_capture *c, struct cdc_err *err)
+{
+	struct cdc_slot_report report;
+	struct cdc_err why;
+	enum cdc_code rc;
+
+	memset(&why, 0, sizeof(why));
+	rc = cdc_source_watch(c->source, &report, &why);
+	if (rc == CDC_BUSY)
+		return CDC_OK;
+	if (rc == CDC_CONFIG) {
+		*err = why;
+		return rc;
+	}
+	if (!rc)
+		return take_report(c, &report, err);
+	/* The stream goes on; the next round looks again. */
+	if (!c->is_unwatched)
+		LOG_WARN(&c->setup.log, "slot_is_unwatched", KV("slot", c->setup.plan.slot),
+			 KV_ERR(&why));
+	c->is_unwatched = true;
+	return CDC_OK;
 }
 
 static void log_buffer(struct cdc_capture *c, const struct cdc_err *err)
@@ -459,12 +641,8 @@ static enum cdc_code stream(struct cdc_capture *c, struct cdc_err *err)
 			return rc;
 		/* Looked at before the wait, so that a risen durable() is never slept over. */
 		rc = send_status(c, now_ms, err);
-		if (!rc && now_ms - c->standby_ms >= STANDBY_CHECK_MS) {
-			c->standby_ms = now_ms;
-			rc = cdc_source_check_standby(c->source, err);
-			if (rc && cdc_code_class(rc) == CDC_CLASS_RETRY)
-				rc = CDC_OK; /* the next minute looks again */
-		}
+		if (!rc)
+			rc = watch_slot(c, err);
 		if (rc)
 			return rc;
 		if (is_dry || c->is_blocked)
@@ -490,6 +668,7 @@ static enum cdc_code session(struct cdc_capture *c, struct cdc_err *err)
 	enum cdc_code rc = open_stream(c, err);
 
 	if (!rc) {
+		c->held_ms = 0;
 		cdc_metric_set(&c->setup.metrics->is_streaming, 1);
 		cdc_board_post(c->setup.board, CDC_STATE_RUNNING, NULL, cdc_clock_wall_us());
 		rc = stream(c, err);
@@ -498,6 +677,29 @@ static enum cdc_code session(struct cdc_capture *c, struct cdc_err *err)
 	cdc_source_stop(c->source, c->setup.ops->durable(c->setup.buffer));
 	drop_unappended(c);
 	return rc;
+}
+
+/*
+ * Somebody else reads the slot.  After a crash or a broken link it is our own former
+ * walsender, which the server keeps until its wal_sender_timeout: so it is looked at
+ * every second, and only after that time a person is told.  Returns how long to wait.
+ */
+static uint64_t wait_for_holder(struct cdc_capture *c, const struct cdc_err *err)
+{
+	const uint64_t now_ms = cdc_clock_mono_ms();
+
+	if (!c->held_ms) {
+		c->held_ms = now_ms;
+		c->is_held_told = false;
+		LOG_INFO(&c->setup.log, "slot_is_held", KV("slot", c->setup.plan.slot),
+			 KV("note", "another process still reads it; it is waited for"),
+			 KV_ERR(err));
+	} else if (!c->is_held_told && now_ms - c->held_ms >= HELD_MS) {
+		c->is_held_told = true;
+		LOG_WARN(&c->setup.log, "slot_stays_held", KV("slot", c->setup.plan.slot),
+			 KV("held_ms", now_ms - c->held_ms), KV_ERR(err));
+	}
+	return HELD_WAIT_MS;
 }
 
 void cdc_capture_run(struct cdc_capture *c)
@@ -527,7 +729,11 @@ void cdc_capture_run(struct cdc_capture *c)
 		wait_ms = cdc_backoff_ms(attempt, cdc_backoff_random());
 		cdc_metric_add(&c->setup.metrics->reconnects, 1);
 		cdc_board_post(c->setup.board, CDC_STATE_WAITING, &err, cdc_clock_wall_us());
-		if (cdc_log_is_due(attempt))
+		if (rc == CDC_HELD)
+			wait_ms = wait_for_holder(c, &err);
+		else
+			c->held_ms = 0;
+		if (rc != CDC_HELD && cdc_log_is_due(attempt))
 			LOG_WARN(&c->setup.log, "capture_interrupted",
 				 KV("connection", c->setup.connection),
 				 KV("slot", c->setup.plan.slot), KV("attempt", attempt),

@@ -37,6 +37,7 @@ struct cdc_id {
 #define CDC_EPOCH(generation, timeline)                                                            \
 	((uint32_t)(generation) << 24 | ((uint32_t)(timeline)&0xffffff))
 #define CDC_EPOCH_GENERATION(epoch) ((uint32_t)(epoch) >> 24)
+#define CDC_EPOCH_TIMELINE(epoch)   ((uint32_t)(epoch)&0xffffff)
 
 /* Below, at, above: negative, 0, positive. */
 int cdc_id_cmp(const struct cdc_id *a, const struct cdc_id *b);

@@ -87,7 +87,8 @@ static enum cdc_code read_slot(struct cdc_facts *f, struct cdc_pgconn *c, const 
 		"CASE WHEN pg_catalog.to_jsonb(s) ->> 'invalidation_reason' IS NOT NULL "
 		"THEN pg_catalog.to_jsonb(s) ->> 'invalidation_reason' "
 		"WHEN s.wal_status = 'lost' THEN 'wal_removed' "
-		"WHEN pg_catalog.to_jsonb(s) ->> 'conflicting' = 'true' THEN 'rows_removed' END "
+		"WHEN pg_catalog.to_jsonb(s) ->> 'conflicting' = 'true' THEN 'rows_removed' END, "
+		"pg_catalog.host(a.client_addr) "
 		"FROM pg_catalog.pg_replication_slots s "
 		"LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = s.active_pid "
 		"WHERE s.slot_name = ";
@@ -114,8 +115,10 @@ static enum cdc_code read_slot(struct cdc_facts *f, struct cdc_pgconn *c, const 
 		.confirmed_lsn = cdc_pgconn_lsn(r, 0, 6),
 		.is_synced = cdc_pgconn_bool(r, 0, 7),
 		.invalidation = keep(f, r, 0, 8),
+		.reader_address = keep(f, r, 0, 9),
 	};
-	return s->plugin && s->database && s->reader && s->wal_status && s->invalidation
+	return s->plugin && s->database && s->reader && s->wal_status && s->invalidation &&
+			       s->reader_address
 		       ? CDC_OK
 		       : no_memory(err);
 }

@@ -31,6 +31,7 @@ struct cdc_fact_slot {
 	bool is_temporary, is_synced;  /* synced: kept for us by a standby (17+) */
 	uint32_t active_pid;           /* 0: nobody reads it */
 	const char *reader;            /* application_name of that process, "" if hidden */
+	const char *reader_address;    /* where it comes from, "" if hidden or a local socket */
 	const char *wal_status;        /* reserved, extended, unreserved, lost */
 	const char *invalidation;      /* why it can no longer be read, "" when it can */
 	cdc_lsn confirmed_lsn;

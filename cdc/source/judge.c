@@ -164,10 +164,10 @@ enum cdc_code cdc_judge_slot(const struct cdc_facts *f, const struct cdc_source_
 				   "be read once the standby is promoted",
 				   f->where, plan->slot);
 	if (s->active_pid) {
-		(void)cdc_err_set(err, CDC_HELD,
-				  "%s: the slot %s is read by another process, pid %u%s%s",
-				  f->where, plan->slot, s->active_pid,
-				  *s->reader ? ", application " : "", s->reader);
+		(void)cdc_err_set(
+			err, CDC_HELD, "%s: the slot %s is read by another process, pid %u%s%s%s%s",
+			f->where, plan->slot, s->active_pid, *s->reader ? ", application " : "",
+			s->reader, *s->reader_address ? ", from " : "", s->reader_address);
 		return cdc_err_remedy(err,
 				      "stop that process (on the server: SELECT "
 				      "pg_terminate_backend(%u);), or give the sync a slot of "

@@ -69,5 +69,22 @@ const struct cdc_opt cdc_source_options[] = {
 	 .min = 1,
 	 .max = 63,
 	 .help = "Publication that is read; made when it is missing and the role may."},
+	{.name = "wal_budget",
+	 .type = CDC_OPT_SIZE,
+	 .offset = AT(wal_budget),
+	 .def = "10GiB",
+	 .min = 64 << 20,
+	 .help = "WAL that the server may keep for the slot; logs, /healthz and /status.txt warn "
+		 "when "
+		 "50, 70 and 90 % of it are used. Where max_slot_wal_keep_size is set on the "
+		 "server, "
+		 "that limit counts instead."},
+	{.name = "on_gap",
+	 .type = CDC_OPT_LATER,
+	 .def = "stop",
+	 .help = "What to do when the slot no longer has changes that were not read: stop, with "
+		 "the "
+		 "size of the gap; to copy the tables again by itself (resync) comes with "
+		 "backfill."},
 	{0},
 };

@@ -311,23 +311,40 @@ static bool wait_socket(const PGconn *pg, short events, uint64_t deadline_ms)
 	}
 }
 
-static enum cdc_code finish_connect(struct cdc_pgconn *c, struct cdc_err *err)
+short cdc_pgconn_events(const struct cdc_pgconn *c)
 {
-	const uint64_t deadline_ms = cdc_clock_mono_ms() + CONNECT_MS;
-	PostgresPollingStatusType next = PGRES_POLLING_WRITING;
+	return c->polling == PGRES_POLLING_WRITING ? POLLOUT : POLLIN;
+}
 
-	while (PQstatus(c->pg) != CONNECTION_BAD && next != PGRES_POLLING_OK &&
-	       next != PGRES_POLLING_FAILED) {
-		if (!wait_socket(c->pg, next == PGRES_POLLING_READING ? POLLIN : POLLOUT,
-				 deadline_ms)) {
+enum cdc_code cdc_pgconn_step(struct cdc_pgconn *c, struct cdc_err *err)
+{
+	while (PQstatus(c->pg) != CONNECTION_BAD && c->polling != PGRES_POLLING_OK &&
+	       c->polling != PGRES_POLLING_FAILED) {
+		struct pollfd fd = {.fd = PQsocket(c->pg), .events = cdc_pgconn_events(c)};
+
+		if (cdc_clock_mono_ms() >= c->deadline_ms) {
 			(void)cdc_err_set(err, CDC_TIMEOUT, "%s: no answer within %d s", c->where,
 					  CONNECT_MS / 1000);
 			return cdc_err_remedy(err, "check hostname and port, and that no firewall "
 						   "swallows the connection");
 		}
-		next = PQconnectPoll(c->pg);
+		if (fd.fd >= 0 && poll(&fd, 1, 0) == 0)
+			return CDC_BUSY;
+		c->polling = (int)PQconnectPoll(c->pg);
 	}
-	return PQstatus(c->pg) == CONNECTION_OK ? CDC_OK : connect_failed(c, err);
+	if (PQstatus(c->pg) != CONNECTION_OK)
+		return connect_failed(c, err);
+	(void)PQsetErrorVerbosity(c->pg, PQERRORS_DEFAULT);
+	return CDC_OK;
+}
+
+static enum cdc_code finish_connect(struct cdc_pgconn *c, struct cdc_err *err)
+{
+	enum cdc_code rc;
+
+	while ((rc = cdc_pgconn_step(c, err)) == CDC_BUSY)
+		(void)wait_socket(c->pg, cdc_pgconn_events(c), c->deadline_ms);
+	return rc;
 }
 
 /* The one word of libpq's for what the settings say. */
@@ -338,8 +355,9 @@ static const char *ssl_mode(const struct cdc_source_settings *s)
 	return s->ca_cert ? "verify-full" : "require";
 }
 
-static enum cdc_code connect(struct cdc_pgconn *c, enum cdc_pgconn_kind kind,
-			     const char *application, struct cdc_err *err)
+static enum cdc_code start_connect(struct cdc_pgconn *c, enum cdc_pgconn_kind kind,
+				   const char *application, const struct cdc_pgconn_hint *hint,
+				   struct cdc_err *err)
 {
 	const struct cdc_source_settings *s = c->settings;
 	const char *const pems[CDC_PGCONN_SECRETS] = {s->ca_cert, s->client_certificate,
@@ -361,12 +379,13 @@ static enum cdc_code connect(struct cdc_pgconn *c, enum cdc_pgconn_kind kind,
 			const char *keyword, *value;
 		} params[] = {
 			{"host", s->hostname},
+			{"hostaddr", hint && hint->address[0] ? hint->address : NULL},
 			{"port", port},
 			{"dbname", s->database},
 			{"user", s->username},
 			{"password", s->password},
 			{"application_name", name},
-			{"client_encoding", "UTF8"},
+			{"client_encoding", hint && hint->is_ascii ? "SQL_ASCII" : "UTF8"},
 			{"options", kind == CDC_PGCONN_SQL ? sql_options : replication_options},
 			{"replication", kind == CDC_PGCONN_SQL ? NULL : "database"},
 			{"sslmode", ssl_mode(s)},
@@ -393,25 +412,41 @@ static enum cdc_code connect(struct cdc_pgconn *c, enum cdc_pgconn_kind kind,
 		return cdc_err_set(err, CDC_NOMEM, "out of memory for a connection");
 	(void)PQsetErrorVerbosity(c->pg, PQERRORS_VERBOSE);
 	(void)PQsetNoticeReceiver(c->pg, note, c);
-	rc = finish_connect(c, err);
-	(void)PQsetErrorVerbosity(c->pg, PQERRORS_DEFAULT);
-	return rc;
+	c->deadline_ms = cdc_clock_mono_ms() + CONNECT_MS;
+	c->polling = PGRES_POLLING_WRITING;
+	return CDC_OK;
+}
+
+static bool is_ascii(const struct cdc_pgconn *c)
+{
+	const char *encoding = PQparameterStatus(c->pg, "server_encoding");
+
+	return encoding && strcmp(encoding, "SQL_ASCII") == 0;
 }
 
 /* A server in SQL_ASCII does not know what its bytes mean: to ask for UTF-8 would make one bad byte
  * stop the slot for ever. */
 static enum cdc_code fit_encoding(struct cdc_pgconn *c, struct cdc_err *err)
 {
-	const char *encoding = PQparameterStatus(c->pg, "server_encoding");
-
-	if (!encoding || strcmp(encoding, "SQL_ASCII") != 0)
+	if (!is_ascii(c))
 		return CDC_OK;
 	return cdc_pgconn_run(c, "SET client_encoding = 'SQL_ASCII'", 5000, "setting the encoding",
 			      err);
 }
 
-enum cdc_code cdc_pgconn_open(const struct cdc_source_settings *settings, enum cdc_pgconn_kind kind,
-			      const char *application, struct cdc_pgconn **ret, struct cdc_err *err)
+void cdc_pgconn_hint(const struct cdc_pgconn *c, struct cdc_pgconn_hint *ret)
+{
+	const char *address = PQhostaddr(c->pg);
+
+	*ret = (struct cdc_pgconn_hint){.is_ascii = is_ascii(c)};
+	if (address && strlen(address) < sizeof(ret->address))
+		memcpy(ret->address, address, strlen(address));
+}
+
+enum cdc_code cdc_pgconn_begin(const struct cdc_source_settings *settings,
+			       enum cdc_pgconn_kind kind, const char *application,
+			       const struct cdc_pgconn_hint *hint, struct cdc_pgconn **ret,
+			       struct cdc_err *err)
 {
 	struct cdc_pgconn *c = calloc(1, sizeof(*c));
 	enum cdc_code rc;
@@ -423,7 +458,24 @@ enum cdc_code cdc_pgconn_open(const struct cdc_source_settings *settings, enum c
 		c->secrets[i] = -1;
 	(void)snprintf(c->where, sizeof(c->where), "%s:%llu", settings->hostname,
 		       (unsigned long long)settings->port);
-	rc = connect(c, kind, application, err);
+	rc = start_connect(c, kind, application, hint, err);
+	if (rc) {
+		cdc_pgconn_close(c);
+		return rc;
+	}
+	*ret = c;
+	return CDC_OK;
+}
+
+enum cdc_code cdc_pgconn_open(const struct cdc_source_settings *settings, enum cdc_pgconn_kind kind,
+			      const char *application, struct cdc_pgconn **ret, struct cdc_err *err)
+{
+	struct cdc_pgconn *c = NULL;
+	enum cdc_code rc = cdc_pgconn_begin(settings, kind, application, NULL, &c, err);
+
+	if (rc)
+		return rc;
+	rc = finish_connect(c, err);
 	if (!rc)
 		rc = fit_encoding(c, err);
 	if (rc) {

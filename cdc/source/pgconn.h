@@ -29,6 +29,8 @@ struct cdc_pgconn {
 	char where[300]; /* "db:5432", for texts */
 	/* Certificates and keys that came as text, in anonymous memory; -1: none. */
 	int secrets[CDC_PGCONN_SECRETS];
+	uint64_t deadline_ms; /* monotonic: until then it has to be connected */
+	int polling;          /* what libpq waits for meanwhile, a PostgresPollingStatusType */
 	/* Set by a notice that says that a publication is not there and changes are skipped
 	 * (PostgreSQL 18 warns where older ones fail). */
 	char skipped_publication[256];
@@ -36,12 +38,31 @@ struct cdc_pgconn {
 
 enum cdc_pgconn_kind { CDC_PGCONN_SQL, CDC_PGCONN_REPLICATION };
 
+/* What one connection has learned for the next to the same server. */
+struct cdc_pgconn_hint {
+	char address[64]; /* the server's, so that no name has to be looked up; "" for a socket */
+	bool is_ascii;    /* it is in SQL_ASCII */
+};
+void cdc_pgconn_hint(const struct cdc_pgconn *c, struct cdc_pgconn_hint *ret);
+
 /* Connects, at most 10 s.  settings outlive the connection.  application: at most 63 bytes of it
  * are shown by the server. */
 enum cdc_code cdc_pgconn_open(const struct cdc_source_settings *settings, enum cdc_pgconn_kind kind,
 			      const char *application, struct cdc_pgconn **ret,
 			      struct cdc_err *err) CDC_CHECK;
 void cdc_pgconn_close(struct cdc_pgconn *c); /* NULL is fine */
+
+/*
+ * The same without waiting: begin starts, and step goes on until it answers
+ * something else than CDC_BUSY (after an error the caller closes).  Meanwhile the
+ * socket, which may change with each step, is to be polled for events.
+ */
+enum cdc_code cdc_pgconn_begin(const struct cdc_source_settings *settings,
+			       enum cdc_pgconn_kind kind, const char *application,
+			       const struct cdc_pgconn_hint *hint, struct cdc_pgconn **ret,
+			       struct cdc_err *err) CDC_CHECK;
+enum cdc_code cdc_pgconn_step(struct cdc_pgconn *c, struct cdc_err *err) CDC_CHECK;
+short cdc_pgconn_events(const struct cdc_pgconn *c);
 
 bool cdc_pgconn_is_open(const struct cdc_pgconn *c); /* NULL: false */
 

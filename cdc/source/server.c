@@ -8,6 +8,7 @@
 #include "cdc/source/judge.h"
 #include "cdc/source/publish.h"
 #include "cdc/source/quote.h"
+#include "cdc/source/standby.h"
 
 #define ASK_MS 8000
 /* Making a slot waits for every transaction that has written something.  One wait is shorter than
@@ -81,9 +82,11 @@ static enum cdc_code identify(struct cdc_server *s, struct cdc_pgconn *c, struct
 		       cdc_pgconn_text(r, 0, 0));
 	s->info.timeline = cdc_pgconn_u32(r, 0, 1);
 	s->info.flush_lsn = cdc_pgconn_lsn(r, 0, 2);
-	if (!s->info.system_id[0] || !s->info.timeline || !s->info.flush_lsn)
+	if (!s->info.system_id[0] || !s->info.timeline || !s->info.flush_lsn) {
+		s->info.system_id[0] = '\0';
 		return cdc_err_set(err, CDC_PROTO, "%s: IDENTIFY_SYSTEM gave no identity",
 				   c->where);
+	}
 	return read_history(s, c, err);
 }
 
@@ -251,6 +254,9 @@ static enum cdc_code judge(const struct cdc_facts *f, const struct cdc_source_pl
 		return rc;
 	if (slot == CDC_SERVER_SLOT_TEMPORARY)
 		return cdc_judge_slot_room(f, err);
+	/* A standby that is read makes nobody wait. */
+	if (!f->is_in_recovery && cdc_standby_is_named(f->standby_names, plan->slot))
+		return cdc_standby_error(f->where, plan->slot, f->standby_names, err);
 	return cdc_judge_slot(f, plan, slot == CDC_SERVER_SLOT_MUST_EXIST, err);
 }
 
@@ -278,6 +284,7 @@ static enum cdc_code look_and_make(struct cdc_server *s, struct cdc_pgconn *c, s
 	enum cdc_code rc;
 
 	rc = cdc_facts_read(f, c, plan, is_temporary ? NULL : plan->slot, err);
+	s->info.is_standby = !rc && f->is_in_recovery;
 	if (!rc)
 		rc = judge(f, plan, slot, err);
 	/* The publication comes first: what was changed before it was made cannot be read. */

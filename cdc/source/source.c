@@ -14,6 +14,7 @@
 #include "cdc/source/pgoutput.h"
 #include "cdc/source/quote.h"
 #include "cdc/source/server.h"
+#include "cdc/source/slot_watch.h"
 #include "cdc/source/standby.h"
 
 #define START_MS    10000
@@ -22,7 +23,8 @@
 #define HEARD_MS    500  /* one look at the socket per this time is exact enough */
 #define SQL_MAX     2048 /* START_REPLICATION with two quoted names */
 #define FRAMES      10000 /* empty transactions may come for minutes; the caller has a clock to keep */
-#define TLS_RECORDS 4 /* reads that empty what TLS may hold back: a record is 16 KiB, a read 8 */
+#define WATCH_MS    5000 /* a busy server writes some hundred MiB of WAL in it */
+#define TLS_RECORDS 4    /* reads that empty what TLS may hold back: a record is 16 KiB, a read 8 */
 
 struct cdc_source {
 	const struct cdc_source_plan *plan;
@@ -37,6 +39,9 @@ struct cdc_source {
 	cdc_lsn received_lsn;
 	uint64_t heard_ms; /* monotonic: when bytes came last */
 	bool is_streaming;
+	bool is_watching;  /* a question about the slot is under way */
+	uint64_t watch_ms; /* monotonic: when it was asked last */
+	char watch_sql[CDC_SLOT_SQL_MAX];
 	char *held; /* a frame of held_n bytes that did not fit into the batch; libpq's */
 	size_t held_n;
 };
@@ -95,11 +100,12 @@ static enum cdc_code prepare(struct cdc_source *s, enum cdc_server_slot slot,
 			     err);
 	if (!rc)
 		rc = cdc_server_prepare(&s->server, s->stream, s->plan, slot, s->slot, err);
+	*ret_info = s->server.info;
 	if (rc) {
 		close_stream(s);
 		return rc;
 	}
-	*ret_info = s->server.info;
+	cdc_pgconn_hint(s->stream, &s->lookup.hint);
 	return CDC_OK;
 }
 
@@ -108,6 +114,11 @@ enum cdc_code cdc_source_connect(struct cdc_source *s, bool must_exist,
 {
 	return prepare(s, must_exist ? CDC_SERVER_SLOT_MUST_EXIST : CDC_SERVER_SLOT_ANY, ret_info,
 		       err);
+}
+
+bool cdc_source_holds(const struct cdc_source *s, uint32_t timeline, cdc_lsn lsn, cdc_lsn *ret_end)
+{
+	return cdc_timelines_hold(&s->server.timelines, timeline, lsn, ret_end);
 }
 
 /* The replication grammar knows no backslash: only the quote itself is doubled. */
@@ -174,6 +185,9 @@ enum cdc_code cdc_source_start(struct cdc_source *s, cdc_lsn lsn, unsigned gener
 	s->received_lsn = lsn;
 	s->heard_ms = cdc_clock_mono_ms();
 	s->is_streaming = true;
+	s->watch_ms = 0;
+	cdc_slot_sql(s->server.info.server_version, s->slot, PQbackendPID(s->stream->pg),
+		     s->watch_sql);
 	return CDC_OK;
 }
 
@@ -432,33 +446,56 @@ void cdc_source_stop(struct cdc_source *s, cdc_lsn flush)
 		drain(s->stream->pg, cdc_clock_mono_ms() + STOP_MS);
 	close_stream(s);
 	cdc_lookup_clear(&s->lookup);
+	s->is_watching = false;
 }
 
-/* --- synchronous standbys ------------------------------------------------------------------ */
+/* --- how the slot stands ----------------------------------------------------------------- */
 
-enum cdc_code cdc_source_check_standby(struct cdc_source *s, struct cdc_err *err)
+/* The state shows only once the stream is under way; the names say before it what it will be.  A
+ * standby that is read makes nobody wait. */
+static enum cdc_code judge_report(const struct cdc_source *s, const struct cdc_slot_report *r,
+				  struct cdc_err *err)
 {
-	CDC_AUTO(cdc_pgconn_clear_result) PGresult *result = NULL;
-	const char *state, *names;
-	char sql[384];
+	if ((!r->sync_state[0] || strcmp(r->sync_state, "async") == 0) &&
+	    (r->is_in_recovery || !cdc_standby_is_named(r->standby_names, s->plan->slot)))
+		return CDC_OK;
+	return cdc_standby_error(s->stream->where, s->plan->slot, r->standby_names, err);
+}
+
+enum cdc_code cdc_source_watch(struct cdc_source *s, struct cdc_slot_report *ret,
+			       struct cdc_err *err)
+{
+	CDC_AUTO(cdc_pgconn_clear_result) PGresult *answer = NULL;
+	const uint64_t now_ms = cdc_clock_mono_ms();
 	enum cdc_code rc;
 
-	CDC_ASSERT(s->stream);
-	(void)snprintf(sql, sizeof(sql),
-		       "SELECT (SELECT r.sync_state FROM pg_catalog.pg_stat_replication r "
-		       "WHERE r.pid = %d), "
-		       "pg_catalog.current_setting('synchronous_standby_names'), "
-		       "pg_catalog.pg_is_in_recovery()",
-		       PQbackendPID(s->stream->pg));
-	rc = cdc_lookup_ask(&s->lookup, sql, "reading our sync_state", &result, err);
+	CDC_ASSERT(s->is_streaming);
+	if (!s->is_watching) {
+		if (s->watch_ms && now_ms - s->watch_ms < WATCH_MS)
+			return CDC_BUSY;
+		s->watch_ms = now_ms;
+		s->is_watching = true;
+		cdc_lookup_begin(&s->lookup, s->watch_sql, "reading how the slot stands");
+	}
+	rc = cdc_lookup_step(&s->lookup, &answer, err);
+	if (rc == CDC_BUSY)
+		return rc;
+	s->is_watching = false;
+	if (rc == CDC_CONFIG)
+		return cdc_err_set(err, CDC_IO, "%s: the slot %s cannot be watched",
+				   s->stream->where, s->slot);
 	if (rc)
 		return rc;
-	state = cdc_pgconn_text(result, 0, 0);
-	names = cdc_pgconn_text(result, 0, 1);
-	/* The state shows only once the stream is under way; the names say before it what it will
-	 * be.  A standby that is read makes nobody wait. */
-	if ((!*state || strcmp(state, "async") == 0) &&
-	    (cdc_pgconn_bool(result, 0, 2) || !cdc_standby_is_named(names, s->plan->slot)))
-		return CDC_OK;
-	return cdc_standby_error(s->stream->where, s->plan->slot, names, err);
+	cdc_slot_read(answer, s->plan->settings->wal_budget, ret);
+	return judge_report(s, ret, err);
+}
+
+int cdc_source_watch_fd(const struct cdc_source *s)
+{
+	return cdc_lookup_fd(&s->lookup);
+}
+
+short cdc_source_watch_events(const struct cdc_source *s)
+{
+	return cdc_lookup_events(&s->lookup);
 }

@@ -36,6 +36,7 @@ struct cdc_source_settings {
 	char *client_certificate, *client_key; /* PEM text or paths */
 	bool change_detection;
 	char *publication;
+	uint64_t wal_budget; /* bytes the server may keep for the slot, where it sets no limit */
 };
 extern const struct cdc_opt cdc_source_options[];
 
@@ -59,6 +60,7 @@ struct cdc_left_out {
 struct cdc_source_info {
 	char system_id[24];    /* decimal */
 	uint32_t timeline;     /* current */
+	bool is_standby;       /* in recovery: its end of WAL may still follow the primary's */
 	int server_version;    /* 150018 */
 	bool slot_was_created; /* by this connect */
 	bool publication_was_created;
@@ -82,9 +84,15 @@ void cdc_source_free(struct cdc_source *s); /* disconnects without ceremony */
  * CDC_MISSING carry the exact remedy; CDC_HELD: another process reads the slot;
  * CDC_IO, CDC_TIMEOUT: try again.  A table whose UPDATE or DELETE would begin to
  * fail by being published is left out of the publication and named in the info.
+ * After an error the info holds what was learned before it: system_id is empty, or
+ * it, timeline and flush_lsn are right.
  */
 enum cdc_code cdc_source_connect(struct cdc_source *s, bool must_exist,
 				 struct cdc_source_info *ret_info, struct cdc_err *err) CDC_CHECK;
+
+/* Does the server's history hold what was read on timeline, everything before lsn?  *ret_end: where
+ * it left that timeline; 0: it never was on it.  After connect. */
+bool cdc_source_holds(const struct cdc_source *s, uint32_t timeline, cdc_lsn lsn, cdc_lsn *ret_end);
 
 /*
  * START_REPLICATION at lsn.  generation: the top byte of every epoch.  Records
@@ -133,15 +141,54 @@ enum cdc_code cdc_source_status(struct cdc_source *s, cdc_lsn received, cdc_lsn 
 /* Milliseconds since anything came from the server; above 15,000 the link is dead. */
 uint64_t cdc_source_silent_ms(const struct cdc_source *s);
 
-/*
- * Reads our own sync_state on a second connection (at most 5 s).  CDC_CONFIG,
- * with the setting to change, when we are a synchronous standby: every commit of
- * the application would wait for us.
- */
-enum cdc_code cdc_source_check_standby(struct cdc_source *s, struct cdc_err *err) CDC_CHECK;
+/* pg_replication_slots.wal_status; unknown: the slot is not there, or has no position yet. */
+enum cdc_wal_status {
+	CDC_WAL_UNKNOWN,
+	CDC_WAL_RESERVED,   /* within max_wal_size */
+	CDC_WAL_EXTENDED,   /* above it, kept for slots */
+	CDC_WAL_UNRESERVED, /* no longer kept: lost with the next checkpoint */
+	CDC_WAL_LOST,
+};
+
+/* "reserved", ...; "unknown" */
+const char *cdc_wal_status_name(enum cdc_wal_status status);
+
+/* How our slot stands. */
+struct cdc_slot_report {
+	enum cdc_wal_status wal_status;
+	uint64_t retained_bytes; /* WAL that the server keeps for the slot (and others, maybe) */
+	uint64_t
+		unconfirmed_bytes; /* of that, what is not confirmed; the rest is kept for open
+				      transactions and until the server notes its next checkpoint */
+	bool has_limit;            /* max_slot_wal_keep_size is set */
+	uint64_t safe_bytes;       /* with a limit: what may be written before the slot is lost */
+	uint64_t budget_bytes;     /* the server's limit, else wal_budget */
+	unsigned used_percent;     /* retained of budget; 100 from unreserved on */
+	char invalidation[40];     /* "wal_removed", "rows_removed", ...; "" while it is valid */
+	bool is_in_recovery;       /* the server is a standby */
+	char sync_state[16];       /* our own, "" unknown */
+	char standby_names[256];   /* synchronous_standby_names, perhaps cut */
+};
+
+/* The step of the budget that is passed: 90, 70, 50 (percent), or 0. */
+unsigned cdc_slot_step(unsigned used_percent);
 
 /*
- * Did the server end the connection that check_standby keeps open?  A server that
+ * Asks, every 5 s from the start of the stream on and on a second connection, how
+ * the slot stands; never waits, so that the stream goes on meanwhile.  CDC_BUSY:
+ * nothing new.  CDC_OK: *ret is new.  CDC_CONFIG, with the setting to change: we are
+ * a synchronous standby, every commit of the application would wait for us.
+ * Everything else says why it could not be learned; the next round asks again.
+ */
+enum cdc_code cdc_source_watch(struct cdc_source *s, struct cdc_slot_report *ret,
+			       struct cdc_err *err) CDC_CHECK;
+
+/* What poll() waits for on its behalf; -1: nothing at the moment. */
+int cdc_source_watch_fd(const struct cdc_source *s);
+short cdc_source_watch_events(const struct cdc_source *s);
+
+/*
+ * Did the server end the connection that watch keeps open?  A server that
  * shuts down waits until we have taken all it has to send; who reads nothing at
  * the moment learns of it here, and hangs up.
  */

@@ -138,3 +138,18 @@ uint32_t cdc_timelines_at(const struct cdc_timelines *t, cdc_lsn lsn)
 	}
 	return low < t->n ? t->ends[low].timeline : t->current;
 }
+
+bool cdc_timelines_hold(const struct cdc_timelines *t, uint32_t timeline, cdc_lsn lsn,
+			cdc_lsn *ret_end)
+{
+	*ret_end = 0;
+	if (timeline == t->current)
+		return true;
+	for (size_t i = 0; i < t->n; i++) {
+		if (t->ends[i].timeline != timeline)
+			continue;
+		*ret_end = t->ends[i].end;
+		return lsn <= t->ends[i].end;
+	}
+	return false;
+}

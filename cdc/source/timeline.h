@@ -14,6 +14,7 @@
 #ifndef CDC_SOURCE_TIMELINE_H
 #define CDC_SOURCE_TIMELINE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -39,6 +40,14 @@ void cdc_timelines_clear(struct cdc_timelines *t);
  * At most 100,000 lines. */
 enum cdc_code cdc_timelines_parse(struct cdc_timelines *t, const char *text, size_t len,
 				  uint32_t current, struct cdc_err *err) CDC_CHECK;
+
+/*
+ * Is what was read on timeline, everything before lsn, part of this history?  After a
+ * failover to a standby that lagged behind, or a restore to an earlier time, it is not:
+ * the server has left that timeline before.  *ret_end: where it did; 0: it never was on it.
+ */
+bool cdc_timelines_hold(const struct cdc_timelines *t, uint32_t timeline, cdc_lsn lsn,
+			cdc_lsn *ret_end);
 
 /* The timeline on which the record that starts at lsn was written. */
 uint32_t cdc_timelines_at(const struct cdc_timelines *t, cdc_lsn lsn);

@@ -133,6 +133,27 @@ static void a_history_without_end_is_refused(void **state)
 	free(text);
 }
 
+static void what_was_read_on_a_timeline_is_held_up_to_its_end(void **state)
+{
+	struct cdc_timelines t;
+	cdc_lsn end;
+
+	(void)state;
+	assert_int_equal(parse(&t, "1\t0/100\tx\n3\t0/200\tx\n", 5), CDC_OK);
+	assert_true(cdc_timelines_hold(&t, 1, 0x100, &end));
+	assert_false(cdc_timelines_hold(&t, 1, 0x101, &end));
+	assert_int_equal(end, 0x100);
+	assert_true(cdc_timelines_hold(&t, 3, 0x200, &end));
+	assert_false(cdc_timelines_hold(&t, 3, 0x300, &end));
+	assert_int_equal(end, 0x200);
+	assert_true(cdc_timelines_hold(&t, 5, 0x300, &end));
+	/* Another branch, and a server that was left behind. */
+	assert_false(cdc_timelines_hold(&t, 2, 0x80, &end));
+	assert_false(cdc_timelines_hold(&t, 6, 0x80, &end));
+	assert_int_equal(end, 0);
+	cdc_timelines_clear(&t);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -143,6 +164,7 @@ int main(void)
 		cmocka_unit_test(what_is_no_history_is_refused_and_forgotten),
 		cmocka_unit_test(a_long_history_is_searched_right),
 		cmocka_unit_test(a_history_without_end_is_refused),
+		cmocka_unit_test(what_was_read_on_a_timeline_is_held_up_to_its_end),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
