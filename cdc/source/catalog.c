@@ -407,8 +407,7 @@ static bool has_row_type(const struct cdc_type *type)
  * message's is left out.
  */
 static enum cdc_code ask_key(struct cdc_catalog *c, const struct pgo_relation *r,
-			     struct cdc_column *columns, bool *ret_is_partitioned,
-			     struct cdc_err *err)
+			     struct cdc_column *columns, bool *ret_may_lack, struct cdc_err *err)
 {
 	CDC_AUTO(cdc_pgconn_clear_result) PGresult *result = NULL;
 	size_t want = 0, found = 0;
@@ -426,7 +425,8 @@ static enum cdc_code ask_key(struct cdc_catalog *c, const struct pgo_relation *r
 	rc = cdc_lookup_ask(c->lookup, sql, "looking up a primary key", &result, err);
 	if (rc)
 		return rc;
-	*ret_is_partitioned = cdc_pgconn_text(result, 0, 0)[0] == 'p';
+	/* One that is gone may have been partitioned. */
+	*ret_may_lack = PQntuples(result) == 0 || cdc_pgconn_text(result, 0, 0)[0] == 'p';
 	for (int row = 0; row < PQntuples(result); row++) {
 		const char *name = cdc_pgconn_text(result, row, 1);
 
@@ -553,7 +553,7 @@ enum cdc_code cdc_catalog_relation(struct cdc_catalog *c, const struct pgo_relat
 				   struct cdc_err *err)
 {
 	struct cdc_column *columns = calloc(r->n + 1, sizeof(*columns));
-	bool is_full = r->identity == 'f', is_partitioned = false;
+	bool is_full = r->identity == 'f', old_may_lack = false;
 	enum cdc_code rc = CDC_OK;
 
 	if (!columns)
@@ -564,9 +564,9 @@ enum cdc_code cdc_catalog_relation(struct cdc_catalog *c, const struct pgo_relat
 		rc = resolve_type(c, r->columns[i].type, 0, &columns[i].type, err);
 	}
 	if (!rc && is_full)
-		rc = ask_key(c, r, columns, &is_partitioned, err);
+		rc = ask_key(c, r, columns, &old_may_lack, err);
 	if (!rc)
-		rc = put_table(c, r, columns, is_partitioned, err);
+		rc = put_table(c, r, columns, old_may_lack, err);
 	free(columns);
 	return rc ? cdc_err_wrap(err, "table %s.%s", r->schema, r->name) : CDC_OK;
 }

@@ -41,7 +41,9 @@ struct cdc_table {
 	uint32_t relid;
 	struct cdc_shape *shape;
 	/* A partitioned table under full identity: whether an old row is whole depends on the
-	 * partition it came from, so a null in it may stand for a value that was not sent. */
+	 * partition it came from, so a null in it may stand for a value that was not sent.  The
+	 * same of a table that is gone by now, of which nobody can say whether it was partitioned.
+	 */
 	bool old_may_lack;
 	bool has_row_types; /* call cdc_catalog_refresh before a row is written */
 	uint64_t digest;    /* of everything that the shape was made of */

@@ -84,6 +84,14 @@ static bool fits_shape(const struct pgo_change *row, size_t columns)
 	return (!row->row || row->row_n == columns) && (!row->old || row->old_n == columns);
 }
 
+static void nulls_are_unknown(struct cdc_value *values, size_t n)
+{
+	for (size_t i = 0; i < n; i++) {
+		if (values[i].kind == CDC_VALUE_NULL)
+			values[i].kind = CDC_VALUE_ABSENT;
+	}
+}
+
 static enum cdc_code take_row(struct cdc_changes *c, const struct pgo_message *m, cdc_lsn position,
 			      struct cdc_batch *batch, struct cdc_err *err)
 {
@@ -111,10 +119,10 @@ static enum cdc_code take_row(struct cdc_changes *c, const struct pgo_message *m
 	change.row = row->row;
 	change.old = row->old;
 	change.old_is_full = row->old_kind == PGO_OLD_FULL;
-	for (size_t i = 0; change.old_is_full && t->old_may_lack && i < row->old_n; i++) {
-		if (row->old[i].kind == CDC_VALUE_NULL)
-			row->old[i].kind = CDC_VALUE_ABSENT;
-	}
+	/* In a key no column is null: one that is was not sent.  (The identity that names the
+	 * columns may be another partition's or the root's than the one the row was written by.) */
+	if (row->old && (row->old_kind == PGO_OLD_KEY || t->old_may_lack))
+		nulls_are_unknown(row->old, row->old_n);
 	rc = cdc_write_change(batch, &change, err);
 	return rc == CDC_LIMIT ? did_not_fit(batch, t, err) : rc;
 }

@@ -6,10 +6,11 @@
 #include "cdc/base/buf.h"
 #include "cdc/source/quote.h"
 
-#define ASK_MS      8000
-#define SQL_MAX     (8u << 20)   /* a plan of 100,000 names */
-#define ARENA_MAX   (256u << 20) /* 300,000 tables */
-#define FIRST_USERS "16384"      /* FirstNormalObjectId: below it nothing is publishable */
+#define ASK_MS            8000
+#define SQL_MAX           (8u << 20)   /* a plan of 100,000 names */
+#define ARENA_MAX         (256u << 20) /* 300,000 tables */
+#define GENERATED_VERSION 180000       /* generated columns can be published */
+#define FIRST_USERS       "16384"      /* FirstNormalObjectId: below it nothing is publishable */
 
 void cdc_facts_init(struct cdc_facts *f)
 {
@@ -177,7 +178,8 @@ static const char mend_sql[] =
 	"JOIN pg_catalog.pg_class xc ON xc.oid = x.indexrelid WHERE x.indrelid = k.oid "
 	"AND x.indisvalid AND x.indisunique AND x.indimmediate AND x.indpred IS NULL "
 	"AND x.indexprs IS NULL AND NOT EXISTS (SELECT FROM pg_catalog.pg_attribute xa "
-	"WHERE xa.attrelid = k.oid AND xa.attnum = ANY (x.indkey) AND NOT xa.attnotnull) "
+	"WHERE xa.attrelid = k.oid AND xa.attnum = ANY (x.indkey) "
+	"AND (NOT xa.attnotnull OR xa.attgenerated <> '')) "
 	"ORDER BY 1 LIMIT 1), 'REPLICA IDENTITY FULL') END";
 
 /* PostgreSQL 18 refuses UPDATEs where a generated column is in the identity and not published; the
@@ -186,6 +188,11 @@ static const char generated_sql[] =
 	"EXISTS (SELECT FROM pg_catalog.pg_attribute g WHERE g.attrelid = k.oid AND g.attnum > 0 "
 	"AND NOT g.attisdropped AND (g.attgenerated = 'v' OR g.attgenerated = 's' "
 	"AND p.pubgencols = 'n') AND (k.relreplident = 'f' OR g.attnum = ANY (ki.indkey)))";
+
+/* Before, nobody is refused: the rows are sent without it. */
+static const char unsent_sql[] =
+	"k.relreplident <> 'f' AND EXISTS (SELECT FROM pg_catalog.pg_attribute g "
+	"WHERE g.attrelid = k.oid AND g.attgenerated <> '' AND g.attnum = ANY (ki.indkey))";
 
 /* The column list does not hold the identity; the row filter reads columns outside it.  A column
  * that is in the list and in the filter depends on the table twice. */
@@ -268,7 +275,7 @@ static void put_columns(struct cdc_buf *sql, int version, const struct cdc_sourc
 /* One table, the table itself or a partition of it, that has no identity to publish. */
 static void put_hurt(struct cdc_buf *sql, int version)
 {
-	const char *generated = version >= 180000 ? generated_sql : "false";
+	const char *generated = version >= GENERATED_VERSION ? generated_sql : unsent_sql;
 
 	cdc_buf_puts(sql, " LEFT JOIN LATERAL (SELECT kn.nspname, k.relname, "
 			  "(k.relreplident = 'f' OR ki.indkey IS NOT NULL) AS is_generated, ");
@@ -358,11 +365,12 @@ static const char *plain_name(struct cdc_facts *f, const char *schema, const cha
 	return name;
 }
 
-static enum cdc_hurt hurt_of(const PGresult *r, int row)
+static enum cdc_hurt hurt_of(const struct cdc_facts *f, const PGresult *r, int row)
 {
 	if (*cdc_pgconn_text(r, row, COLUMN_HURT_TABLE))
-		return cdc_pgconn_bool(r, row, COLUMN_IS_GENERATED) ? CDC_HURT_GENERATED
-								    : CDC_HURT_IDENTITY;
+		return !cdc_pgconn_bool(r, row, COLUMN_IS_GENERATED) ? CDC_HURT_IDENTITY
+		       : f->version >= GENERATED_VERSION             ? CDC_HURT_GENERATED
+								     : CDC_HURT_UNSENT;
 	if (cdc_pgconn_bool(r, row, COLUMN_HURTS_LIST))
 		return CDC_HURT_LIST;
 	return cdc_pgconn_bool(r, row, COLUMN_HURTS_FILTER) ? CDC_HURT_FILTER : CDC_HURT_NONE;
@@ -387,7 +395,7 @@ static bool keep_table(struct cdc_facts *f, const PGresult *r, int row)
 		.is_listed = cdc_pgconn_bool(r, row, COLUMN_IS_LISTED),
 		.sent_as = keep(f, r, row, COLUMN_SENT_AS),
 		.has_primary_key = cdc_pgconn_bool(r, row, COLUMN_HAS_KEY),
-		.hurt = hurt_of(r, row),
+		.hurt = hurt_of(f, r, row),
 		.mend = keep(f, r, row, COLUMN_MEND),
 	};
 	t->hurt_sql_name = t->sql_name;

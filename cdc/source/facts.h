@@ -44,13 +44,16 @@ struct cdc_fact_publication {
 	bool is_via_root;
 };
 
-/* Why UPDATE and DELETE fail while a publication with these operations holds the table. */
+/* Why UPDATE and DELETE fail, or cannot be told apart, while a publication with these operations
+ * holds the table. */
 enum cdc_hurt {
 	CDC_HURT_NONE,
 	CDC_HURT_IDENTITY,  /* no replica identity */
 	CDC_HURT_GENERATED, /* a generated column in it that is not published (18) */
-	CDC_HURT_LIST,      /* the column list lacks columns of it */
-	CDC_HURT_FILTER,    /* the row filter uses columns outside it */
+	CDC_HURT_UNSENT, /* nothing fails, but a generated column of it is never sent (before 18),
+			  * so that records would not say of which row they are */
+	CDC_HURT_LIST,   /* the column list lacks columns of it */
+	CDC_HURT_FILTER, /* the row filter uses columns outside it */
 };
 
 struct cdc_fact_table {

@@ -252,6 +252,8 @@ static void hurt_reason(const struct cdc_fact_table *t, const char *how,
 		[CDC_HURT_IDENTITY] = "it has no replica identity",
 		[CDC_HURT_GENERATED] = "its replica identity has a generated column that is not "
 				       "published",
+		[CDC_HURT_UNSENT] = "a generated column of its replica identity is not sent before "
+				    "PostgreSQL 18",
 		[CDC_HURT_LIST] = "the publication's column list lacks columns of its replica "
 				  "identity",
 		[CDC_HURT_FILTER] = "the publication's row filter uses columns outside its replica "
@@ -277,6 +279,7 @@ static void hurt_remedy(const struct cdc_source_plan *plan, const struct cdc_fac
 		put_sql(ret_remedy, "ALTER TABLE ", t->sql_name, " ADD PRIMARY KEY (...);");
 		return;
 	case CDC_HURT_IDENTITY:
+	case CDC_HURT_UNSENT:
 		put_identity(t, ret_remedy);
 		return;
 	case CDC_HURT_GENERATED:
@@ -339,7 +342,10 @@ static void left_out_reason(const struct cdc_facts *f, const struct cdc_source_p
 		publication_sql(plan, " SET (publish_via_partition_root = true)", "", "",
 				ret_remedy);
 	} else if (t->hurt || is_open_root(t)) {
-		hurt_reason(t, "would fail once it is published", ret_reason);
+		hurt_reason(t,
+			    t->hurt == CDC_HURT_UNSENT ? "would not say of which row they are"
+						       : "would fail once it is published",
+			    ret_reason);
 		hurt_remedy(plan, t, ret_remedy);
 	} else {
 		(void)snprintf(ret_reason, CDC_REASON_BYTES,
@@ -356,7 +362,10 @@ void cdc_judge_reason(const struct cdc_facts *f, const struct cdc_source_plan *p
 	ret_reason[0] = ret_remedy[0] = '\0';
 	switch (cdc_judge_table(f, t)) {
 	case CDC_FATE_HURT:
-		hurt_reason(t, "fail as long as it is published", ret_reason);
+		hurt_reason(t,
+			    t->hurt == CDC_HURT_UNSENT ? "do not say of which row they are"
+						       : "fail as long as it is published",
+			    ret_reason);
 		hurt_remedy(plan, t, ret_remedy);
 		return;
 	case CDC_FATE_LEFT_OUT:

@@ -15,6 +15,7 @@ import machine  # noqa: E402
 from load import seed_of_run  # noqa: E402
 from postgres import Server  # noqa: E402
 from receiver import Receiver  # noqa: E402
+from stream import OPERATIONS, Stream  # noqa: E402
 from walpost import Walpost, source, sync, webhook  # noqa: E402
 
 
@@ -217,3 +218,28 @@ def pytest_terminal_summary(terminalreporter):
 def pytest_collection_modifyitems(items):
     """The long ones first, so that both workers end together."""
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
+@pytest.fixture(scope="session")
+def streams(base, server):
+    """streams(options): a walpost for the stories of stream.py, shared by all that ask for the same.
+
+    options: of a publication FOR ALL TABLES; None: of one that holds only the marks."""
+    made = {}
+
+    def make(options, operations=tuple(OPERATIONS)):
+        if (options, operations) not in made:
+            folder = pathlib.Path(tempfile.mkdtemp(prefix="stream-", dir=base))
+            folder.chmod(0o755)
+            rig = Rig(folder, server.database())
+            rig.db.sql("CREATE TABLE mark (id int PRIMARY KEY)")
+            server.sql("CREATE PUBLICATION walpost FOR "
+                       + ("TABLE mark" if options is None else f"ALL TABLES {options}"),
+                       database=rig.db.name)
+            made[options, operations] = Stream(rig, operations)
+            rig.start(order="sync", operations=list(operations))
+        return made[options, operations]
+    yield make
+    for stream in made.values():
+        stream.rig.end()
+        stream.rig.db.drop()

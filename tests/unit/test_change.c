@@ -181,6 +181,25 @@ static void a_whole_old_row_gives_changes_and_the_unchanged_value(void **state)
 		      "\"fields\":{\"a\":1,\"b\":5,\"c\":7},\"changes\":{\"c\":null}");
 }
 
+/* What a leaf's key lacks of the root's is unknown. */
+static void a_null_in_a_key_is_left_out(void **state)
+{
+	struct fixture *f = *state;
+
+	begin(f, 0x120);
+	relation(f, 1, "t", "ABc");
+	wire_delete(&f->wire, 1, 'K', "1nn");
+	expect(f, CDC_OK);
+	expect_record(f, 0, "03000001-0000000000000120-00000001-0001",
+		      "\"operation\":\"delete\",\"schema\":\"public.t\",\"key\":null,"
+		      "\"fields\":{\"a\":1}");
+	wire_update(&f->wire, 1, 'K', "nnn", "123");
+	expect(f, CDC_OK);
+	expect_record(f, 1, "03000001-0000000000000120-00000002-0001",
+		      "\"operation\":\"update\",\"schema\":\"public.t\",\"key\":{\"a\":1,\"b\":2},"
+		      "\"fields\":{\"a\":1,\"b\":2,\"c\":3},\"changes\":{}");
+}
+
 static void a_row_follows_the_last_description_of_its_table(void **state)
 {
 	struct fixture *f = *state;
@@ -393,6 +412,7 @@ int main(void)
 		TEST(a_transaction_becomes_records_with_ordinals),
 		TEST(an_unchanged_value_is_named),
 		TEST(a_whole_old_row_gives_changes_and_the_unchanged_value),
+		TEST(a_null_in_a_key_is_left_out),
 		TEST(a_row_follows_the_last_description_of_its_table),
 		TEST(the_epoch_names_the_timeline_of_the_commit),
 		TEST(what_ended_before_the_start_is_not_made_again),
