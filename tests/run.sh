@@ -63,6 +63,14 @@ install_all() {
 				dpkg-deb -x nginx_*.deb .
 		) || return 1
 	fi
+	# pgbouncer likewise.
+	if [ ! -x build/pgbouncer/usr/sbin/pgbouncer ]; then
+		(
+			mkdir -p build/pgbouncer && cd build/pgbouncer &&
+				{ apt-get -q -q download pgbouncer libc-ares2 || { as_root apt-get -q -q update && apt-get -q -q download pgbouncer libc-ares2; }; } &&
+				for package in ./*.deb; do dpkg-deb -x "$package" . || exit 1; done
+		) || return 1
+	fi
 }
 
 # The versions that Debian does not have, unpacked below build/.

@@ -11,24 +11,85 @@
 #include "cdc/cli/cli.h"
 #include "cdc/cli/data_dir.h"
 #include "cdc/cli/feed.h"
+#include "cdc/record/value.h"
 #include "sinks/sink.h"
+
+#define JSON_MAX (4u << 20) /* of the strings of one test, with room to spare */
 
 struct tally {
 	const char *subject; /* what the tests are about: "source shop" */
-	size_t failed, warned;
+	bool is_json;
+	size_t n, failed, warned;
 };
+
+/* {"name": "...", "name": "..."}, one test per line. */
+static void print_json(const struct tally *t, const struct cdc_finding *f, const char *result)
+{
+	const char *const pairs[][2] = {{"subject", t->subject},
+					{"test", f->name},
+					{"result", result},
+					{"text", f->text},
+					{"remedy", f->verdict == CDC_PASS ? "" : f->remedy}};
+	struct cdc_buf line;
+
+	cdc_buf_init(&line, JSON_MAX);
+	for (size_t i = 0; i < sizeof(pairs) / sizeof(pairs[0]); i++) {
+		cdc_buf_printf(&line, "%s\"%s\":", i ? "," : "{", pairs[i][0]);
+		cdc_value_string(&line, pairs[i][1], strlen(pairs[i][1]));
+	}
+	cdc_buf_putc(&line, '}');
+	(void)printf("%s\n%.*s", t->n ? "," : "", (int)line.len, (const char *)line.data);
+	cdc_buf_clear(&line);
+}
 
 static void print_finding(void *arg, const struct cdc_finding *f)
 {
 	static const char *const words[] = {
 		[CDC_PASS] = "ok  ", [CDC_WARN] = "warn", [CDC_FAIL] = "FAIL"};
+	static const char *const results[] = {
+		[CDC_PASS] = "ok", [CDC_WARN] = "warning", [CDC_FAIL] = "failed"};
 	struct tally *t = arg;
+	bool has_remedy = f->remedy[0] && f->verdict != CDC_PASS;
 
-	(void)printf("%s  %s: %s: %s\n", words[f->verdict], t->subject, f->name, f->text);
-	if (f->remedy[0] && f->verdict != CDC_PASS)
-		(void)printf("      to mend it: %s\n", f->remedy);
+	if (t->is_json)
+		print_json(t, f, results[f->verdict]);
+	else
+		(void)printf("%s  %s: %s: %s%s%s\n", words[f->verdict], t->subject, f->name,
+			     f->text, has_remedy ? "; to mend it: " : "",
+			     has_remedy ? f->remedy : "");
+	t->n++;
 	t->failed += f->verdict == CDC_FAIL;
 	t->warned += f->verdict == CDC_WARN;
+}
+
+static void print_configuration(struct tally *t, const struct cdc_config *config)
+{
+	struct cdc_finding f = {.verdict = CDC_PASS, .name = "file"};
+
+	(void)snprintf(f.text, sizeof(f.text), "%.200s: %zu connections, %zu syncs", config->path,
+		       config->connection_n, config->sync_n);
+	t->subject = "configuration";
+	print_finding(t, &f);
+}
+
+static void print_verdict(const struct tally *t, bool is_config_only)
+{
+	if (t->is_json)
+		(void)printf("\n],\"verdict\":\"%s\",\"tests_run\":%zu,\"warnings\":%zu,\"failed\":"
+			     "%zu}\n",
+			     t->failed   ? "failed"
+			     : t->warned ? "warning"
+					 : "ok",
+			     t->n, t->warned, t->failed);
+	else if (t->failed)
+		(void)printf("\n%zu of %zu tests failed; `walpost run` would not deliver.\n",
+			     t->failed, t->n);
+	else if (t->warned)
+		(void)printf("\nIt would work, with %zu warnings in %zu tests.\n", t->warned, t->n);
+	else if (is_config_only)
+		(void)printf("\nThe configuration is right; nothing else was tested.\n");
+	else
+		(void)printf("\nEverything is ready for `walpost run`: %zu tests passed.\n", t->n);
 }
 
 static void print_error(struct tally *t, const char *name, const struct cdc_err *err)
@@ -127,7 +188,7 @@ int cdc_cli_check(const struct cdc_cli_args *args)
 {
 	struct cdc_feed *feeds = NULL;
 	struct cdc_config *config;
-	struct tally t = {0};
+	struct tally t = {.is_json = args->is_json};
 	struct cdc_err err;
 	size_t feed_n = 0;
 	int code = CDC_EXIT_FAILED;
@@ -142,8 +203,9 @@ int cdc_cli_check(const struct cdc_cli_args *args)
 		cdc_config_free(config);
 		return CDC_EXIT_USAGE;
 	}
-	(void)printf("ok    configuration: %s: %zu connections, %zu syncs\n", config->path,
-		     config->connection_n, config->sync_n);
+	if (t.is_json)
+		(void)printf("{\"tests\":[");
+	print_configuration(&t, config);
 	if (!args->is_config_only) {
 		for (size_t i = 0; i < feed_n; i++)
 			check_source(&feeds[i], &t);
@@ -151,13 +213,7 @@ int cdc_cli_check(const struct cdc_cli_args *args)
 			check_destination(&config->syncs[i], &t);
 		check_data_dir(config, feed_n, &t);
 	}
-	if (t.failed)
-		(void)printf("\n%zu of the tests failed; `walpost run` would not deliver.\n",
-			     t.failed);
-	else if (t.warned)
-		(void)printf("\nIt would work, with %zu warnings.\n", t.warned);
-	else if (!args->is_config_only)
-		(void)printf("\nEverything is ready for `walpost run`.\n");
+	print_verdict(&t, args->is_config_only);
 	cdc_feeds_free(feeds, feed_n);
 	cdc_config_free(config);
 	return t.failed ? CDC_EXIT_FAILED : CDC_EXIT_DONE;

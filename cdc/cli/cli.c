@@ -14,7 +14,8 @@ static const char usage[] =
 	"walpost turns the write-ahead log of a PostgreSQL database into HTTP requests.\n"
 	"\n"
 	"  walpost run [-c FILE]                  capture and deliver until stopped\n"
-	"  walpost check [-c FILE] [--config-only]  test source, destination and buffer; change "
+	"  walpost check [-c FILE] [--config-only] [--json]\n"
+	"                                         test source, destination and buffer; change "
 	"nothing\n"
 	"  walpost tail [CONNECTION] [-c FILE] [--schema public.orders ...]\n"
 	"                                         print records as JSON lines, store nothing\n"
@@ -114,9 +115,13 @@ static int wrong(const char *what, const char *arg)
 static int run_command(const struct command *command, int argc, char **argv)
 {
 	static const struct option options[] = {
-		{"config", required_argument, NULL, 'c'}, {"config-only", no_argument, NULL, 'o'},
-		{"schema", required_argument, NULL, 's'}, {"force", no_argument, NULL, 'f'},
-		{"help", no_argument, NULL, 'h'},         {NULL, 0, NULL, 0},
+		{"config", required_argument, NULL, 'c'},
+		{"config-only", no_argument, NULL, 'o'},
+		{"schema", required_argument, NULL, 's'},
+		{"force", no_argument, NULL, 'f'},
+		{"help", no_argument, NULL, 'h'},
+		{"json", no_argument, NULL, 'j'},
+		{NULL, 0, NULL, 0},
 	};
 	const char *schemas[SCHEMA_MAX];
 	struct tables tables;
@@ -135,6 +140,9 @@ static int run_command(const struct command *command, int argc, char **argv)
 			break;
 		case 'f':
 			args.is_forced = true;
+			break;
+		case 'j':
+			args.is_json = true;
 			break;
 		case 's':
 			if (args.schema_n == SCHEMA_MAX)

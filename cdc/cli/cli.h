@@ -25,6 +25,7 @@ struct cdc_cli_args {
 	const char *const *schemas; /* tail: --schema, each "public.orders" */
 	size_t schema_n;
 	bool is_config_only; /* check */
+	bool is_json;        /* check */
 	bool is_forced;      /* uninstall */
 };
 

@@ -45,6 +45,26 @@ static enum cdc_code ask(struct cdc_pgconn *c, struct cdc_buf *sql, const char *
 
 /* --- server and role ----------------------------------------------------------------------- */
 
+static enum cdc_platform platform_of(const char *roles)
+{
+	static const struct {
+		const char *role;
+		enum cdc_platform platform;
+	} platforms[] = {
+		{"rds_superuser", CDC_PLATFORM_RDS},
+		{"cloudsqlsuperuser", CDC_PLATFORM_CLOUD_SQL},
+		{"azure_pg_admin", CDC_PLATFORM_AZURE},
+		{"supabase_admin", CDC_PLATFORM_SUPABASE},
+		{"neon_superuser", CDC_PLATFORM_NEON},
+	};
+
+	for (size_t i = 0; i < sizeof(platforms) / sizeof(platforms[0]); i++) {
+		if (strstr(roles, platforms[i].role))
+			return platforms[i].platform;
+	}
+	return CDC_PLATFORM_PLAIN;
+}
+
 static enum cdc_code read_server(struct cdc_facts *f, struct cdc_pgconn *c, struct cdc_err *err)
 {
 	static const char sql[] =
@@ -55,7 +75,20 @@ static enum cdc_code read_server(struct cdc_facts *f, struct cdc_pgconn *c, stru
 		"FROM pg_catalog.pg_replication_slots WHERE NOT active LIMIT 5) i), "
 		"current_user, pg_catalog.current_database(), "
 		"pg_catalog.has_database_privilege(pg_catalog.current_database(), 'CREATE'), "
-		"pg_catalog.current_setting('synchronous_standby_names')";
+		"pg_catalog.current_setting('synchronous_standby_names'), "
+		"pg_catalog.pg_backend_pid(), "
+		"(SELECT r.rolsuper FROM pg_catalog.pg_roles r WHERE r.rolname = current_user), "
+		"pg_catalog.current_setting('hot_standby_feedback'), "
+		"pg_catalog.current_setting('server_encoding'), "
+		"pg_catalog.pg_size_bytes(pg_catalog.current_setting('max_slot_wal_keep_size')), "
+		"pg_catalog.current_setting('max_wal_senders'), "
+		"(SELECT count(*) FROM pg_catalog.pg_stat_replication), "
+		"(SELECT s.setting FROM pg_catalog.pg_settings s "
+		"WHERE s.name = 'idle_replication_slot_timeout'), "
+		"(SELECT pg_catalog.string_agg(r.rolname::text, ' ') FROM pg_catalog.pg_roles r "
+		"WHERE r.rolname IN ('rds_superuser', 'cloudsqlsuperuser', 'azure_pg_admin', "
+		"'supabase_admin', 'neon_superuser')), "
+		"pg_catalog.current_setting('wal_sender_timeout')";
 	CDC_AUTO(cdc_pgconn_clear_result) PGresult *r = NULL;
 	enum cdc_code rc = cdc_pgconn_exec(c, sql, ASK_MS, "reading the settings", &r, err);
 
@@ -70,7 +103,18 @@ static enum cdc_code read_server(struct cdc_facts *f, struct cdc_pgconn *c, stru
 	f->database = keep(f, r, 0, 6);
 	f->may_make_publications = cdc_pgconn_bool(r, 0, 7);
 	f->standby_names = keep(f, r, 0, 8);
-	if (!f->wal_level || !f->idle_slots || !f->role || !f->database || !f->standby_names)
+	f->is_pooled = cdc_pgconn_u32(r, 0, 9) != (uint32_t)PQbackendPID(c->pg);
+	f->is_superuser = cdc_pgconn_bool(r, 0, 10);
+	f->has_feedback = strcmp(cdc_pgconn_text(r, 0, 11), "on") == 0;
+	f->encoding = keep(f, r, 0, 12);
+	f->keep_bytes = strtoll(cdc_pgconn_text(r, 0, 13), NULL, 10);
+	f->sender_max = cdc_pgconn_u32(r, 0, 14);
+	f->sender_n = cdc_pgconn_u32(r, 0, 15);
+	f->idle_limit_s = cdc_pgconn_u32(r, 0, 16);
+	f->platform = platform_of(cdc_pgconn_text(r, 0, 17));
+	f->sender_timeout = keep(f, r, 0, 18);
+	if (!f->wal_level || !f->idle_slots || !f->role || !f->database || !f->standby_names ||
+	    !f->encoding || !f->sender_timeout)
 		return no_memory(err);
 	return CDC_OK;
 }
@@ -226,6 +270,8 @@ enum column {
 	COLUMN_MEND,
 	COLUMN_HURTS_LIST,
 	COLUMN_HURTS_FILTER,
+	COLUMN_HIDES_ROWS,
+	COLUMN_MAY_SELECT,
 };
 
 /* Is the table with these aliases of pg_namespace and pg_class one that the plan asks for? */
@@ -270,6 +316,8 @@ static void put_columns(struct cdc_buf *sql, int version, const struct cdc_sourc
 	} else {
 		cdc_buf_puts(sql, "false, false");
 	}
+	cdc_buf_puts(sql, ", pg_catalog.row_security_active(c.oid), "
+			  "pg_catalog.has_table_privilege(c.oid, 'SELECT')");
 }
 
 /* One table, the table itself or a partition of it, that has no identity to publish. */
@@ -395,6 +443,8 @@ static bool keep_table(struct cdc_facts *f, const PGresult *r, int row)
 		.is_listed = cdc_pgconn_bool(r, row, COLUMN_IS_LISTED),
 		.sent_as = keep(f, r, row, COLUMN_SENT_AS),
 		.has_primary_key = cdc_pgconn_bool(r, row, COLUMN_HAS_KEY),
+		.hides_rows = cdc_pgconn_bool(r, row, COLUMN_HIDES_ROWS),
+		.may_select = cdc_pgconn_bool(r, row, COLUMN_MAY_SELECT),
 		.hurt = hurt_of(f, r, row),
 		.mend = keep(f, r, row, COLUMN_MEND),
 	};

@@ -44,6 +44,16 @@ struct cdc_fact_publication {
 	bool is_via_root;
 };
 
+/* Who runs the server, told by the roles that it has: each wants its settings made another way. */
+enum cdc_platform {
+	CDC_PLATFORM_PLAIN,
+	CDC_PLATFORM_RDS, /* Amazon RDS and Aurora */
+	CDC_PLATFORM_CLOUD_SQL,
+	CDC_PLATFORM_AZURE,
+	CDC_PLATFORM_SUPABASE,
+	CDC_PLATFORM_NEON,
+};
+
 /* Why UPDATE and DELETE fail, or cannot be told apart, while a publication with these operations
  * holds the table. */
 enum cdc_hurt {
@@ -68,6 +78,8 @@ struct cdc_fact_table {
 	bool is_listed;      /* a partitioned table of a publication that sends its partitions */
 	const char *sent_as; /* a partition whose rows come under this name; "": none */
 	bool has_primary_key;
+	bool hides_rows; /* row security is active for our role */
+	bool may_select; /* our role may read all of it */
 	enum cdc_hurt hurt;
 	const char *hurt_sql_name; /* the table, or the partition that hurts */
 	const char *mend;          /* what to ALTER of it: REPLICA IDENTITY FULL */
@@ -79,9 +91,18 @@ struct cdc_facts {
 	int version;             /* 150018 */
 	bool is_in_recovery;
 	const char *wal_level, *role, *database, *standby_names;
-	uint32_t slot_max, slot_n;  /* max_replication_slots and how many there are */
-	const char *idle_slots;     /* names of slots that nobody reads, some of them */
-	bool may_make_publications; /* CREATE on the database */
+	enum cdc_platform platform;
+	bool is_pooled;       /* the server's process is not the one that answered the connect */
+	bool is_superuser;    /* our role is one */
+	bool has_feedback;    /* hot_standby_feedback */
+	const char *encoding; /* server_encoding */
+	int64_t keep_bytes;   /* max_slot_wal_keep_size; below 0: no limit */
+	uint32_t sender_max, sender_n; /* max_wal_senders and how many there are */
+	uint32_t idle_limit_s;         /* idle_replication_slot_timeout (18+); 0: none */
+	const char *sender_timeout;    /* wal_sender_timeout of this session, "1min" */
+	uint32_t slot_max, slot_n;     /* max_replication_slots and how many there are */
+	const char *idle_slots;        /* names of slots that nobody reads, some of them */
+	bool may_make_publications;    /* CREATE on the database */
 	struct cdc_fact_slot slot;
 	struct cdc_fact_publication publication;
 	/* No table was asked for and there is no publication: every table that suits is meant. */

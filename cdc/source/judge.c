@@ -23,30 +23,106 @@ enum cdc_code cdc_judge_version(int version, const char *where, struct cdc_err *
 	return cdc_err_remedy(err, "upgrade the server to PostgreSQL 13 or newer");
 }
 
-const char *cdc_judge_minor(int version)
+size_t cdc_judge_minor(int version, char ret_text[CDC_MINOR_BYTES], int *ret_mended)
 {
-	/* PostgreSQL release notes of August 2025; before them ALTER PUBLICATION ... ADD TABLE
-	 * could lose rows, or many catalog changes made decoding fail for good. */
+	/* PostgreSQL release notes; gravest first.  mended: the minor version of 13, 14, ..., 0: no
+	 * such version had it. */
 	static const struct {
-		int major, minor;
+		int mended[6];
 		const char *text;
-	} fixed[] = {
-		{13, 22, "changes can be lost after ALTER PUBLICATION; fixed in 13.22"},
-		{14, 19, "changes can be lost after ALTER PUBLICATION; fixed in 14.19"},
-		{15, 14, "changes can be lost after ALTER PUBLICATION; fixed in 15.14"},
-		{16, 10, "changes can be lost after ALTER PUBLICATION; fixed in 16.10"},
-		{17, 6, "changes can be lost after ALTER PUBLICATION; fixed in 17.6"},
+	} mistakes[] = {
+		{{21, 18, 13, 9, 5, 0}, "rows can be lost after ALTER PUBLICATION ... ADD TABLE"},
+		{{16, 13, 8, 4, 0, 0},
+		 "a new slot can lose the beginning of a transaction that was open"},
+		{{0, 21, 16, 12, 8, 2}, "the server can remove WAL that a new slot needs"},
+		{{18, 15, 10, 6, 2, 0}, "restart_lsn of a slot can go backwards"},
+		{{22, 19, 14, 10, 6, 0},
+		 "many catalog changes in open transactions can make decoding fail for good"},
+		{{14, 11, 6, 2, 0, 0}, "after DDL in a subtransaction a column can come as null"},
+		{{23, 20, 15, 11, 7, 1},
+		 "a disk that was full can leave files with which a slot cannot be saved"},
+		{{0, 0, 2, 0, 0, 0},
+		 "UPDATE and DELETE show columns outside the publication's column list"},
+	};
+	const int major = version / 10000, minor = version % 10000;
+	size_t n = 0, len = 0;
+
+	ret_text[0] = '\0';
+	*ret_mended = 0;
+	if (major < 13 || major > 18)
+		return 0;
+	for (size_t i = 0; i < sizeof(mistakes) / sizeof(mistakes[0]); i++) {
+		const int mended = mistakes[i].mended[major - 13];
+		const char *text = mistakes[i].text;
+
+		if (minor >= mended)
+			continue;
+		n++;
+		if (mended > *ret_mended)
+			*ret_mended = mended;
+		if (len + strlen(text) + 3 < CDC_MINOR_BYTES)
+			len += (size_t)snprintf(ret_text + len, CDC_MINOR_BYTES - len, "%s%s",
+						len ? "; " : "", text);
+	}
+	return n;
+}
+
+void cdc_judge_replication_remedy(const struct cdc_facts *f, char ret_remedy[768])
+{
+	static const char *const texts[] = {
+		[CDC_PLATFORM_PLAIN] = "ALTER ROLE \"%s\" REPLICATION;",
+		[CDC_PLATFORM_RDS] = "GRANT rds_replication TO \"%s\";  (as the master user)",
+		[CDC_PLATFORM_CLOUD_SQL] =
+			"ALTER ROLE \"%s\" WITH REPLICATION;  (as a member of cloudsqlsuperuser)",
+		[CDC_PLATFORM_AZURE] =
+			"ALTER ROLE \"%s\" WITH REPLICATION;  (as a member of azure_pg_admin)",
+		[CDC_PLATFORM_SUPABASE] =
+			"ALTER ROLE \"%s\" WITH REPLICATION;  (as the role postgres)",
+		[CDC_PLATFORM_NEON] =
+			"ALTER ROLE \"%s\" WITH REPLICATION;  (as a member of neon_superuser)",
+	};
+	const char *text = texts[f->platform], *at = strstr(text, "%s");
+
+	(void)snprintf(ret_remedy, 768, "%.*s%s%s", (int)(at - text), text, f->role, at + 2);
+}
+
+void cdc_judge_wal_level_remedy(const struct cdc_facts *f, char ret_remedy[768])
+{
+	static const char *const texts[] = {
+		[CDC_PLATFORM_PLAIN] =
+			"ALTER SYSTEM SET wal_level = 'logical'; then restart the server",
+		[CDC_PLATFORM_RDS] =
+			"set rds.logical_replication = 1 in the parameter group, then reboot",
+		[CDC_PLATFORM_CLOUD_SQL] =
+			"set the flag cloudsql.logical_decoding = on; the instance restarts",
+		[CDC_PLATFORM_AZURE] = "set the server parameter wal_level = logical, then restart",
+		[CDC_PLATFORM_SUPABASE] =
+			"it is logical there by itself; ask Supabase why it is not",
+		[CDC_PLATFORM_NEON] =
+			"switch on logical replication in the settings of the Neon project",
 	};
 
-	for (size_t i = 0; i < sizeof(fixed) / sizeof(fixed[0]); i++) {
-		if (version / 10000 == fixed[i].major && version % 10000 < fixed[i].minor)
-			return fixed[i].text;
-	}
-	return NULL;
+	(void)snprintf(ret_remedy, 768, "%s", texts[f->platform]);
+}
+
+static enum cdc_code is_pooled(const struct cdc_facts *f, struct cdc_err *err)
+{
+	(void)cdc_err_set(err, CDC_CONFIG,
+			  "%s: there is a connection pooler in between: the process that answered "
+			  "the connect is not the one that runs the statements, and logical "
+			  "replication needs one session from its beginning to its end",
+			  f->where);
+	return cdc_err_remedy(err, "set hostname and port to those of the database server itself "
+				   "(Neon: the host name without -pooler; Supabase: the direct "
+				   "connection, port 5432)");
 }
 
 enum cdc_code cdc_judge_server(const struct cdc_facts *f, struct cdc_err *err)
 {
+	char remedy[768];
+
+	if (f->is_pooled)
+		return is_pooled(f, err);
 	if (f->is_in_recovery && f->version < STANDBY_VERSION) {
 		(void)cdc_err_set(err, CDC_CONFIG,
 				  "%s: this is a standby, and PostgreSQL %d decodes changes on the "
@@ -58,10 +134,8 @@ enum cdc_code cdc_judge_server(const struct cdc_facts *f, struct cdc_err *err)
 		(void)cdc_err_set(err, CDC_CONFIG,
 				  "%s: wal_level is %s; logical replication needs logical",
 				  f->where, f->wal_level);
-		return cdc_err_remedy(err,
-				      "ALTER SYSTEM SET wal_level = 'logical'; then restart the "
-				      "server (Amazon RDS and Aurora: rds.logical_replication = 1 "
-				      "in the parameter group, then reboot)");
+		cdc_judge_wal_level_remedy(f, remedy);
+		return cdc_err_remedy(err, "%s", remedy);
 	}
 	return CDC_OK;
 }

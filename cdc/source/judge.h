@@ -22,10 +22,12 @@
 /* CDC_CONFIG: older than CDC_OLDEST_VERSION.  Needs no facts: older servers cannot give them. */
 enum cdc_code cdc_judge_version(int version, const char *where, struct cdc_err *err) CDC_CHECK;
 
-/* NULL, or why this minor version should be updated. */
-const char *cdc_judge_minor(int version);
+#define CDC_MINOR_BYTES 400
+/* How many known mistakes of decoding this minor version has; their effects, gravest first, and the
+ * minor version that mends all of them. */
+size_t cdc_judge_minor(int version, char ret_text[CDC_MINOR_BYTES], int *ret_mended);
 
-/* CDC_CONFIG: the server does not decode its log. */
+/* CDC_CONFIG: the server does not decode its log, or a pooler is in between. */
 enum cdc_code cdc_judge_server(const struct cdc_facts *f, struct cdc_err *err) CDC_CHECK;
 
 /* A slot that is there: CDC_CONFIG it is another kind of slot, CDC_GAP its changes are gone,
@@ -45,9 +47,15 @@ enum cdc_fate {
 };
 enum cdc_fate cdc_judge_table(const struct cdc_facts *f, const struct cdc_fact_table *t);
 
+/* What gives our role the right to replicate, and what makes wal_level logical, where this server
+ * runs. */
+void cdc_judge_replication_remedy(const struct cdc_facts *f, char ret_remedy[768]);
+void cdc_judge_wal_level_remedy(const struct cdc_facts *f, char ret_remedy[768]);
+
 #define CDC_REASON_BYTES 512
 #define CDC_REMEDY_BYTES 1024
-/* Why a table is hurt or left out, one sentence, and the SQL that mends it ("" when none does). */
+/* Why a table is hurt or left out, one sentence, and the SQL that mends it ("" when none
+ * does). */
 void cdc_judge_reason(const struct cdc_facts *f, const struct cdc_source_plan *plan,
 		      const struct cdc_fact_table *t, char ret_reason[CDC_REASON_BYTES],
 		      char ret_remedy[CDC_REMEDY_BYTES]);

@@ -46,19 +46,124 @@ static void tell_error(const struct check *k, const char *name, const struct cdc
 static bool check_version(const struct check *k, const struct cdc_pgconn *c, struct cdc_err *err)
 {
 	const int version = PQserverVersion(c->pg);
-	const char *why = cdc_judge_minor(version);
+	char why[CDC_MINOR_BYTES], remedy[160];
+	int mended;
 
 	if (cdc_judge_version(version, c->where, err)) {
 		tell_error(k, "version", err);
 		return false;
 	}
-	if (why)
-		tell(k, CDC_WARN, "version", "update the server to its latest minor version",
-		     "PostgreSQL %d.%d: %s", version / 10000, version % 10000, why);
-	else
+	if (cdc_judge_minor(version, why, &mended)) {
+		(void)snprintf(remedy, sizeof(remedy),
+			       "update the server to PostgreSQL %d.%d or a later minor version",
+			       version / 10000, mended);
+		tell(k, CDC_WARN, "version", remedy, "PostgreSQL %d.%d: %s", version / 10000,
+		     version % 10000, why);
+	} else {
 		tell(k, CDC_PASS, "version", "", "PostgreSQL %d.%d", version / 10000,
 		     version % 10000);
+	}
 	return true;
+}
+
+/* False: what comes after would say nothing new. */
+static bool check_way(const struct check *k, const struct cdc_facts *f, struct cdc_err *err)
+{
+	if (f->is_pooled && cdc_judge_server(f, err)) {
+		tell_error(k, "pooler", err);
+		return false;
+	}
+	tell(k, CDC_PASS, "pooler", "", "no pooler in between");
+	if (!f->is_in_recovery)
+		tell(k, CDC_PASS, "standby", "", "this is a primary");
+	else if (cdc_judge_server(f, err) && f->version < 160000)
+		tell_error(k, "standby", err);
+	else if (!f->has_feedback)
+		tell(k, CDC_WARN, "standby",
+		     "ALTER SYSTEM SET hot_standby_feedback = on; and SELECT pg_reload_conf(); on "
+		     "the standby, and let it use a physical slot of the primary",
+		     "this is a standby without hot_standby_feedback: when the primary removes old "
+		     "catalog rows, the slot is lost");
+	else
+		tell(k, CDC_PASS, "standby", "", "this is a standby; PostgreSQL %d decodes there",
+		     f->version / 10000);
+	return true;
+}
+
+static void check_wal_level(const struct check *k, const struct cdc_facts *f)
+{
+	char remedy[768];
+
+	cdc_judge_wal_level_remedy(f, remedy);
+	if (strcmp(f->wal_level, "logical") == 0)
+		tell(k, CDC_PASS, "wal_level", "", "wal_level is logical");
+	else
+		tell(k, CDC_FAIL, "wal_level", remedy,
+		     "wal_level is %s; logical replication needs logical", f->wal_level);
+}
+
+/* A slot is lost after so much WAL; an outage of an hour can write some. */
+#define KEEP_LOW (1024LL << 20)
+
+static void check_wal_limits(const struct check *k, const struct cdc_facts *f)
+{
+	if (f->keep_bytes < 0)
+		tell(k, CDC_PASS, "max_slot_wal_keep_size", "",
+		     "the server keeps all WAL for a slot; walpost warns at 50, 70 and 90 %% of "
+		     "wal_budget, %llu MiB",
+		     (unsigned long long)(k->plan->settings->wal_budget >> 20));
+	else if (f->keep_bytes < KEEP_LOW)
+		tell(k, CDC_WARN, "max_slot_wal_keep_size",
+		     "ALTER SYSTEM SET max_slot_wal_keep_size = '10GB'; and SELECT "
+		     "pg_reload_conf();",
+		     "a slot is lost once it is %lld MiB behind: a short outage is enough",
+		     (long long)(f->keep_bytes >> 20));
+	else
+		tell(k, CDC_PASS, "max_slot_wal_keep_size", "",
+		     "a slot is lost once it is %lld MiB behind; walpost warns at 50, 70 and 90 %%",
+		     (long long)(f->keep_bytes >> 20));
+	if (f->idle_limit_s)
+		tell(k, CDC_WARN, "idle_replication_slot_timeout",
+		     "ALTER SYSTEM SET idle_replication_slot_timeout = 0; and SELECT "
+		     "pg_reload_conf();",
+		     "a slot that nobody has read for %u s is lost: an outage of walpost must be "
+		     "shorter",
+		     f->idle_limit_s);
+	tell(k, CDC_PASS, "wal_sender_timeout", "",
+	     "walpost sets 10 s for its own session (otherwise it would be %s)", f->sender_timeout);
+}
+
+static void check_room(const struct check *k, const struct cdc_facts *f)
+{
+	const uint32_t slots = f->slot_max > f->slot_n ? f->slot_max - f->slot_n : 0;
+	const uint32_t senders = f->sender_max > f->sender_n ? f->sender_max - f->sender_n : 0;
+	/* Reading takes one, and a slot that is there is read by none or by us. */
+	const uint32_t wanted = f->slot.active_pid ? 0 : 1;
+	char remedy[160];
+
+	if (slots || f->slot.exists) /* else the slot says that there is no room for it */
+		tell(k, CDC_PASS, "max_replication_slots", "", "%u of %u are free", slots,
+		     f->slot_max);
+	(void)snprintf(remedy, sizeof(remedy),
+		       "ALTER SYSTEM SET max_wal_senders = %u; then restart the server",
+		       f->sender_max + 5);
+	if (senders < wanted)
+		tell(k, CDC_FAIL, "max_wal_senders", remedy, "none of %u is free", f->sender_max);
+	else
+		tell(k, CDC_PASS, "max_wal_senders", "", "%u of %u are free", senders,
+		     f->sender_max);
+}
+
+static void check_encoding(const struct check *k, const struct cdc_facts *f)
+{
+	if (strcmp(f->encoding, "SQL_ASCII") == 0)
+		tell(k, CDC_WARN, "encoding",
+		     "store UTF-8 only, or move the data to a database made with ENCODING 'UTF8'",
+		     "the database is in SQL_ASCII, so any bytes may be in it; those that are not "
+		     "UTF-8 are taken for Latin-1");
+	else
+		tell(k, CDC_PASS, "encoding", "", "%s%s", f->encoding,
+		     strcmp(f->encoding, "UTF8") == 0 ? "" : ", converted by the server to UTF8");
 }
 
 static void check_settings(const struct check *k, const struct cdc_facts *f, struct cdc_err *err)
@@ -66,10 +171,9 @@ static void check_settings(const struct check *k, const struct cdc_facts *f, str
 	if (!k->plan->settings->change_detection)
 		tell(k, CDC_FAIL, "change_detection",
 		     "set change_detection: true in the connection", "change_detection is off");
-	if (cdc_judge_server(f, err))
-		tell_error(k, "wal_level", err);
-	else
-		tell(k, CDC_PASS, "wal_level", "", "wal_level is logical");
+	check_wal_level(k, f);
+	check_wal_limits(k, f);
+	check_encoding(k, f);
 	/* Who reads a standby makes nobody wait. */
 	if (!f->is_in_recovery && cdc_standby_is_named(f->standby_names, k->plan->slot)) {
 		(void)cdc_standby_error(f->where, k->plan->slot, f->standby_names, err);
@@ -80,16 +184,22 @@ static void check_settings(const struct check *k, const struct cdc_facts *f, str
 }
 
 /* The proof that the role may replicate is a connection that does. */
-static bool check_role(const struct check *k, struct cdc_err *err)
+static bool check_role(const struct check *k, const struct cdc_facts *f, struct cdc_err *err)
 {
 	struct cdc_pgconn *c = NULL;
+	enum cdc_code rc =
+		cdc_pgconn_open(k->plan->settings, CDC_PGCONN_REPLICATION, APPLICATION, &c, err);
 
-	if (cdc_pgconn_open(k->plan->settings, CDC_PGCONN_REPLICATION, APPLICATION, &c, err)) {
+	/* What is wrong with the way there was told before: it is the role's right. */
+	if (rc == CDC_CONFIG)
+		cdc_judge_replication_remedy(f, err->remedy);
+	if (rc) {
 		tell_error(k, "role", err);
 		return false;
 	}
 	cdc_pgconn_close(c);
-	tell(k, CDC_PASS, "role", "", "role %s may replicate", k->plan->settings->username);
+	tell(k, CDC_PASS, "role", "", "role %s may replicate%s", f->role,
+	     f->is_superuser ? " (it is a superuser, which walpost does not need)" : "");
 	return true;
 }
 
@@ -279,6 +389,42 @@ static void check_tables(const struct check *k, const struct cdc_facts *f)
 		     well - TABLES_SHOWN);
 }
 
+/* The stream needs no right to a table and knows no row security; a copy of the table does. */
+static void check_copies(const struct check *k, const struct cdc_facts *f)
+{
+	size_t n = 0, hidden = 0;
+
+	for (size_t i = 0; i < f->table_n; i++) {
+		const struct cdc_fact_table *t = &f->tables[i];
+		enum cdc_fate fate = cdc_judge_table(f, t);
+		char remedy[CDC_REMEDY_BYTES];
+
+		if (fate == CDC_FATE_NONE || fate == CDC_FATE_LEFT_OUT)
+			continue;
+		n++;
+		if (t->may_select && !t->hides_rows)
+			continue;
+		if (hidden++ >= TABLES_SHOWN)
+			continue;
+		if (!t->may_select)
+			(void)snprintf(remedy, sizeof(remedy), "GRANT SELECT ON %s TO \"%s\";",
+				       t->sql_name, f->role);
+		else
+			(void)snprintf(remedy, sizeof(remedy), "ALTER ROLE \"%s\" BYPASSRLS;",
+				       f->role);
+		tell(k, CDC_WARN, t->may_select ? "row_security" : "select", remedy,
+		     "%s: changes arrive, but role %s %s", t->name, f->role,
+		     t->may_select ? "sees only some rows of it when it is copied"
+				   : "may not copy it");
+	}
+	if (n && !hidden)
+		tell(k, CDC_PASS, "row_security", "", "role %s may read all rows of all %zu tables",
+		     f->role, n);
+	else if (hidden > TABLES_SHOWN)
+		tell(k, CDC_WARN, "row_security", "", "%zu more tables are like that",
+		     hidden - TABLES_SHOWN);
+}
+
 /* --- all of it
  * ------------------------------------------------------------------------------------------ */
 
@@ -297,13 +443,19 @@ static void check_server(const struct check *k, struct cdc_pgconn *c)
 		tell_error(k, "catalogs", &err);
 		return;
 	}
+	if (!check_way(k, &f, &err)) {
+		cdc_facts_clear(&f);
+		return;
+	}
 	check_settings(k, &f, &err);
-	if (check_role(k, &err)) {
+	if (check_role(k, &f, &err)) {
+		check_room(k, &f);
 		check_slot(k, &f, &err);
 		check_idle_slots(k, c, &err);
 		check_old_transactions(k, &f, c, &err);
 		check_publication(k, &f, &err);
 		check_tables(k, &f);
+		check_copies(k, &f);
 	}
 	cdc_facts_clear(&f);
 }

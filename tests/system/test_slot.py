@@ -9,7 +9,7 @@ import subprocess
 
 import pytest
 from machine import server_user, wait_for
-from postgres import BIN
+from postgres import programs
 
 pytestmark = pytest.mark.sanitized
 
@@ -365,7 +365,7 @@ def test_F06_a_slot_that_another_process_reads_is_waited_for_and_then_told(rig):
     rig.db.server.sql("SELECT pg_create_logical_replication_slot(%s, 'pgoutput')", slot,
                       database=rig.db.name)
     holder = subprocess.Popen(
-        [BIN / "pg_recvlogical", "-h", rig.db.server.folder, "-p",
+        [programs(15) / "pg_recvlogical", "-h", rig.db.server.folder, "-p",
          str(rig.db.server.port), "-U", "walpost", "-d", rig.db.name, "-S", slot, "--start", "-f",
          "-", "-o", "proto_version=1", "-o", "publication_names=walpost"],
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
