@@ -25,8 +25,9 @@ enum cdc_code cdc_judge_version(int version, const char *where, struct cdc_err *
 /* NULL, or why this minor version should be updated. */
 const char *cdc_judge_minor(int version);
 
-/* CDC_CONFIG: the server does not decode its log. */
-enum cdc_code cdc_judge_server(const struct cdc_facts *f, struct cdc_err *err) CDC_CHECK;
+/* CDC_CONFIG: the server does not decode its log, or has not what the plan asks for. */
+enum cdc_code cdc_judge_server(const struct cdc_facts *f, const struct cdc_source_plan *plan,
+			       struct cdc_err *err) CDC_CHECK;
 
 /* A slot that is there: CDC_CONFIG it is another kind of slot, CDC_GAP its changes are gone,
  * CDC_HELD somebody reads it.  One that is missing: CDC_GAP when it must exist, CDC_MISSING when it

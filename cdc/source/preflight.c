@@ -66,7 +66,7 @@ static void check_settings(const struct check *k, const struct cdc_facts *f, str
 	if (!k->plan->settings->change_detection)
 		tell(k, CDC_FAIL, "change_detection",
 		     "set change_detection: true in the connection", "change_detection is off");
-	if (cdc_judge_server(f, err))
+	if (cdc_judge_server(f, k->plan, err))
 		tell_error(k, "wal_level", err);
 	else
 		tell(k, CDC_PASS, "wal_level", "", "wal_level is logical");
