@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cdc/pipeline/deliver.h"
+
 void cdc_feed_slot_name(const char *connection, char ret_slot[64])
 {
 	(void)snprintf(ret_slot, 64, "walpost_%s", connection);
@@ -112,6 +114,37 @@ void cdc_feeds_free(struct cdc_feed *feeds, size_t n)
 		free(feeds[i].tables);
 	}
 	free(feeds);
+}
+
+enum cdc_code cdc_feed_selection(const struct cdc_sync *sync, struct cdc_opt_strs *ret,
+				 struct cdc_err *err)
+{
+	const struct cdc_deliver_settings *delivery = sync->delivery;
+	const struct cdc_source_settings *source = sync->source->settings;
+	const struct cdc_opt_strs *prefixes = &source->message_prefixes;
+	const bool has_messages = delivery->operations >> CDC_OP_MESSAGE & 1;
+	struct cdc_opt_strs all = {0};
+	size_t text_bytes = 0;
+	char *text;
+
+	*ret = (struct cdc_opt_strs){0};
+	if (sync->schemas.n == 0)
+		return CDC_OK;
+	for (size_t i = 0; has_messages && i < prefixes->n; i++)
+		text_bytes += sizeof(CDC_MESSAGE_SCHEMA) + strlen(prefixes->items[i]);
+	/* The list, and behind it the names that are made here. */
+	all.items = malloc((sync->schemas.n + prefixes->n) * sizeof(*all.items) + text_bytes);
+	if (!all.items)
+		return cdc_err_set(err, CDC_NOMEM, "out of memory");
+	text = (char *)(all.items + sync->schemas.n + prefixes->n);
+	for (size_t i = 0; i < sync->schemas.n; i++)
+		all.items[all.n++] = sync->schemas.items[i];
+	for (size_t i = 0; has_messages && i < prefixes->n; i++) {
+		all.items[all.n++] = text;
+		text += sprintf(text, CDC_MESSAGE_SCHEMA "%s", prefixes->items[i]) + 1;
+	}
+	*ret = all;
+	return CDC_OK;
 }
 
 struct cdc_source_plan cdc_feed_plan(const struct cdc_feed *feed)

@@ -32,6 +32,14 @@ enum cdc_code cdc_feeds_make(const struct cdc_config *config, struct cdc_feed **
 			     size_t *ret_n, struct cdc_err *err) CDC_CHECK;
 void cdc_feeds_free(struct cdc_feed *feeds, size_t n);
 
+/*
+ * What a sync reads from the buffer: its tables, and when its operations name
+ * message what the messages of its source are filed under.  n 0: everything.
+ * The caller frees ret->items, and only that; the sync outlives it.
+ */
+enum cdc_code cdc_feed_selection(const struct cdc_sync *sync, struct cdc_opt_strs *ret,
+				 struct cdc_err *err) CDC_CHECK;
+
 /* What the source is to do for a feed; points into it. */
 struct cdc_source_plan cdc_feed_plan(const struct cdc_feed *feed);
 

@@ -42,7 +42,8 @@ struct sync_run {
 	struct cdc_sync_metrics metrics;
 	struct cdc_board board;
 	struct cdc_stream_position start;
-	bool is_ready; /* its group is known to the buffer */
+	bool is_ready;                 /* its group is known to the buffer */
+	struct cdc_opt_strs selection; /* what it reads; its items are ours */
 	struct cdc_deliver *deliver;
 	pthread_t thread;
 	bool has_thread;
@@ -172,8 +173,8 @@ static enum cdc_code new_deliver(struct run *r, struct sync_run *s, struct cdc_e
 		.ops = s->feed->ops,
 		.buffer = s->feed->buffer,
 		.store = r->store,
-		.tables = (const char *const *)s->sync->schemas.items,
-		.table_n = s->sync->schemas.n,
+		.tables = (const char *const *)s->selection.items,
+		.table_n = s->selection.n,
 		.start = s->start,
 		.metrics = &s->metrics,
 		.board = &s->board,
@@ -199,8 +200,10 @@ static void make_deliver(struct run *r, struct sync_run *s, struct cdc_err *err)
 		rc = add_group(r, s, err);
 	if (!rc) {
 		s->is_ready = true;
-		rc = new_deliver(r, s, err);
+		rc = cdc_feed_selection(s->sync, &s->selection, err);
 	}
+	if (!rc)
+		rc = new_deliver(r, s, err);
 	if (rc) {
 		cdc_board_post(&s->board, CDC_STATE_FAILED, err, cdc_clock_wall_us());
 		LOG_ERROR(&r->log, "sync_failed", KV("sync", (const char *)s->sync->name),
@@ -529,6 +532,7 @@ static void take_down(struct run *r)
 		if (r->sync_runs[i].has_thread)
 			(void)pthread_join(r->sync_runs[i].thread, NULL);
 		cdc_deliver_free(r->sync_runs[i].deliver);
+		free(r->sync_runs[i].selection.items);
 	}
 	cdc_server_stop(r->server);
 	for (size_t i = 0; r->feed_runs && i < r->feed_n; i++) {

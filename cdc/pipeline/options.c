@@ -3,10 +3,15 @@
 
 #define AT(member) offsetof(struct cdc_deliver_settings, member)
 
-/* Bit i of the set is enum cdc_op i.  Messages and schema records are not captured yet. */
+/* Bit i of the set is enum cdc_op i. */
 static const char *const operations[] = {
-	[CDC_OP_INSERT] = "insert",     [CDC_OP_UPDATE] = "update", [CDC_OP_DELETE] = "delete",
-	[CDC_OP_TRUNCATE] = "truncate", [CDC_OP_READ] = "read",     NULL,
+	[CDC_OP_INSERT] = "insert",
+	[CDC_OP_UPDATE] = "update",
+	[CDC_OP_DELETE] = "delete",
+	[CDC_OP_TRUNCATE] = "truncate",
+	[CDC_OP_READ] = "read",
+	[CDC_OP_MESSAGE] = "message",
+	NULL,
 };
 
 static const char *const orders[] = {
@@ -22,7 +27,7 @@ const struct cdc_opt cdc_deliver_options[] = {
 	 .offset = AT(operations),
 	 .def = "[insert, update, delete, truncate, read]",
 	 .choices = operations,
-	 .help = "kinds of records that are delivered"},
+	 .help = "kinds of records that are delivered; there is also message"},
 	{.name = "batch_size",
 	 .type = CDC_OPT_UINT,
 	 .offset = AT(batch_size),

@@ -358,7 +358,7 @@ static char *put_literal(char *to, const char *text)
 	return to + len;
 }
 
-static void put_tail(struct cdc_buf *out, const struct cdc_record *r, const struct cdc_change *c)
+void cdc_write_tail(struct cdc_buf *out, const struct cdc_record *r, const struct cdc_change *c)
 {
 	/* The constant parts are 70 bytes, the hash 16, xid and its comma at most 11. */
 	char *to = (char *)cdc_value_room(out, 100 + 2 * CDC_LSN_TEXT + CDC_INSTANT_TEXT), *at = to;
@@ -429,7 +429,7 @@ static enum cdc_code write_half(struct cdc_batch *b, const struct cdc_change *c,
 	}
 	if (unchanged)
 		put_unchanged(b, r, c, h);
-	put_tail(&b->json, r, c);
+	cdc_write_tail(&b->json, r, c);
 	return cdc_batch_end(b, err);
 }
 

@@ -78,4 +78,8 @@ struct cdc_change {
 enum cdc_code cdc_write_change(struct cdc_batch *batch, const struct cdc_change *change,
 			       struct cdc_err *err) CDC_CHECK;
 
+/* Appends what every record ends with, from `,"position":` on; of the change only id, position,
+ * xid and commit_us count.  For note.c. */
+void cdc_write_tail(struct cdc_buf *out, const struct cdc_record *r, const struct cdc_change *c);
+
 #endif

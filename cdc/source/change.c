@@ -1,5 +1,12 @@
 #include "cdc/source/change.h"
 
+#include <stdio.h>
+#include <string.h>
+
+#include "cdc/record/note.h"
+#include "cdc/record/value.h"
+#include "cdc/source/source.h"
+
 void cdc_changes_begin(struct cdc_changes *c, struct cdc_catalog *catalog,
 		       const struct cdc_timelines *timelines, cdc_lsn start_lsn,
 		       unsigned generation)
@@ -50,13 +57,13 @@ static enum cdc_code end_transaction(struct cdc_changes *c, const struct pgo_mes
 
 /* A full batch may be handed over and an empty one brought; an empty one that is too small may not.
  */
-static enum cdc_code did_not_fit(const struct cdc_batch *batch, const struct cdc_table *t,
+static enum cdc_code did_not_fit(const struct cdc_batch *batch, const char *table,
 				 struct cdc_err *err)
 {
 	if (batch->n)
 		return cdc_err_set(err, CDC_BUSY, "the batch is full");
 	return cdc_err_set(err, CDC_LIMIT, "table %s: a change is larger than %zu bytes as JSON",
-			   cdc_shape_name(t->shape), batch->max_bytes);
+			   table, batch->max_bytes);
 }
 
 static enum cdc_code unknown_table(const struct pgo_message *m, uint32_t relid, struct cdc_err *err)
@@ -124,7 +131,7 @@ static enum cdc_code take_row(struct cdc_changes *c, const struct pgo_message *m
 	if (row->old && (row->old_kind == PGO_OLD_KEY || t->old_may_lack))
 		nulls_are_unknown(row->old, row->old_n);
 	rc = cdc_write_change(batch, &change, err);
-	return rc == CDC_LIMIT ? did_not_fit(batch, t, err) : rc;
+	return rc == CDC_LIMIT ? did_not_fit(batch, cdc_shape_name(t->shape), err) : rc;
 }
 
 /* One record per table, numbered by part, all under one ordinal. */
@@ -146,10 +153,78 @@ static enum cdc_code take_truncate(struct cdc_changes *c, const struct pgo_messa
 		change.id.part = (uint16_t)(c->truncated + 1);
 		rc = cdc_write_change(batch, &change, err);
 		if (rc)
-			return rc == CDC_LIMIT ? did_not_fit(batch, t, err) : rc;
+			return rc == CDC_LIMIT ? did_not_fit(batch, cdc_shape_name(t->shape), err)
+					       : rc;
 	}
 	c->truncated = 0;
 	return CDC_OK;
+}
+
+/* --- messages ------------------------------------------------------------------------ */
+
+static bool is_asked_for(const struct cdc_changes *c, const char *prefix)
+{
+	for (size_t i = 0; c->prefixes && i < c->prefixes->n; i++) {
+		if (strcmp(c->prefixes->items[i], prefix) == 0)
+			return true;
+	}
+	return false;
+}
+
+static enum cdc_code write_message(const struct pgo_logical_message *m, struct cdc_note *note,
+				   struct cdc_batch *batch, struct cdc_err *err)
+{
+	char table[sizeof(CDC_MESSAGE_SCHEMA) + CDC_MESSAGE_PREFIX_MAX];
+	struct cdc_record *r;
+	enum cdc_code rc;
+
+	(void)snprintf(table, sizeof(table), CDC_MESSAGE_SCHEMA "%s", m->prefix);
+	note->op = CDC_OP_MESSAGE;
+	note->table = table;
+	rc = cdc_note_begin(batch, note, &r, err);
+	if (rc)
+		return rc;
+	cdc_buf_puts(&batch->json, "{\"prefix\":");
+	cdc_value_string(&batch->json, m->prefix, strlen(m->prefix));
+	cdc_buf_puts(&batch->json, m->is_transactional ? ",\"transactional\":true,"
+						       : ",\"transactional\":false,");
+	cdc_note_content(&batch->json, m->bytes, m->len);
+	cdc_buf_putc(&batch->json, '}');
+	rc = cdc_note_end(batch, note, r, err);
+	return rc == CDC_LIMIT ? did_not_fit(batch, table, err) : rc;
+}
+
+/* One that came with a transaction, and is rolled back with it. */
+static enum cdc_code take_message(const struct cdc_changes *c, const struct pgo_message *m,
+				  cdc_lsn position, struct cdc_batch *batch, struct cdc_err *err)
+{
+	struct cdc_note note = {.id = {.commit_lsn = c->begin.commit_lsn,
+				       .epoch = c->epoch,
+				       .ordinal = c->ordinal + 1,
+				       .part = 1},
+				.position = position,
+				.xid = c->begin.xid,
+				.commit_us = c->begin.commit_us};
+
+	if (!is_asked_for(c, m->as.message.prefix))
+		return CDC_OK;
+	return write_message(&m->as.message, &note, batch, err);
+}
+
+/* One of no transaction. */
+static enum cdc_code take_free_message(struct cdc_changes *c, const struct pgo_logical_message *m,
+				       struct cdc_batch *batch, struct cdc_err *err)
+{
+	struct cdc_note note = {.id = {.commit_lsn = m->lsn, .part = 1}, .position = m->lsn};
+	enum cdc_code rc;
+
+	/* The LSN is where its WAL record ends; one that ends where we start was read. */
+	if (m->lsn <= c->start_lsn || !is_asked_for(c, m->prefix))
+		return CDC_OK;
+	c->epoch = CDC_EPOCH(c->generation, cdc_timelines_at(c->timelines, m->lsn - 1));
+	note.id.epoch = c->epoch;
+	rc = write_message(m, &note, batch, err);
+	return rc ? rc : cdc_batch_tx_end(batch, m->lsn, m->lsn, 0, err);
 }
 
 /* Counts what names a row, a truncation or a message, whether it makes a record or not. */
@@ -166,7 +241,9 @@ static enum cdc_code take_counted(struct cdc_changes *c, const struct pgo_messag
 		return CDC_OK;
 	if (m->kind == PGO_TRUNCATE)
 		rc = take_truncate(c, m, position, batch, err);
-	else if (m->kind != PGO_MESSAGE)
+	else if (m->kind == PGO_MESSAGE)
+		rc = take_message(c, m, position, batch, err);
+	else
 		rc = take_row(c, m, position, batch, err);
 	if (!rc)
 		c->ordinal++;
@@ -187,9 +264,10 @@ enum cdc_code cdc_changes_take(struct cdc_changes *c, const struct pgo_message *
 	case PGO_RELATION:
 		return cdc_catalog_relation(c->catalog, &m->as.relation, err);
 	case PGO_MESSAGE:
-		if (!m->as.message.is_transactional)
-			return CDC_OK; /* it has an id of its own and counts in no transaction */
-		return c->is_open ? take_counted(c, m, position, batch, err) : out_of_place(m, err);
+		if (c->is_open != m->as.message.is_transactional)
+			return out_of_place(m, err);
+		return c->is_open ? take_counted(c, m, position, batch, err)
+				  : take_free_message(c, &m->as.message, batch, err);
 	case PGO_INSERT:
 	case PGO_UPDATE:
 	case PGO_DELETE:

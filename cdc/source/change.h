@@ -6,8 +6,13 @@
  * (epoch, commit LSN, ordinal, part); the epoch names the timeline on which the
  * commit LSN was written, so the same change has the same id in every session.
  *
- * Grammar: B [O] { R | Y | I | U | D | T | M } C, one transaction behind the
- * other.  Anything else is CDC_PROTO.
+ * A message that belongs to no transaction has its own LSN, ordinal 0 and part 1:
+ * everything that was committed before it was sent before it, and what commits
+ * after it has a higher LSN, so ids rise over it.  It is, to the buffer, a
+ * transaction of its own that ends there.
+ *
+ * Grammar: { B [O] { R | Y | I | U | D | T | M transactional } C | M other }.
+ * Anything else is CDC_PROTO.
  *
  * Threads: a changes belongs to its caller.
  * Layer: source (base, record).
@@ -20,6 +25,7 @@
 #include <stdint.h>
 
 #include "cdc/base/err.h"
+#include "cdc/base/opt.h"
 #include "cdc/record/batch.h"
 #include "cdc/source/catalog.h"
 #include "cdc/source/pgoutput.h"
@@ -30,6 +36,9 @@ struct cdc_changes {
 	const struct cdc_timelines *timelines;
 	unsigned generation;
 	cdc_lsn start_lsn;
+	/* Of the messages that become records; begin sets it to NULL, which is none.  Constant, and
+	 * outlives the changes. */
+	const struct cdc_opt_strs *prefixes;
 
 	bool is_open;           /* between Begin and Commit */
 	bool is_skipped;        /* the open transaction ended before start_lsn */

@@ -6,6 +6,7 @@
 
 #include "cdc/source/quote.h"
 
+#define MESSAGES_VERSION  140000 /* the first that sends logical messages */
 #define STANDBY_VERSION   160000 /* the first that decodes on a standby */
 #define FAILOVER_VERSION  170000 /* the first whose slots can survive a failover */
 #define GENERATED_VERSION 180000 /* the first that publishes generated columns */
@@ -117,12 +118,40 @@ static enum cdc_code is_pooled(const struct cdc_facts *f, struct cdc_err *err)
 				   "connection, port 5432)");
 }
 
-enum cdc_code cdc_judge_server(const struct cdc_facts *f, struct cdc_err *err)
+enum cdc_code cdc_judge_messages(const struct cdc_facts *f, const struct cdc_source_plan *plan,
+				 struct cdc_err *err)
+{
+	const struct cdc_opt_strs *prefixes = &plan->settings->message_prefixes;
+
+	for (size_t i = 0; i < prefixes->n; i++) {
+		if (strlen(prefixes->items[i]) <= CDC_MESSAGE_PREFIX_MAX)
+			continue;
+		(void)cdc_err_set(err, CDC_CONFIG,
+				  "%s: the message prefix %.40s... is longer than %d bytes",
+				  f->where, prefixes->items[i], CDC_MESSAGE_PREFIX_MAX);
+		return cdc_err_remedy(err, "remove it from message_prefixes");
+	}
+	if (prefixes->n && f->version < MESSAGES_VERSION) {
+		(void)cdc_err_set(
+			err, CDC_CONFIG,
+			"%s: PostgreSQL %d does not send messages; 14 is the first that does",
+			f->where, f->version / 10000);
+		return cdc_err_remedy(err, "remove message_prefixes, or upgrade the server");
+	}
+	return CDC_OK;
+}
+
+enum cdc_code cdc_judge_server(const struct cdc_facts *f, const struct cdc_source_plan *plan,
+			       struct cdc_err *err)
 {
 	char remedy[768];
+	enum cdc_code rc;
 
 	if (f->is_pooled)
 		return is_pooled(f, err);
+	rc = cdc_judge_messages(f, plan, err);
+	if (rc)
+		return rc;
 	if (f->is_in_recovery && f->version < STANDBY_VERSION) {
 		(void)cdc_err_set(err, CDC_CONFIG,
 				  "%s: this is a standby, and PostgreSQL %d decodes changes on the "

@@ -27,8 +27,14 @@ enum cdc_code cdc_judge_version(int version, const char *where, struct cdc_err *
  * minor version that mends all of them. */
 size_t cdc_judge_minor(int version, char ret_text[CDC_MINOR_BYTES], int *ret_mended);
 
-/* CDC_CONFIG: the server does not decode its log, or a pooler is in between. */
-enum cdc_code cdc_judge_server(const struct cdc_facts *f, struct cdc_err *err) CDC_CHECK;
+/* CDC_CONFIG: the server cannot send the messages that the plan asks for. */
+enum cdc_code cdc_judge_messages(const struct cdc_facts *f, const struct cdc_source_plan *plan,
+				 struct cdc_err *err) CDC_CHECK;
+
+/* CDC_CONFIG: the server does not decode its log, a pooler is in between, or it has not what the
+ * plan asks for. */
+enum cdc_code cdc_judge_server(const struct cdc_facts *f, const struct cdc_source_plan *plan,
+			       struct cdc_err *err) CDC_CHECK;
 
 /* A slot that is there: CDC_CONFIG it is another kind of slot, CDC_GAP its changes are gone,
  * CDC_HELD somebody reads it.  One that is missing: CDC_GAP when it must exist, CDC_MISSING when it

@@ -86,5 +86,13 @@ const struct cdc_opt cdc_source_options[] = {
 		 "the "
 		 "size of the gap; to copy the tables again by itself (resync) comes with "
 		 "backfill."},
+	{.name = "message_prefixes",
+	 .type = CDC_OPT_STRS,
+	 .offset = AT(message_prefixes),
+	 .max = 64,
+	 .help = "Prefixes of the messages of pg_logical_emit_message (PostgreSQL 14 and newer) "
+		 "that "
+		 "become records; a sync gets them when its operations name message. The first "
+		 "one, or the removal of the last, raises the generation in the ids."},
 	{0},
 };

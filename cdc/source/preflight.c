@@ -69,14 +69,14 @@ static bool check_version(const struct check *k, const struct cdc_pgconn *c, str
 /* False: what comes after would say nothing new. */
 static bool check_way(const struct check *k, const struct cdc_facts *f, struct cdc_err *err)
 {
-	if (f->is_pooled && cdc_judge_server(f, err)) {
+	if (f->is_pooled && cdc_judge_server(f, k->plan, err)) {
 		tell_error(k, "pooler", err);
 		return false;
 	}
 	tell(k, CDC_PASS, "pooler", "", "no pooler in between");
 	if (!f->is_in_recovery)
 		tell(k, CDC_PASS, "standby", "", "this is a primary");
-	else if (cdc_judge_server(f, err) && f->version < 160000)
+	else if (cdc_judge_server(f, k->plan, err) && f->version < 160000)
 		tell_error(k, "standby", err);
 	else if (!f->has_feedback)
 		tell(k, CDC_WARN, "standby",
@@ -174,6 +174,8 @@ static void check_settings(const struct check *k, const struct cdc_facts *f, str
 	check_wal_level(k, f);
 	check_wal_limits(k, f);
 	check_encoding(k, f);
+	if (k->plan->settings->message_prefixes.n && cdc_judge_messages(f, k->plan, err))
+		tell_error(k, "messages", err);
 	/* Who reads a standby makes nobody wait. */
 	if (!f->is_in_recovery && cdc_standby_is_named(f->standby_names, k->plan->slot)) {
 		(void)cdc_standby_error(f->where, k->plan->slot, f->standby_names, err);

@@ -248,7 +248,7 @@ static enum cdc_code have_slot(struct cdc_server *s, struct cdc_pgconn *c,
 static enum cdc_code judge(const struct cdc_facts *f, const struct cdc_source_plan *plan,
 			   enum cdc_server_slot slot, struct cdc_err *err)
 {
-	enum cdc_code rc = cdc_judge_server(f, err);
+	enum cdc_code rc = cdc_judge_server(f, plan, err);
 
 	if (rc)
 		return rc;
@@ -318,7 +318,8 @@ enum cdc_code cdc_server_prepare(struct cdc_server *s, struct cdc_pgconn *c,
 	}
 	/* What START_REPLICATION is asked for; a row's number in its transaction depends on it. */
 	(void)snprintf(s->info.numbering, sizeof(s->info.numbering),
-		       "proto_version=1 messages=off origin=any two_phase=off publication=%s",
+		       "proto_version=1 messages=%s origin=any two_phase=off publication=%s",
+		       plan->settings->message_prefixes.n ? "on" : "off",
 		       plan->settings->publication);
 	cdc_facts_init(&f);
 	rc = identify(s, c, err);

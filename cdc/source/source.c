@@ -146,6 +146,8 @@ static void put_start(struct cdc_buf *out, const struct cdc_source *s, cdc_lsn l
 	cdc_buf_puts(out, at);
 	cdc_buf_puts(out, " (\"proto_version\" '1', \"publication_names\" ");
 	quote_literal(out, publications);
+	if (s->plan->settings->message_prefixes.n)
+		cdc_buf_puts(out, ", \"messages\" 'true'");
 	cdc_buf_putc(out, ')');
 }
 
@@ -181,6 +183,7 @@ enum cdc_code cdc_source_start(struct cdc_source *s, cdc_lsn lsn, unsigned gener
 		return cdc_err_wrap(err, "slot %s", s->slot);
 	}
 	cdc_changes_begin(&s->changes, s->catalog, &s->server.timelines, lsn, generation);
+	s->changes.prefixes = &s->plan->settings->message_prefixes;
 	s->pings = (struct cdc_pings){0};
 	s->received_lsn = lsn;
 	s->heard_ms = cdc_clock_mono_ms();

@@ -26,6 +26,11 @@
 #include "cdc/base/opt.h"
 #include "cdc/record/batch.h"
 
+/* What messages are filed under: this and their prefix.  No table can be there: PostgreSQL keeps
+ * schemas whose names begin with pg_ for itself. */
+#define CDC_MESSAGE_SCHEMA     "pg_message."
+#define CDC_MESSAGE_PREFIX_MAX 200 /* bytes of one that can be asked for */
+
 /* The `configuration` of a connection of type postgresql. */
 struct cdc_source_settings {
 	char *hostname; /* a name, an address, or a directory of a Unix socket */
@@ -37,6 +42,7 @@ struct cdc_source_settings {
 	bool change_detection;
 	char *publication;
 	uint64_t wal_budget; /* bytes the server may keep for the slot, where it sets no limit */
+	struct cdc_opt_strs message_prefixes; /* n 0: messages are not asked for */
 };
 extern const struct cdc_opt cdc_source_options[];
 

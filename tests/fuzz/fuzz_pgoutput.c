@@ -140,6 +140,8 @@ static bool take(struct stream *s, const uint8_t *bytes, size_t n)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
+	char none[] = "", p[] = "p", *items[] = {none, p};
+	const struct cdc_opt_strs prefixes = {.items = items, .n = 2};
 	struct stream s = {0};
 	const uint8_t *at = data, *end = data + size;
 
@@ -150,6 +152,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	s.batch = cdc_batch_new(2000);
 	CDC_ASSERT(s.catalog && s.batch);
 	cdc_changes_begin(&s.changes, s.catalog, &s.timelines, 0, 1);
+	s.changes.prefixes = &prefixes;
 	while (end - at >= 2) {
 		size_t n = (size_t)at[0] << 8 | at[1];
 		uint8_t *bytes;

@@ -4,6 +4,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <cmocka.h>
@@ -123,8 +124,6 @@ static void a_transaction_becomes_records_with_ordinals(void **state)
 	wire_insert(&f->wire, 1, "1n");
 	expect(f, CDC_OK);
 	wire_message(&f->wire, 1, 5, "p", "counted");
-	expect(f, CDC_OK);
-	wire_message(&f->wire, 0, 5, "p", "not counted");
 	expect(f, CDC_OK);
 	wire_update(&f->wire, 1, 0, NULL, "12");
 	expect(f, CDC_OK);
@@ -358,6 +357,46 @@ static void a_truncate_is_numbered_over_batches(void **state)
 	assert_int_equal(f->batch->records[0].id.part, 1);
 }
 
+static void a_message_of_no_transaction_is_one_by_itself(void **state)
+{
+	char other[] = "other", p[] = "p", *items[] = {other, p};
+	const struct cdc_opt_strs prefixes = {.items = items, .n = 2};
+	static const char members[] =
+		"\"operation\":\"message\",\"schema\":\"pg_message.p\",\"key\":null,\"fields\":{"
+		"\"prefix\":\"p\",\"transactional\":%s,\"encoding\":\"text\",\"content\":\"x\"}";
+	struct fixture *f = *state;
+	char text[256];
+
+	f->changes.prefixes = &prefixes;
+	for (cdc_lsn lsn = 0x80; lsn <= 0x100; lsn += 0x40) { /* read before the stream began */
+		wire_message(&f->wire, 0, lsn, "p", "x");
+		expect(f, CDC_OK);
+	}
+	assert_int_equal(f->batch->n, 0);
+	wire_message(&f->wire, 0, 0x120, "q", "not asked for");
+	expect(f, CDC_OK);
+	assert_int_equal(f->batch->n + f->batch->end_n, 0);
+	/* It ends where the timeline does: written on the old one. */
+	wire_message(&f->wire, 0, 0x150, "p", "x");
+	expect(f, CDC_OK);
+	assert_int_equal(f->batch->n, 1);
+	assert_int_equal(f->batch->records[0].id.epoch, 0x03000001);
+	assert_int_equal(f->batch->records[0].id.commit_lsn, 0x150);
+	assert_int_equal(f->batch->records[0].id.ordinal, 0);
+	assert_int_equal(f->batch->records[0].id.part, 1);
+	assert_int_equal(f->batch->ends[0].end_lsn, 0x150);
+	assert_false(cdc_batch_is_open(f->batch));
+	begin(f, 0x150);
+	wire_message(&f->wire, 1, 0x148, "q", "counts");
+	expect(f, CDC_OK);
+	wire_message(&f->wire, 1, 0x149, "p", "x");
+	expect(f, CDC_OK);
+	(void)snprintf(text, sizeof(text), members, "true");
+	expect_record(f, 1, "03000002-0000000000000150-00000002-0001", text);
+	assert_true(cdc_batch_is_open(f->batch));
+	assert_true(cdc_id_cmp(&f->batch->records[0].id, &f->batch->records[1].id) < 0);
+}
+
 static void messages_out_of_place_are_refused(void **state)
 {
 	static const uint32_t relid = 1;
@@ -372,6 +411,8 @@ static void messages_out_of_place_are_refused(void **state)
 	wire_commit(&f->wire, 0x120, 0x128);
 	expect(f, CDC_PROTO);
 	begin(f, 0x120);
+	wire_message(&f->wire, 0, 5, "p", "x"); /* of no transaction, within one */
+	expect(f, CDC_PROTO);
 	wire_begin(&f->wire, 0x130, 78);
 	expect(f, CDC_PROTO);
 	wire_commit(&f->wire, 0x130, 0x138); /* of another transaction */
@@ -421,6 +462,7 @@ int main(void)
 		TEST(a_change_that_does_not_fit_goes_into_the_next_batch),
 		TEST(a_change_that_fits_no_batch_is_named),
 		TEST(a_truncate_is_numbered_over_batches),
+		TEST(a_message_of_no_transaction_is_one_by_itself),
 		TEST(messages_out_of_place_are_refused),
 		TEST(a_new_stream_knows_no_table),
 	};
