@@ -8,6 +8,7 @@
 #include "cdc/record/array.h"
 #include "cdc/record/composite.h"
 #include "cdc/record/hstore.h"
+#include "cdc/record/utf8.h"
 
 #define ONES      UINT64_C(0x0101010101010101)
 #define HIGH_BITS (ONES * 0x80)
@@ -276,4 +277,45 @@ bool cdc_value_write(struct cdc_buf *out, const struct cdc_type *type, const cha
 		return true;
 	}
 	return false;
+}
+
+static void write_bytes(struct cdc_buf *out, const char *text, size_t len)
+{
+	static const char hex[] = "0123456789abcdef";
+	char *to;
+
+	put(out, "{\"$bytes\":\"\\\\x", 14);
+	to = (char *)cdc_value_room(out, 2 * len);
+	for (size_t i = 0; to && i < len; i++) {
+		*to++ = hex[(unsigned char)text[i] >> 4];
+		*to++ = hex[(unsigned char)text[i] & 15];
+	}
+	if (to)
+		out->len += 2 * len;
+	put(out, "\"}", 2);
+}
+
+bool cdc_value_column(struct cdc_buf *out, const struct cdc_type *type, const char *text,
+		      size_t len)
+{
+	if (cdc_utf8_valid(text, len) == len)
+		return cdc_value_write(out, type, text, len);
+	write_bytes(out, text, len);
+	return true;
+}
+
+void cdc_value_name(struct cdc_buf *out, const char *name, size_t len)
+{
+	cdc_buf_putc(out, '"');
+	for (size_t at = 0; at < len;) {
+		size_t n = cdc_utf8_valid(name + at, len - at);
+
+		cdc_value_escape(out, name + at, n);
+		at += n;
+		if (at < len) {
+			cdc_buf_puts(out, "\xef\xbf\xbd");
+			at++;
+		}
+	}
+	cdc_buf_putc(out, '"');
 }

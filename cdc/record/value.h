@@ -2,8 +2,8 @@
  * value.h - the text of one value, as PostgreSQL prints it, becomes JSON.
  *
  * Everything is appended to a cdc_buf, whose failure is sticky; the caller asks
- * once, at the end.  Bytes are never judged as UTF-8 (the server did), but what
- * could end a JSON string is always escaped.
+ * once, at the end.  What could end a JSON string is always escaped.  A text that
+ * is not UTF-8 has no JSON of its own: cdc_value_column writes its bytes.
  * Source of the rules: src/backend/utils/adt/json.c, escape_json and datum_to_json.
  *
  * Threads: any.
@@ -37,6 +37,16 @@ void cdc_value_string(struct cdc_buf *out, const char *text, size_t len);
  */
 bool cdc_value_write(struct cdc_buf *out, const struct cdc_type *type, const char *text,
 		     size_t len) CDC_CHECK;
+
+/*
+ * The same for the value of a column, from whose text anything may come: one that
+ * is not UTF-8 becomes {"$bytes":"\\x..."}, in hex.
+ */
+bool cdc_value_column(struct cdc_buf *out, const struct cdc_type *type, const char *text,
+		      size_t len) CDC_CHECK;
+
+/* Appends a name as a JSON string; bytes that are not UTF-8 become U+FFFD. */
+void cdc_value_name(struct cdc_buf *out, const char *name, size_t len);
 
 /* As cdc_buf_reserve, without a call when there is room. */
 static inline uint8_t *cdc_value_room(struct cdc_buf *out, size_t n)

@@ -66,7 +66,7 @@ struct cdc_shape *cdc_shape_new(const char *schema, const char *table,
 	}
 	s->null_key_hash = cdc_key_hash(s->name, s->name_len, NULL, 0);
 	cdc_buf_puts(&s->text, ",\"schema\":");
-	cdc_value_string(&s->text, s->name, s->name_len);
+	cdc_value_name(&s->text, s->name, s->name_len);
 	cdc_buf_puts(&s->text, ",\"key\":");
 	s->schema_len = s->text.len;
 	s->n = n;
@@ -78,7 +78,7 @@ struct cdc_shape *cdc_shape_new(const char *schema, const char *table,
 					   .is_key = columns[i].is_key};
 		s->key_n += c->is_key;
 		cdc_buf_putc(&s->text, ',');
-		cdc_value_string(&s->text, columns[i].name, strlen(columns[i].name));
+		cdc_value_name(&s->text, columns[i].name, strlen(columns[i].name));
 		cdc_buf_putc(&s->text, ':');
 		c->len = (uint32_t)(s->text.len - c->off);
 	}
@@ -185,7 +185,7 @@ static inline bool put_member(struct cdc_buf *out, const struct cdc_shape *s, si
 
 	put(out, s->text.data + c->off + is_first, c->len - is_first);
 	if (v->kind == CDC_VALUE_TEXT)
-		return cdc_value_write(out, c->type, v->text, v->len);
+		return cdc_value_column(out, c->type, v->text, v->len);
 	put(out, "null", 4);
 	return true;
 }

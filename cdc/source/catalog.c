@@ -158,7 +158,7 @@ static bool put_name(struct cdc_catalog *c, struct cdc_attribute *a, const char 
 	char *copy = NULL;
 
 	cdc_buf_init(&text, MAX_NAME_BYTES);
-	cdc_value_string(&text, name, strlen(name));
+	cdc_value_name(&text, name, strlen(name));
 	cdc_buf_putc(&text, ':');
 	if (!text.failed)
 		copy = cdc_arena_alloc(c->arena, text.len);

@@ -1,7 +1,7 @@
 /*
  * The text of a value: the first two bytes choose a built-in type, the rest is
  * the text.  What is taken is JSON (of a json column nothing is known: its text
- * is passed on), and a bounded buffer is never passed.
+ * is passed on), a bounded buffer is never passed, and a column's value is UTF-8.
  */
 #include <stddef.h>
 #include <stdint.h>
@@ -11,6 +11,7 @@
 #include "cdc/base/err.h"
 #include "cdc/record/scan.h"
 #include "cdc/record/type.h"
+#include "cdc/record/utf8.h"
 #include "cdc/record/value.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -62,6 +63,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	CDC_ASSERT(small.len <= size);
 	if (is_good && !is_verbatim(type))
 		check_json(&json);
+	json.len = 0;
+	if (cdc_value_column(&json, type, text, size))
+		CDC_ASSERT(cdc_utf8_valid((const char *)json.data, json.len) == json.len);
 	cdc_buf_clear(&small);
 	cdc_buf_clear(&json);
 	free(text);

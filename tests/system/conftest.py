@@ -77,6 +77,18 @@ def rig(folder, db):
     rig.end()
 
 
+@pytest.fixture(scope="module")
+def module_rig(base, server, request):
+    """The same for tests of a module that share one run and only look at what arrived."""
+    folder = pathlib.Path(tempfile.mkdtemp(prefix=request.module.__name__[:24] + "-", dir=base))
+    folder.chmod(0o755)
+    database = server.database()
+    rig = Rig(folder, database)
+    yield rig
+    rig.end()
+    database.drop()
+
+
 @pytest.fixture
 def make_rig(folder):
     """The assembly over a database of the test's choice: make_rig(database)."""

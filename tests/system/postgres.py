@@ -177,17 +177,18 @@ class Server:
             cursor = connection.execute(query, params or None)
             return cursor.fetchall() if cursor.description else []
 
-    def database(self):
+    def database(self, encoding=None):
         self._databases += 1
-        return Database(self, f"shop{self._databases}")
+        return Database(self, f"shop{self._databases}", encoding)
 
 
 class Database:
     """A fresh database, owned by the role walpost, which is no superuser."""
 
-    def __init__(self, server, name):
+    def __init__(self, server, name, encoding=None):
         self.server, self.name = server, name
-        server.sql(f"CREATE DATABASE {name} OWNER walpost")
+        more = f" TEMPLATE template0 LOCALE 'C' ENCODING '{encoding}'" if encoding else ""
+        server.sql(f"CREATE DATABASE {name} OWNER walpost{more}")
         server.sql("ALTER SCHEMA public OWNER TO walpost", database=name)
         self.connection = self.connect()
         self.connection.execute(HISTORY)
