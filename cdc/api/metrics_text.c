@@ -110,6 +110,16 @@ static const struct row sync_rows[] = {
 	 SYNC(oldest_us), FORM_AGE},
 	{"walpost_sync_behind", "gauge", "1 while the buffer holds records not yet read.",
 	 SYNC(is_behind), FORM_PLAIN},
+	{"walpost_backfill_pending_tables", "gauge", "Tables whose rows are not copied yet.",
+	 SYNC(backfill_pending), FORM_PLAIN},
+	{"walpost_backfill_done_tables", "gauge", "Tables whose rows were copied and delivered.",
+	 SYNC(backfill_done), FORM_PLAIN},
+	{"walpost_backfill_rows_total", "counter", "Rows read by copies.", SYNC(backfill_rows),
+	 FORM_PLAIN},
+	{"walpost_backfill_permille", "gauge", "How much of the present copy is read.",
+	 SYNC(backfill_permille), FORM_PLAIN},
+	{"walpost_backfill_eta_milliseconds", "gauge",
+	 "Until the present copy is read, at its pace so far.", SYNC(backfill_eta_ms), FORM_PLAIN},
 };
 
 struct histogram_row {

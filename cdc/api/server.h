@@ -33,6 +33,7 @@ struct cdc_server_sync {
 	size_t source_index; /* into sources */
 	struct cdc_sync_metrics *metrics;
 	struct cdc_board *board;
+	struct cdc_board *backfill_board; /* NULL: existing rows are not copied */
 };
 
 struct cdc_server_setup {

@@ -233,12 +233,48 @@ static void put_syncs(struct table *t, const struct cdc_server_setup *setup, int
 	}
 }
 
+static void put_backfills(struct table *t, const struct cdc_server_setup *setup, int64_t now_us)
+{
+	put_row(t, (const char *const[]){"BACKFILL", "STATE", "FOR", "TABLES LEFT", "DONE", "ROWS",
+					 "%", "ETA"});
+	for (size_t i = 0; i < setup->sync_n; i++) {
+		const struct cdc_server_sync *s = &setup->syncs[i];
+		char since[CELL_MAX], left[CELL_MAX], done[CELL_MAX], rows[CELL_MAX],
+			percent[CELL_MAX], eta[CELL_MAX];
+		struct cdc_board_view view;
+
+		if (!s->backfill_board)
+			continue;
+		cdc_board_read(s->backfill_board, &view);
+		format_since(&view, now_us, since);
+		format_count(cdc_metric_get(&s->metrics->backfill_pending), left);
+		format_count(cdc_metric_get(&s->metrics->backfill_done), done);
+		format_count(cdc_metric_get(&s->metrics->backfill_rows), rows);
+		(void)snprintf(percent, sizeof(percent), "%.1f",
+			       (double)cdc_metric_get(&s->metrics->backfill_permille) / 10);
+		format_span(cdc_metric_get(&s->metrics->backfill_eta_ms) * 1000, eta);
+		put_row(t, (const char *const[]){s->name, cdc_state_name(view.state), since, left,
+						 done, rows, percent, eta});
+		put_error(t, &view);
+	}
+}
+
+static bool has_backfills(const struct cdc_server_setup *setup)
+{
+	for (size_t i = 0; i < setup->sync_n; i++) {
+		if (setup->syncs[i].backfill_board)
+			return true;
+	}
+	return false;
+}
+
 void cdc_status_text(const struct cdc_server_setup *setup, int64_t now_us, struct cdc_buf *out)
 {
 	struct table sources = {.column_n = 8, .is_right = {[4] = true, true, true, true}};
 	struct table slots = {.column_n = 7, .is_right = {[2] = true, true, true, true, true}};
 	struct table buffers = {.column_n = 7, .is_right = {[1] = true, true, true, true, true}};
 	struct table syncs = {.column_n = 9, .is_right = {[4] = true, true, true, true}};
+	struct table backfills = {.column_n = 8, .is_right = {[3] = true, true, true, true, true}};
 	char now[CDC_TIME_TEXT], up[CELL_MAX];
 
 	(void)cdc_time_format(now_us, now);
@@ -260,4 +296,10 @@ void cdc_status_text(const struct cdc_server_setup *setup, int64_t now_us, struc
 	put_syncs(&syncs, setup, now_us);
 	syncs.out = out;
 	put_syncs(&syncs, setup, now_us);
+	if (!has_backfills(setup))
+		return;
+	cdc_buf_putc(out, '\n');
+	put_backfills(&backfills, setup, now_us);
+	backfills.out = out;
+	put_backfills(&backfills, setup, now_us);
 }

@@ -96,6 +96,11 @@ struct cdc_sync_metrics {
 	cdc_metric delivered_commit_us; /* commit time of the newest delivered record */
 	cdc_metric oldest_us;         /* commit time of the oldest record not yet done; 0 = none */
 	cdc_metric is_behind;         /* 1 while the reader has not reached the buffer's end */
+	cdc_metric backfill_pending;  /* tables whose rows are not copied yet */
+	cdc_metric backfill_done;     /* tables whose rows were copied and delivered */
+	cdc_metric backfill_rows;     /* rows read by copies */
+	cdc_metric backfill_permille; /* of the copy that is under way, or the last one */
+	cdc_metric backfill_eta_ms;   /* until its end, at its pace so far */
 	struct cdc_histogram latency; /* commit to accepted */
 	struct cdc_histogram request; /* one request, start to answer */
 };

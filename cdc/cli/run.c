@@ -40,13 +40,14 @@ struct sync_run {
 	const struct cdc_sync *sync;
 	struct feed_run *feed;
 	struct cdc_sync_metrics metrics;
-	struct cdc_board board;
-	struct cdc_stream_position start;
+	struct cdc_board board, backfill_board;
+	struct cdc_cursor cursor;      /* where it starts; its streams: the one below */
 	bool is_ready;                 /* its group is known to the buffer */
+	struct cdc_backfill *backfill; /* NULL: changes only */
 	struct cdc_opt_strs selection; /* what it reads; its items are ours */
 	struct cdc_deliver *deliver;
-	pthread_t thread;
-	bool has_thread;
+	pthread_t thread, backfill_thread;
+	bool has_thread, has_backfill_thread;
 };
 
 struct run {
@@ -124,43 +125,96 @@ static enum cdc_code check_home(struct run *r, const struct sync_run *s, bool is
 	return CDC_OK;
 }
 
+/* The lowest position of the stream and of the tables that are held back from it. */
+static struct cdc_stream_position lowest(const struct cdc_cursor *c)
+{
+	struct cdc_stream_position low = c->streams[0];
+
+	for (size_t i = 0; i < c->table_n; i++) {
+		if (cdc_id_cmp(&c->tables[i].id, &low.id) < 0)
+			low.id = c->tables[i].id;
+	}
+	return low;
+}
+
+/* A sync without a cursor begins at the buffer's durable end. */
+static enum cdc_code new_cursor(struct run *r, struct sync_run *s, struct cdc_err *err)
+{
+	struct cdc_cursor *c = &s->cursor;
+
+	c->streams = calloc(1, sizeof(*c->streams));
+	if (!c->streams)
+		return cdc_err_set(err, CDC_NOMEM, "out of memory");
+	(void)snprintf(c->sync, sizeof(c->sync), "%s", s->sync->name);
+	LOG_INFO(&r->log, "sync_is_new", KV("sync", (const char *)s->sync->name),
+		 KV("note",
+		    s->sync->skip_initial_backfill
+			    ? "changes from now on are delivered; existing rows are not"
+			    : "existing rows are copied, and changes delivered from now on"));
+	return CDC_OK;
+}
+
 /* Makes the sync's group known to its buffer, from its stored position or as a new one. */
 static enum cdc_code add_group(struct run *r, struct sync_run *s, struct cdc_err *err)
 {
 	const struct cdc_start start = {.at = CDC_START_DURABLE_END};
-	struct cdc_cursor cursor;
-	struct cdc_position position;
+	struct cdc_stream_position low, found;
+	const struct cdc_position position = {.n = 1, .streams = &low}, none = {0};
 	struct cdc_gap gap;
 	enum cdc_code rc;
 	bool is_new;
 
-	memset(&cursor, 0, sizeof(cursor));
 	memset(&gap, 0, sizeof(gap));
-	rc = cdc_store_cursor_get(r->store, s->sync->name, &cursor, err);
+	rc = cdc_store_cursor_get(r->store, s->sync->name, &s->cursor, err);
 	if (rc && rc != CDC_MISSING)
 		return rc;
 	is_new = rc == CDC_MISSING;
 	rc = check_home(r, s, is_new, err);
-	if (!rc) {
-		position = (struct cdc_position){.n = cursor.stream_n, .streams = cursor.streams};
-		rc = s->feed->ops->group_add(s->feed->buffer, s->sync->name, &position, &start,
-					     &s->start, &gap, err);
-	}
-	if (!rc && is_new) {
-		struct cdc_cursor first = {.streams = &s->start, .stream_n = 1};
-
-		(void)snprintf(first.sync, sizeof(first.sync), "%s", s->sync->name);
-		rc = cdc_store_cursor_put(r->store, &first, err);
-	}
 	if (!rc && is_new)
-		LOG_INFO(&r->log, "sync_is_new", KV("sync", (const char *)s->sync->name),
-			 KV("note",
-			    "changes from now on are delivered; existing rows are not copied"));
-	cdc_cursor_clear(&cursor);
-	return rc;
+		rc = new_cursor(r, s, err);
+	if (rc)
+		return rc;
+	if (!is_new)
+		low = lowest(&s->cursor);
+	rc = s->feed->ops->group_add(s->feed->buffer, s->sync->name, is_new ? &none : &position,
+				     &start, &found, &gap, err);
+	if (rc || !is_new)
+		return rc;
+	s->cursor.streams[0] = found;
+	s->cursor.stream_n = 1;
+	return cdc_store_cursor_put(r->store, &s->cursor, err);
 }
 
-/* From the position that add_group found. */
+/* Existing rows are copied when the sync asks for them, or had begun to. */
+static enum cdc_code new_backfill(struct run *r, struct sync_run *s, struct cdc_err *err)
+{
+	const struct cdc_deliver_settings *delivery = s->sync->delivery;
+	struct cdc_backfill_setup setup = {
+		.sync = s->sync->name,
+		.plan = cdc_feed_plan(s->feed->feed),
+		.settings = {.connections = r->config->backfill_connections,
+			     .max_bytes = r->config->backfill_max_bytes,
+			     .rows_per_second = r->config->backfill_rows_per_second},
+		.is_off = s->sync->skip_initial_backfill ||
+			  !(delivery->operations >> CDC_OP_READ & 1),
+		.is_whole = delivery->order == CDC_ORDER_SYNC,
+		.ops = s->feed->ops,
+		.buffer = s->feed->buffer,
+		.store = r->store,
+		.metrics = &s->metrics,
+		.board = &s->backfill_board,
+		.stop = &r->stop,
+		.log = log_for(r, "backfill"),
+	};
+
+	setup.plan.tables = (const char *const *)s->sync->schemas.items;
+	setup.plan.table_n = s->sync->schemas.n;
+	if (setup.is_off && s->cursor.table_n == 0)
+		return CDC_OK;
+	return cdc_backfill_new(&setup, &s->cursor, &s->backfill, err);
+}
+
+/* From the cursor that add_group found. */
 static enum cdc_code new_deliver(struct run *r, struct sync_run *s, struct cdc_err *err)
 {
 	const struct cdc_deliver_setup setup = {
@@ -175,7 +229,8 @@ static enum cdc_code new_deliver(struct run *r, struct sync_run *s, struct cdc_e
 		.store = r->store,
 		.tables = (const char *const *)s->selection.items,
 		.table_n = s->selection.n,
-		.start = s->start,
+		.cursor = &s->cursor,
+		.backfill = s->backfill,
 		.metrics = &s->metrics,
 		.board = &s->board,
 		.stop = &r->stop,
@@ -202,6 +257,8 @@ static void make_deliver(struct run *r, struct sync_run *s, struct cdc_err *err)
 		s->is_ready = true;
 		rc = cdc_feed_selection(s->sync, &s->selection, err);
 	}
+	if (!rc)
+		rc = new_backfill(r, s, err);
 	if (!rc)
 		rc = new_deliver(r, s, err);
 	if (rc) {
@@ -308,6 +365,7 @@ static enum cdc_code start_server(struct run *r, struct cdc_err *err)
 			.source_index = (size_t)(s->feed - r->feed_runs),
 			.metrics = &s->metrics,
 			.board = &s->board,
+			.backfill_board = s->backfill ? &s->backfill_board : NULL,
 		};
 	}
 	if (!r->config->listen[0])
@@ -354,6 +412,7 @@ static enum cdc_code make(struct run *r, struct cdc_err *err)
 		r->sync_runs[i].sync = &r->config->syncs[i];
 		r->sync_runs[i].feed = feed_run_of(r, &r->config->syncs[i]);
 		cdc_board_init(&r->sync_runs[i].board);
+		cdc_board_init(&r->sync_runs[i].backfill_board);
 	}
 	rc = cdc_data_dir_lock(r->config->data_dir, &r->lock_fd, err);
 	if (!rc)
@@ -380,6 +439,12 @@ static void *run_capture(void *arg)
 	return NULL;
 }
 
+static void *run_backfill(void *arg)
+{
+	cdc_backfill_run(arg);
+	return NULL;
+}
+
 static void *run_deliver(void *arg)
 {
 	cdc_deliver_run(arg);
@@ -395,6 +460,13 @@ static enum cdc_code start_threads(struct run *r, struct cdc_err *err)
 				pthread_create(&s->thread, NULL, run_deliver, s->deliver) == 0;
 		if (s->deliver && !s->has_thread)
 			return cdc_err_set(err, CDC_NOMEM, "a thread for sync %s cannot be started",
+					   s->sync->name);
+		s->has_backfill_thread =
+			s->deliver && s->backfill &&
+			pthread_create(&s->backfill_thread, NULL, run_backfill, s->backfill) == 0;
+		if (s->deliver && s->backfill && !s->has_backfill_thread)
+			return cdc_err_set(err, CDC_NOMEM,
+					   "a thread for the backfill of %s cannot be started",
 					   s->sync->name);
 	}
 	for (size_t i = 0; i < r->feed_n; i++) {
@@ -531,7 +603,11 @@ static void take_down(struct run *r)
 	for (size_t i = 0; r->sync_runs && i < r->sync_n; i++) {
 		if (r->sync_runs[i].has_thread)
 			(void)pthread_join(r->sync_runs[i].thread, NULL);
+		if (r->sync_runs[i].has_backfill_thread)
+			(void)pthread_join(r->sync_runs[i].backfill_thread, NULL);
 		cdc_deliver_free(r->sync_runs[i].deliver);
+		cdc_backfill_free(r->sync_runs[i].backfill);
+		cdc_cursor_clear(&r->sync_runs[i].cursor);
 		free(r->sync_runs[i].selection.items);
 	}
 	cdc_server_stop(r->server);
@@ -542,8 +618,10 @@ static void take_down(struct run *r)
 	cdc_store_close(r->store);
 	for (size_t i = 0; r->feed_runs && i < r->feed_n; i++)
 		cdc_board_clear(&r->feed_runs[i].board);
-	for (size_t i = 0; r->sync_runs && i < r->sync_n; i++)
+	for (size_t i = 0; r->sync_runs && i < r->sync_n; i++) {
 		cdc_board_clear(&r->sync_runs[i].board);
+		cdc_board_clear(&r->sync_runs[i].backfill_board);
+	}
 	free(r->feed_runs);
 	free(r->sync_runs);
 	free(r->server_sources);

@@ -309,6 +309,7 @@ static void read_sync(struct load *ld, const struct cdc_node *node, struct cdc_s
 	read_schemas(l, node, &ret->schemas);
 	read_destination(ld, node, ret);
 	ret->replication_slot = keys.replication_slot;
+	ret->skip_initial_backfill = keys.skip_initial_backfill;
 	if (keys.replication_slot &&
 	    strspn(keys.replication_slot, SLOT_CHARS) != strlen(keys.replication_slot))
 		cdc_loader_mistake(l, slot_node(node), NULL,

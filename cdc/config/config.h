@@ -56,8 +56,9 @@ struct cdc_sync {
 	const struct cdc_connection *source, *destination;
 	struct cdc_opt_strs schemas; /* "public.orders"; n 0: every table of the publication */
 	char *replication_slot;      /* NULL: the connection's own */
-	void *delivery;              /* delivery_options' struct */
-	void *destination_settings;  /* the sink's sync_options' struct */
+	bool skip_initial_backfill;
+	void *delivery;             /* delivery_options' struct */
+	void *destination_settings; /* the sink's sync_options' struct */
 	unsigned line;
 };
 
@@ -71,6 +72,7 @@ struct cdc_config {
 	enum cdc_log_format log_format;
 	uint64_t retention_ms, max_bytes;
 	unsigned on_full; /* enum cdc_on_full of cdc/buffer/buffer.h, same order: stop, suspend */
+	uint64_t backfill_connections, backfill_max_bytes, backfill_rows_per_second;
 	struct cdc_connection *connections;
 	size_t connection_n;
 	struct cdc_sync *syncs;

@@ -62,6 +62,31 @@ static const struct cdc_opt buffer_options[] = {
 	{0},
 };
 
+static const struct cdc_opt backfill_options[] = {
+	{.name = "connections",
+	 .type = CDC_OPT_UINT,
+	 .offset = offsetof(struct cdc_config, backfill_connections),
+	 .def = "2",
+	 .min = 1,
+	 .max = 16,
+	 .help = "Connections to the source that copy the rows of a sync at a time."},
+	{.name = "max_bytes",
+	 .type = CDC_OPT_SIZE,
+	 .offset = offsetof(struct cdc_config, backfill_max_bytes),
+	 .def = "16MiB",
+	 .min = 1 << 20,
+	 .max = UINT64_C(64) << 30,
+	 .help = "Copied rows of a sync that are read and not yet delivered, in memory; beyond it "
+		 "the copy waits."},
+	{.name = "rows_per_second",
+	 .type = CDC_OPT_UINT,
+	 .offset = offsetof(struct cdc_config, backfill_rows_per_second),
+	 .def = "0",
+	 .max = 100000000,
+	 .help = "Most rows of a sync that are copied in a second; 0: no limit."},
+	{0},
+};
+
 const struct cdc_opt cdc_file_options[] = {
 	{.name = "data_dir",
 	 .type = CDC_OPT_STR,
@@ -80,7 +105,7 @@ const struct cdc_opt cdc_file_options[] = {
 	{.name = "buffer", .type = CDC_OPT_GROUP, .group = buffer_options},
 	{.name = "models", .type = CDC_OPT_LATER, .help = "Models of the API."},
 	{.name = "syncs", .type = CDC_OPT_LATER, .help = "Model syncs of the API."},
-	{.name = "backfill", .type = CDC_OPT_LATER, .help = "Limits of copying existing rows."},
+	{.name = "backfill", .type = CDC_OPT_GROUP, .group = backfill_options},
 	{.name = "epoch", .type = CDC_OPT_LATER, .help = "Overrides the numbering of records."},
 	{.name = "master_key", .type = CDC_OPT_LATER, .help = "Encrypts secrets in the store."},
 	{.name = "execution_window", .type = CDC_OPT_LATER, .help = "Length of an execution."},
@@ -103,7 +128,6 @@ const struct cdc_opt cdc_file_connection_options[] = {
 static const char *const modes[] = {"replicate", "snapshot", NULL};
 static const char *const frequencies[] = {"continuous", "manual", "hourly", "daily",
 					  "weekly",     "custom", NULL};
-static const char *const bools[] = {"true", "false", NULL};
 static const struct cdc_opt schedule_options[] = {
 	{.name = "frequency",
 	 .type = CDC_OPT_LATER,
@@ -143,11 +167,11 @@ const struct cdc_opt cdc_file_sync_options[] = {
 	 .help = "replicate: every change is brought over."},
 	{.name = "default_schedule", .type = CDC_OPT_GROUP, .group = schedule_options},
 	{.name = "skip_initial_backfill",
-	 .type = CDC_OPT_LATER,
-	 .def = "true",
-	 .choices = bools,
-	 .help = "This version streams changes from now on, also when the key is left out; "
-		 "existing rows are not copied."},
+	 .type = CDC_OPT_BOOL,
+	 .offset = offsetof(struct cdc_file_sync, skip_initial_backfill),
+	 .def = "false",
+	 .help = "true: only changes from now on are delivered.  false: the rows that a table "
+		 "has when the sync first sees it are delivered, too, as `read` records."},
 	{.name = "source_configuration", .type = CDC_OPT_GROUP, .group = source_options},
 	{.name = "name",
 	 .type = CDC_OPT_LATER,

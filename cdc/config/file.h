@@ -30,6 +30,7 @@ extern const struct cdc_opt cdc_file_connection_options[];
 struct cdc_file_sync {
 	char *source, *destination;
 	char *replication_slot;
+	bool skip_initial_backfill;
 };
 extern const struct cdc_opt cdc_file_sync_options[];
 

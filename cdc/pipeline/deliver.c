@@ -10,11 +10,11 @@
 #include "cdc/base/clock.h"
 #include "cdc/pipeline/backoff.h"
 #include "cdc/pipeline/breaker.h"
+#include "cdc/pipeline/intake.h"
+#include "cdc/pipeline/round.h"
 #include "cdc/pipeline/trouble.h"
 
 #define WINDOW_BYTES          (8u << 20)
-#define WINDOW_RECORDS        65536
-#define READS_PER_STEP        4 /* then requests get their turn */
 #define RESULTS_PER_STEP      64
 #define CHECKPOINT_MS         200  /* after deliveries */
 #define CHECKPOINT_IDLE_MS    5000 /* when the reader only skipped */
@@ -39,65 +39,118 @@ struct lane {
 	struct cdc_suspect alone; /* the record at its head, sent alone */
 };
 
+/* What a checkpoint says. */
+struct mark {
+	struct cdc_stream_position stream;
+	bool has_tables;
+	struct cdc_id tables; /* how far those that are held have come */
+	unsigned round;       /* version of the round */
+};
+
 struct cdc_deliver {
 	struct cdc_deliver_setup setup;
 	struct cdc_window *window;
 	struct lane *lanes;
-	size_t lane_n;
+	size_t lane_n;    /* those of held tables included */
 	bool *is_suspect; /* by lane; for choosing a probe */
 	struct cdc_view *views;
 	size_t view_cap;
 
 	void *sink; /* state */
 	bool is_open;
-	struct cdc_buffer_reader *reader;
-	int wake_fd;          /* epoll over the reader's events and the stop flag */
-	bool may_read;        /* the last read did not find the end */
-	struct cdc_read read; /* the last one */
-	bool has_read;        /* the window does not have it yet */
+	struct cdc_intake stream;
+	struct cdc_round *round; /* NULL: the sync has no backfill */
+	int wake_fd;             /* epoll over the readers' events and the stop flag */
 
 	uint64_t counter;        /* begins and failures of requests, numbered */
 	uint64_t accepted_begun; /* beginning of the latest accepted one */
 	size_t in_flight;
 	bool is_finishing;
 	struct cdc_breaker breaker;
-	uint64_t hold_ms;      /* 429: nothing goes out before */
-	struct cdc_id started; /* the highest record of any request so far */
-	struct cdc_id probed;  /* the last probe that failed; zero: none since it opened */
+	uint64_t hold_ms;     /* 429: nothing goes out before */
+	struct cdc_id probed; /* the last probe that failed; zero: none since it opened */
 
-	struct cdc_stream_position handed; /* the last checkpoint given to the store, */
-	uint64_t ticket;                   /* its ticket while not known to be durable, */
-	uint64_t handed_ms;                /* and when */
-	bool has_delivered;                /* since then */
+	struct mark handed; /* the last checkpoint given to the store, */
+	uint64_t ticket;    /* its ticket while not known to be durable, */
+	uint64_t handed_ms; /* and when */
+	bool has_delivered; /* since then */
 };
 
 /* --- life --------------------------------------------------------------------------- */
+
+static struct mark mark_of(const struct cdc_deliver *d)
+{
+	struct mark m = {.stream = cdc_window_position(d->stream.input)};
+
+	if (d->round) {
+		size_t n;
+		const struct cdc_cursor_table *tables = cdc_round_tables(d->round, &n);
+
+		m.has_tables = n != 0;
+		if (n)
+			m.tables = tables[0].id;
+		m.round = cdc_round_version(d->round);
+	}
+	return m;
+}
+
+/* The stream, and what is held back from it. */
+static enum cdc_code make_inputs(struct cdc_deliver *d, struct cdc_err *err)
+{
+	const struct cdc_deliver_setup *s = &d->setup;
+	const struct cdc_intake_setup intake = {
+		.ops = s->ops,
+		.buffer = s->buffer,
+		.group = s->sync,
+		.tables = s->tables,
+		.table_n = s->table_n,
+		.window_bytes = s->window_bytes,
+		.metrics = s->metrics,
+	};
+	struct cdc_round_setup round = {
+		.intake = intake,
+		.window = d->window,
+		.backfill = s->backfill,
+		.is_whole = s->settings->order == CDC_ORDER_SYNC,
+	};
+	enum cdc_code rc = cdc_intake_init(&d->stream, &intake, d->window, CDC_INPUT_STREAM,
+					   s->cursor->streams[0], err);
+
+	round.stream = d->stream.input;
+	if (!rc && s->backfill)
+		rc = cdc_round_new(&round, s->cursor, &d->round, err);
+	return rc;
+}
 
 enum cdc_code cdc_deliver_new(const struct cdc_deliver_setup *setup, struct cdc_deliver **ret,
 			      struct cdc_err *err)
 {
 	struct cdc_deliver *d = calloc(1, sizeof(*d));
+	enum cdc_code rc;
 
 	if (!d)
 		return cdc_err_set(err, CDC_NOMEM, "out of memory");
 	d->setup = *setup;
 	d->wake_fd = -1;
-	d->handed = setup->start;
-	d->may_read = true;
 	if (!d->setup.window_bytes)
 		d->setup.window_bytes = WINDOW_BYTES;
 	d->window =
-		cdc_window_new(setup->settings->concurrency, (enum cdc_order)setup->settings->order,
-			       setup->settings->operations, setup->start);
+		cdc_window_new(setup->settings->concurrency, setup->backfill != NULL,
+			       (enum cdc_order)setup->settings->order, setup->settings->operations);
 	if (d->window) {
 		d->lane_n = cdc_window_lanes(d->window);
 		d->lanes = calloc(d->lane_n, sizeof(*d->lanes));
 		d->is_suspect = calloc(d->lane_n, sizeof(*d->is_suspect));
 	}
-	if (!d->lanes || !d->is_suspect) {
+	if (d->lanes && d->is_suspect)
+		rc = make_inputs(d, err);
+	else
+		rc = cdc_err_set(err, CDC_NOMEM, "out of memory");
+	if (rc) {
 		cdc_deliver_free(d);
-		return cdc_err_set(err, CDC_NOMEM, "out of memory");
+		return rc;
 	}
+	d->handed = mark_of(d);
 	*ret = d;
 	return CDC_OK;
 }
@@ -106,9 +159,9 @@ static void close_outside(struct cdc_deliver *d)
 {
 	d->setup.sink->close(d->sink);
 	d->sink = NULL;
-	if (d->reader)
-		d->setup.ops->reader_close(d->reader);
-	d->reader = NULL;
+	cdc_intake_close(&d->stream);
+	if (d->round)
+		cdc_round_close(d->round);
 	if (d->wake_fd >= 0)
 		close(d->wake_fd);
 	d->wake_fd = -1;
@@ -125,6 +178,8 @@ void cdc_deliver_free(struct cdc_deliver *d)
 	free(d->lanes);
 	free(d->is_suspect);
 	free(d->views);
+	cdc_round_free(d->round);
+	cdc_intake_clear(&d->stream, true);
 	cdc_window_free(d->window);
 	free(d);
 }
@@ -142,8 +197,6 @@ static enum cdc_code watch(struct cdc_deliver *d, int fd, struct cdc_err *err)
 static enum cdc_code open_outside(struct cdc_deliver *d, struct cdc_err *err)
 {
 	const struct cdc_deliver_setup *s = &d->setup;
-	struct cdc_stream_position start = s->start;
-	const struct cdc_position from = {.n = 1, .streams = &start};
 	struct sink_settings settings = {
 		.connection = s->sink_connection,
 		.sync = s->sink_sync,
@@ -156,9 +209,11 @@ static enum cdc_code open_outside(struct cdc_deliver *d, struct cdc_err *err)
 	d->wake_fd = epoll_create1(EPOLL_CLOEXEC);
 	if (d->wake_fd < 0)
 		return cdc_err_set(err, CDC_IO, "epoll_create1: %s", strerror(errno));
-	rc = s->ops->reader_open(s->buffer, s->sync, &from, s->tables, s->table_n, &d->reader, err);
+	rc = cdc_intake_open(&d->stream, err);
 	if (!rc)
-		rc = watch(d, s->ops->reader_fd(d->reader), err);
+		rc = watch(d, cdc_intake_fd(&d->stream), err);
+	if (!rc && d->round)
+		rc = cdc_round_open(d->round, d->wake_fd, err);
 	if (!rc && s->stop)
 		rc = watch(d, s->stop->fd, err);
 	settings.wake_fd = d->wake_fd;
@@ -362,62 +417,6 @@ static enum cdc_code take_results(struct cdc_deliver *d, uint64_t now_ms, int64_
 	return rc;
 }
 
-/* --- reading ------------------------------------------------------------------------ */
-
-static bool has_room(const struct cdc_deliver *d)
-{
-	return cdc_window_bytes(d->window) < d->setup.window_bytes &&
-	       cdc_window_records(d->window) < WINDOW_RECORDS;
-}
-
-static void give_back(struct cdc_deliver *d)
-{
-	struct cdc_lease *lease;
-
-	while ((lease = cdc_window_take_lease(d->window)))
-		d->setup.ops->release(d->reader, lease);
-}
-
-/* Into the window with what was read.  Should there be no memory, it is kept and tried again: the
- * reader has passed it. */
-static enum cdc_code take_read(struct cdc_deliver *d, struct cdc_err *err)
-{
-	struct cdc_read *read = &d->read;
-	size_t selected;
-	enum cdc_code rc = cdc_window_add(d->window, read, &selected, err);
-
-	d->has_read = rc != CDC_OK;
-	if (rc)
-		return rc;
-	if (!selected && read->lease)
-		d->setup.ops->release(d->reader, read->lease);
-	cdc_metric_add(&d->setup.metrics->skipped, read->n - selected);
-	d->may_read = !read->is_at_end;
-	return CDC_OK;
-}
-
-static enum cdc_code read_buffer(struct cdc_deliver *d, struct cdc_err *err)
-{
-	/* Drained before the read, so that what comes behind it wakes the next turn.  What was
-	 * signalled may be a suspension, which only a read tells: one goes out also without room.
-	 */
-	bool was_signalled = cdc_event_drain(d->setup.ops->reader_fd(d->reader));
-
-	d->may_read = true;
-	for (int i = 0; i < READS_PER_STEP && d->may_read && (has_room(d) || was_signalled); i++) {
-		enum cdc_code rc = CDC_OK;
-
-		if (!d->has_read)
-			rc = d->setup.ops->read(d->reader, &d->read, err);
-		if (!rc)
-			rc = take_read(d, err);
-		if (rc)
-			return rc;
-		was_signalled = false;
-	}
-	return CDC_OK;
-}
-
 /* --- sending ------------------------------------------------------------------------ */
 
 static bool reserve(struct cdc_deliver *d, struct lane *lane, size_t max)
@@ -456,11 +455,8 @@ static enum cdc_code submit(struct cdc_deliver *d, struct lane *lane, bool is_pr
 	rc = d->setup.sink->submit(d->sink, &job, err);
 	if (rc)
 		return rc;
-	for (size_t i = 0; i < lane->n; i++) {
-		lane->items[i]->was_sent = true;
-		if (cdc_id_cmp(&lane->items[i]->rec->id, &d->started) > 0)
-			d->started = lane->items[i]->rec->id;
-	}
+	for (size_t i = 0; i < lane->n; i++)
+		cdc_window_sent(lane->items[i]);
 	if (job.is_repeat)
 		cdc_metric_add(&d->setup.metrics->retried, 1);
 	lane->is_in_flight = true;
@@ -574,41 +570,57 @@ static enum cdc_code send_all(struct cdc_deliver *d, uint64_t now_ms, struct cdc
 
 /* --- checkpoints -------------------------------------------------------------------- */
 
-static struct cdc_cursor cursor_of(const struct cdc_deliver *d, struct cdc_stream_position *at)
+/* The tables' rows are valid until the next step. */
+static struct cdc_cursor cursor_of(const struct cdc_deliver *d, struct mark *m)
 {
-	struct cdc_cursor c = {.streams = at, .stream_n = 1};
+	struct cdc_cursor c = {.streams = &m->stream, .stream_n = 1};
 
 	(void)snprintf(c.sync, sizeof(c.sync), "%s", d->setup.sync);
+	if (d->round)
+		c.tables = cdc_round_tables(d->round, &c.table_n);
 	return c;
 }
 
-/* The store has it: the buffer may let go. */
+static bool is_same(const struct mark *a, const struct mark *b)
+{
+	return cdc_id_cmp(&a->stream.id, &b->stream.id) == 0 &&
+	       cdc_id_cmp(&a->tables, &b->tables) == 0 && a->round == b->round;
+}
+
+/* The store has it: the buffer may let go of what lies before the stream and the held tables. */
 static void commit(struct cdc_deliver *d)
 {
-	const struct cdc_position position = {.n = 1, .streams = &d->handed};
+	struct cdc_stream_position low = d->handed.stream;
+	const struct cdc_position position = {.n = 1, .streams = &low};
 
+	if (d->handed.has_tables && cdc_id_cmp(&d->handed.tables, &low.id) < 0)
+		low.id = d->handed.tables;
 	d->ticket = 0;
 	d->setup.ops->commit(d->setup.buffer, d->setup.sync, &position);
+	if (d->round)
+		cdc_round_written(d->round, d->handed.round);
 }
 
 /* One checkpoint at a time is on its way, so that what is handed over is what becomes durable. */
 static void checkpoint(struct cdc_deliver *d, uint64_t now_ms)
 {
-	struct cdc_stream_position at;
+	struct mark m;
 	struct cdc_cursor cursor;
+	bool is_urgent = d->round && cdc_round_version(d->round) != d->handed.round;
 
 	if (d->ticket && cdc_store_checkpointed(d->setup.store) >= d->ticket)
 		commit(d);
 	if (d->ticket ||
-	    now_ms - d->handed_ms < (d->has_delivered ? CHECKPOINT_MS : CHECKPOINT_IDLE_MS))
+	    (!is_urgent &&
+	     now_ms - d->handed_ms < (d->has_delivered ? CHECKPOINT_MS : CHECKPOINT_IDLE_MS)))
 		return;
-	at = cdc_window_position(d->window);
+	m = mark_of(d);
 	d->handed_ms = now_ms;
 	d->has_delivered = false;
-	if (cdc_id_cmp(&at.id, &d->handed.id) == 0)
+	if (is_same(&m, &d->handed))
 		return;
-	d->handed = at;
-	cursor = cursor_of(d, &d->handed);
+	d->handed = m;
+	cursor = cursor_of(d, &m);
 	d->ticket = cdc_store_checkpoint(d->setup.store, &cursor);
 	if (!d->ticket)
 		d->has_delivered = true; /* no memory: the next turn tries again */
@@ -616,18 +628,18 @@ static void checkpoint(struct cdc_deliver *d, uint64_t now_ms)
 
 static void last_checkpoint(struct cdc_deliver *d)
 {
-	struct cdc_stream_position at = cdc_window_position(d->window);
-	struct cdc_cursor cursor = cursor_of(d, &at);
+	struct mark m = mark_of(d);
+	struct cdc_cursor cursor = cursor_of(d, &m);
 	struct cdc_err err = {0};
 
-	if (cdc_id_cmp(&at.id, &d->handed.id) == 0 && !d->ticket)
+	if (is_same(&m, &d->handed) && !d->ticket)
 		return;
 	if (cdc_store_cursor_put(d->setup.store, &cursor, &err)) {
 		LOG_WARN(&d->setup.log, "checkpoint_failed", KV("sync", d->setup.sync),
 			 KV("note", "some records will be sent again"), KV_ERR(&err));
 		return;
 	}
-	d->handed = at;
+	d->handed = m;
 	commit(d);
 }
 
@@ -642,7 +654,7 @@ static void show(struct cdc_deliver *d)
 	cdc_metric_set(&m->window, cdc_window_records(d->window));
 	cdc_metric_set(&m->breaker, d->breaker.state);
 	cdc_metric_set(&m->oldest_us, oldest_us > 0 ? (uint64_t)oldest_us : 0);
-	cdc_metric_set(&m->is_behind, d->may_read);
+	cdc_metric_set(&m->is_behind, d->stream.may_read);
 }
 
 static uint64_t sooner(uint64_t wait_ms, uint64_t at_ms, uint64_t now_ms)
@@ -656,10 +668,12 @@ static uint64_t next_wait_ms(const struct cdc_deliver *d, uint64_t now_ms)
 {
 	uint64_t wait_ms = TURN_MS;
 
-	if (d->may_read && has_room(d))
+	if (cdc_intake_is_ready(&d->stream))
 		return 0;
+	if (d->round)
+		wait_ms = cdc_round_wait_ms(d->round, wait_ms);
 	if (d->ticket)
-		wait_ms = TICKET_MS;
+		wait_ms = sooner(wait_ms, now_ms + TICKET_MS, now_ms);
 	else if (d->has_delivered)
 		wait_ms = sooner(wait_ms, d->handed_ms + CHECKPOINT_MS, now_ms);
 	if (cdc_window_records(d->window) == 0)
@@ -703,8 +717,10 @@ enum cdc_code cdc_deliver_step(struct cdc_deliver *d, uint64_t now_ms, int64_t w
 		now_ms = cdc_clock_mono_ms();
 	if (cdc_breaker_tick(&d->breaker, now_ms, random))
 		note_opened(d, NULL, now_ms);
-	give_back(d);
-	rc = read_buffer(d, err);
+	cdc_intake_give_back(&d->stream);
+	rc = cdc_intake_read(&d->stream, err);
+	if (!rc && d->round)
+		rc = cdc_round_step(d->round, err);
 	if (!rc)
 		rc = send_all(d, now_ms, err);
 	checkpoint(d, now_ms);
@@ -728,9 +744,11 @@ static void finish(struct cdc_deliver *d, bool is_ended)
 		return;
 	if (d->setup.stop)
 		(void)epoll_ctl(d->wake_fd, EPOLL_CTL_DEL, d->setup.stop->fd, NULL);
-	(void)epoll_ctl(d->wake_fd, EPOLL_CTL_DEL, d->setup.ops->reader_fd(d->reader), NULL);
+	(void)epoll_ctl(d->wake_fd, EPOLL_CTL_DEL, cdc_intake_fd(&d->stream), NULL);
+	if (d->round)
+		cdc_round_unwatch(d->round);
 	d->is_finishing = true;
-	cdc_window_close_above(d->window, &d->started);
+	cdc_window_close(d->window);
 	while (now_ms < end_ms) {
 		bool goes_on = !is_ended && d->breaker.state == CDC_BREAKER_CLOSED &&
 			       cdc_window_has_gaps(d->window);
@@ -746,7 +764,6 @@ static void finish(struct cdc_deliver *d, bool is_ended)
 		cdc_board_beat(d->setup.board, now_ms);
 	}
 	last_checkpoint(d);
-	give_back(d);
 	close_outside(d);
 }
 

@@ -20,6 +20,7 @@
 #include "cdc/base/opt.h"
 #include "cdc/base/stop.h"
 #include "cdc/buffer/buffer.h"
+#include "cdc/pipeline/backfill.h"
 #include "cdc/pipeline/window.h"
 #include "cdc/store/store.h"
 #include "sinks/sink.h"
@@ -46,7 +47,8 @@ struct cdc_deliver_setup {
 	struct cdc_store *store;
 	const char *const *tables; /* n 0: all */
 	size_t table_n;
-	struct cdc_stream_position start; /* the group's position */
+	const struct cdc_cursor *cursor; /* where the sync is; one stream; read by new only */
+	struct cdc_backfill *backfill;   /* NULL: existing rows are never copied */
 	struct cdc_sync_metrics *metrics;
 	struct cdc_board *board;
 	const struct cdc_stop *stop;

@@ -3,8 +3,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cdc/record/key.h"
+
 struct cdc_window_chunk {
 	struct cdc_window_chunk *next;
+	struct cdc_window_input *input;
 	struct cdc_lease *lease;
 	const struct cdc_batch *batch;
 	struct cdc_stream_position through;
@@ -18,32 +21,49 @@ struct queue {
 	struct cdc_item *head, *tail;
 };
 
-/* A table that has, or had, records in the window. */
+/* Ids that the stream leaves out: another input brings them. */
+struct hold {
+	bool is_set;
+	struct cdc_id above, through;
+};
+
+/* A table that has, or had, records in the window, or is held. */
 struct cdc_window_table {
 	uint64_t hash;       /* of its name */
 	size_t outstanding;  /* its records in lanes */
 	bool is_barrier_out; /* the one of them is a barrier */
 	struct queue held;   /* what waits for a barrier, or is one */
+	struct hold hold;
+	struct cdc_item *first_half; /* of a key change, the last one, while not done */
+	bool is_apart, be_apart;     /* in the lanes of held tables: now, and next */
+};
+
+struct cdc_window_input {
+	struct cdc_window_input *next;
+	enum cdc_input kind;
+	struct cdc_window_chunk *head, *tail; /* in the order they were read */
+	struct cdc_stream_position done;      /* everything before the first chunk */
+	struct cdc_stream_position through;
+	struct cdc_id started; /* the highest record that was sent */
+	size_t records, bytes;
 };
 
 struct cdc_window {
 	enum cdc_order order;
 	unsigned operations;
-	size_t lane_n;
+	size_t lane_n, apart_n; /* lanes behind them are those of held tables */
 	struct queue *lanes;
-	struct cdc_window_chunk *head, *tail; /* in the order they were read */
-	struct cdc_window_table **tables;     /* by hash; as many as the source ever showed */
-	size_t table_n, table_cap;            /* cap: 0 or a power of two, at least twice n */
-	struct cdc_stream_position done;      /* everything before the first chunk */
-	struct cdc_item *first_half;          /* of a key change, the last one, while not done */
-	size_t records, bytes;
-	bool is_closed;
-	struct cdc_id last; /* closed: nothing above is sent */
-	uint64_t round;     /* CDC_ORDER_NONE: the next lane */
+	struct cdc_window_input *inputs;
+	struct cdc_window_table **tables; /* by hash; as many as the source ever showed */
+	size_t table_n, table_cap;        /* cap: 0 or a power of two, at least twice n */
+	struct hold hold;                 /* of every table */
+	size_t records;
+	bool is_closed; /* only what fills gaps is sent */
+	uint64_t round; /* CDC_ORDER_NONE: the next lane */
 };
 
-struct cdc_window *cdc_window_new(size_t lanes, enum cdc_order order, unsigned operations,
-				  struct cdc_stream_position start)
+struct cdc_window *cdc_window_new(size_t lanes, bool has_apart, enum cdc_order order,
+				  unsigned operations)
 {
 	struct cdc_window *w = calloc(1, sizeof(*w));
 
@@ -52,8 +72,8 @@ struct cdc_window *cdc_window_new(size_t lanes, enum cdc_order order, unsigned o
 	w->order = order;
 	w->operations = operations;
 	w->lane_n = order == CDC_ORDER_SYNC ? 1 : lanes;
-	w->done = start;
-	w->lanes = calloc(w->lane_n, sizeof(*w->lanes));
+	w->apart_n = has_apart && order != CDC_ORDER_SYNC ? lanes : 0;
+	w->lanes = calloc(w->lane_n + w->apart_n, sizeof(*w->lanes));
 	if (!w->lanes) {
 		free(w);
 		return NULL;
@@ -61,15 +81,26 @@ struct cdc_window *cdc_window_new(size_t lanes, enum cdc_order order, unsigned o
 	return w;
 }
 
+static void free_input(struct cdc_window_input *in)
+{
+	while (in->head) {
+		struct cdc_window_chunk *next = in->head->next;
+
+		free(in->head);
+		in->head = next;
+	}
+	free(in);
+}
+
 void cdc_window_free(struct cdc_window *w)
 {
 	if (!w)
 		return;
-	while (w->head) {
-		struct cdc_window_chunk *next = w->head->next;
+	while (w->inputs) {
+		struct cdc_window_input *next = w->inputs->next;
 
-		free(w->head);
-		w->head = next;
+		free_input(w->inputs);
+		w->inputs = next;
 	}
 	for (size_t i = 0; i < w->table_cap; i++)
 		free(w->tables[i]);
@@ -78,19 +109,50 @@ void cdc_window_free(struct cdc_window *w)
 	free(w);
 }
 
+struct cdc_window_input *cdc_window_input_new(struct cdc_window *w, enum cdc_input kind,
+					      struct cdc_stream_position start)
+{
+	struct cdc_window_input *in = calloc(1, sizeof(*in)), **last = &w->inputs;
+
+	if (!in)
+		return NULL;
+	in->kind = kind;
+	in->done = in->through = start;
+	while (*last)
+		last = &(*last)->next;
+	*last = in;
+	return in;
+}
+
+void cdc_window_input_drop(struct cdc_window *w, struct cdc_window_input *in)
+{
+	struct cdc_window_input **at = &w->inputs;
+
+	CDC_ASSERT(!in->head);
+	while (*at != in)
+		at = &(*at)->next;
+	*at = in->next;
+	free_input(in);
+}
+
 size_t cdc_window_records(const struct cdc_window *w)
 {
 	return w->records;
 }
 
-size_t cdc_window_bytes(const struct cdc_window *w)
-{
-	return w->bytes;
-}
-
 size_t cdc_window_lanes(const struct cdc_window *w)
 {
-	return w->lane_n;
+	return w->lane_n + w->apart_n;
+}
+
+size_t cdc_window_input_records(const struct cdc_window_input *in)
+{
+	return in->records;
+}
+
+size_t cdc_window_input_bytes(const struct cdc_window_input *in)
+{
+	return in->bytes;
 }
 
 /* --- queues ------------------------------------------------------------------------- */
@@ -187,18 +249,87 @@ static struct cdc_window_table **find_tables(struct cdc_window *w, const struct 
 	return tables;
 }
 
+/* --- holding tables ----------------------------------------------------------------- */
+
+static const struct cdc_id last_id = {.epoch = UINT32_MAX,
+				      .commit_lsn = UINT64_MAX,
+				      .ordinal = UINT32_MAX,
+				      .range = UINT32_MAX,
+				      .row = UINT32_MAX,
+				      .part = UINT16_MAX};
+
+enum cdc_code cdc_window_hold(struct cdc_window *w, const char *table, const struct cdc_id *above,
+			      struct cdc_err *err)
+{
+	const struct hold hold = {.is_set = true, .above = *above, .through = last_id};
+	struct cdc_window_table *t;
+
+	if (!table) {
+		w->hold = hold;
+		return CDC_OK;
+	}
+	t = find_table(w, cdc_table_hash(table, strlen(table)));
+	if (!t)
+		return cdc_err_set(err, CDC_NOMEM, "out of memory for a table");
+	t->hold = hold;
+	t->be_apart = w->apart_n != 0;
+	return CDC_OK;
+}
+
+void cdc_window_join(struct cdc_window *w, const char *table, const struct cdc_id *through)
+{
+	struct cdc_window_table *t;
+
+	if (!table) {
+		w->hold.through = *through;
+		return;
+	}
+	t = *table_place(w->tables, w->table_cap, cdc_table_hash(table, strlen(table)));
+	t->hold.through = *through;
+	t->be_apart = false;
+}
+
+bool cdc_window_is_drained(struct cdc_window *w, const char *table)
+{
+	const struct cdc_window_table *t = NULL;
+
+	if (!table)
+		return w->records == 0;
+	if (w->table_cap)
+		t = *table_place(w->tables, w->table_cap, cdc_table_hash(table, strlen(table)));
+	return !t || (!t->outstanding && !t->held.head);
+}
+
+static bool leaves_out(const struct hold *h, const struct cdc_id *id)
+{
+	return h->is_set && cdc_id_cmp(id, &h->above) > 0 && cdc_id_cmp(id, &h->through) <= 0;
+}
+
 /* --- adding ------------------------------------------------------------------------- */
 
-static bool is_selected(const struct cdc_window *w, const struct cdc_record *rec)
+static bool is_asked_for(const struct cdc_window *w, const struct cdc_record *rec)
 {
 	return w->operations >> rec->op & 1;
 }
 
+static bool is_selected(const struct cdc_window *w, const struct cdc_window_input *in,
+			const struct cdc_window_table *t, const struct cdc_record *rec)
+{
+	if (!is_asked_for(w, rec))
+		return false;
+	return in->kind != CDC_INPUT_STREAM ||
+	       (!leaves_out(&w->hold, &rec->id) && !leaves_out(&t->hold, &rec->id));
+}
+
+/* Of the lanes that its table is in. */
 static uint32_t lane_of(struct cdc_window *w, const struct cdc_item *item)
 {
+	size_t first = item->table->is_apart ? w->lane_n : 0;
+	size_t n = item->table->is_apart ? w->apart_n : w->lane_n;
+
 	if (w->order == CDC_ORDER_NONE && !is_barrier(item))
-		return (uint32_t)(w->round++ % w->lane_n);
-	return (uint32_t)(item->rec->key_hash % w->lane_n);
+		return (uint32_t)(first + w->round++ % n);
+	return (uint32_t)(first + item->rec->key_hash % n);
 }
 
 static void enter_lane(struct cdc_window *w, struct cdc_item *item)
@@ -219,9 +350,9 @@ static bool must_hold(const struct cdc_window *w, const struct cdc_item *item)
 }
 
 /* The halves of a key change are neighbours in the stream, and share all of the id but the part. */
-static void pair_halves(struct cdc_window *w, struct cdc_item *item)
+static void pair_halves(struct cdc_item *item)
 {
-	struct cdc_item *first = w->first_half;
+	struct cdc_item *first = item->table->first_half;
 
 	if (item->rec->flags & CDC_RECORD_MOVE_NEW && first &&
 	    first->rec->id.commit_lsn == item->rec->id.commit_lsn &&
@@ -229,36 +360,49 @@ static void pair_halves(struct cdc_window *w, struct cdc_item *item)
 		first->second = item;
 		item->is_second = true;
 	}
-	w->first_half = item->rec->flags & CDC_RECORD_MOVE_OLD ? item : NULL;
+	item->table->first_half = item->rec->flags & CDC_RECORD_MOVE_OLD ? item : NULL;
 }
 
 static void place_item(struct cdc_window *w, struct cdc_item *item)
 {
+	struct cdc_window_table *t = item->table;
+
+	/* All records of a table are in one set of lanes, so none overtakes another. */
+	if (!t->outstanding && !t->held.head)
+		t->is_apart = t->be_apart;
 	item->lane = lane_of(w, item);
-	pair_halves(w, item);
-	if (item->table->held.head || must_hold(w, item)) {
+	pair_halves(item);
+	if (t->held.head || must_hold(w, item)) {
 		item->is_held = true;
-		push(&item->table->held, item);
+		push(&t->held, item);
 	} else {
 		enter_lane(w, item);
 	}
 }
 
-static size_t count_selected(const struct cdc_window *w, const struct cdc_read *read)
+static struct cdc_window_added count(const struct cdc_window *w, const struct cdc_window_input *in,
+				     struct cdc_window_table *const *tables,
+				     const struct cdc_read *read)
 {
-	size_t n = 0;
+	struct cdc_window_added n = {0};
 
-	for (size_t i = 0; i < read->n; i++)
-		n += is_selected(w, &read->batch->records[read->index[i]]);
+	for (size_t i = 0; i < read->n; i++) {
+		const struct cdc_record *rec = &read->batch->records[read->index[i]];
+
+		n.selected += is_selected(w, in, tables[rec->table], rec);
+		n.skipped += !is_asked_for(w, rec);
+	}
 	return n;
 }
 
-static struct cdc_window_chunk *new_chunk(const struct cdc_read *read, size_t n)
+static struct cdc_window_chunk *new_chunk(struct cdc_window_input *in, const struct cdc_read *read,
+					  size_t n)
 {
 	struct cdc_window_chunk *c = calloc(1, sizeof(*c) + n * sizeof(c->items[0]));
 
 	if (!c)
 		return NULL;
+	c->input = in;
 	c->lease = read->lease;
 	c->batch = read->batch;
 	c->through = read->through;
@@ -268,41 +412,54 @@ static struct cdc_window_chunk *new_chunk(const struct cdc_read *read, size_t n)
 
 static void append_chunk(struct cdc_window *w, struct cdc_window_chunk *c)
 {
-	if (w->tail)
-		w->tail->next = c;
+	struct cdc_window_input *in = c->input;
+
+	if (in->tail)
+		in->tail->next = c;
 	else
-		w->head = c;
-	w->tail = c;
-	w->bytes += c->bytes;
+		in->head = c;
+	in->tail = c;
+	in->bytes += c->bytes;
+	in->records += c->n;
 	w->records += c->n;
 }
 
-enum cdc_code cdc_window_add(struct cdc_window *w, const struct cdc_read *read,
-			     size_t *ret_selected, struct cdc_err *err)
+static void pass(struct cdc_window_input *in, struct cdc_stream_position through)
 {
-	size_t selected = count_selected(w, read);
-	struct cdc_window_table **tables;
-	struct cdc_window_chunk *c;
+	in->through = through;
+	if (in->tail)
+		in->tail->through = through;
+	else
+		in->done = through;
+}
 
-	*ret_selected = selected;
-	if (selected == 0) {
-		if (w->tail)
-			w->tail->through = read->through;
-		else
-			w->done = read->through;
+enum cdc_code cdc_window_add(struct cdc_window *w, struct cdc_window_input *in,
+			     const struct cdc_read *read, struct cdc_window_added *ret,
+			     struct cdc_err *err)
+{
+	struct cdc_window_table **tables = NULL;
+	struct cdc_window_chunk *c = NULL;
+
+	*ret = (struct cdc_window_added){0};
+	if (read->n) {
+		tables = find_tables(w, read->batch);
+		if (!tables)
+			goto no_memory;
+		*ret = count(w, in, tables, read);
+	}
+	if (ret->selected == 0) {
+		free(tables);
+		pass(in, read->through);
 		return CDC_OK;
 	}
-	tables = find_tables(w, read->batch);
-	c = tables ? new_chunk(read, selected) : NULL;
-	if (!c) {
-		free(tables);
-		return cdc_err_set(err, CDC_NOMEM, "out of memory for %zu records", selected);
-	}
+	c = new_chunk(in, read, ret->selected);
+	if (!c)
+		goto no_memory;
 	for (size_t i = 0; i < read->n; i++) {
 		const struct cdc_record *rec = &read->batch->records[read->index[i]];
 		struct cdc_item *item;
 
-		if (!is_selected(w, rec))
+		if (!is_selected(w, in, tables[rec->table], rec))
 			continue;
 		item = &c->items[c->n++];
 		item->rec = rec;
@@ -312,8 +469,12 @@ enum cdc_code cdc_window_add(struct cdc_window *w, const struct cdc_read *read,
 	}
 	c->open = c->n;
 	append_chunk(w, c);
+	in->through = read->through;
 	free(tables);
 	return CDC_OK;
+no_memory:
+	free(tables);
+	return cdc_err_set(err, CDC_NOMEM, "out of memory for %zu records", read->n);
 }
 
 /* --- sending ------------------------------------------------------------------------ */
@@ -330,7 +491,7 @@ struct cdc_view cdc_item_view(const struct cdc_item *item)
 
 static bool is_above_last(const struct cdc_window *w, const struct cdc_item *item)
 {
-	return w->is_closed && cdc_id_cmp(&item->rec->id, &w->last) > 0;
+	return w->is_closed && cdc_id_cmp(&item->rec->id, &item->chunk->input->started) > 0;
 }
 
 size_t cdc_window_run(struct cdc_window *w, size_t lane, size_t max, size_t max_bytes,
@@ -370,6 +531,34 @@ static bool set_add(uint64_t *set, size_t cap, uint64_t hash)
 	return true;
 }
 
+/* Of two inputs that have records of one key, either may have the earlier one. */
+static bool is_first_of_key(const struct cdc_window *w, const struct cdc_item *item)
+{
+	for (const struct cdc_item *i = w->lanes[item->lane].head; i != item; i = i->next) {
+		if (i->rec->key_hash == item->rec->key_hash)
+			return false;
+	}
+	return true;
+}
+
+static struct cdc_item *probe_of(const struct cdc_window *w, const struct cdc_window_input *in,
+				 const struct cdc_id *after, uint64_t *seen, size_t cap)
+{
+	for (struct cdc_window_chunk *c = in->head; c; c = c->next) {
+		for (size_t i = c->first; i < c->n; i++) {
+			struct cdc_item *item = &c->items[i];
+
+			if (item->is_done || !set_add(seen, cap, item->rec->key_hash) ||
+			    item->is_held || item->is_second ||
+			    (after && cdc_id_cmp(&item->rec->id, after) <= 0) ||
+			    !is_first_of_key(w, item))
+				continue;
+			return item;
+		}
+	}
+	return NULL;
+}
+
 struct cdc_item *cdc_window_probe(struct cdc_window *w, const struct cdc_id *after,
 				  const bool *is_suspect)
 {
@@ -377,26 +566,17 @@ struct cdc_item *cdc_window_probe(struct cdc_window *w, const struct cdc_id *aft
 	size_t cap = 64;
 	uint64_t *seen;
 
-	while (cap < (w->records + w->lane_n) * 2)
+	while (cap < (w->records + cdc_window_lanes(w)) * 2)
 		cap *= 2;
 	seen = calloc(cap, sizeof(*seen));
 	if (!seen)
 		return NULL;
-	for (size_t i = 0; !after && i < w->lane_n; i++) {
+	for (size_t i = 0; !after && i < cdc_window_lanes(w); i++) {
 		if (is_suspect[i] && w->lanes[i].head)
 			(void)set_add(seen, cap, w->lanes[i].head->rec->key_hash);
 	}
-	for (struct cdc_window_chunk *c = w->head; c && !found; c = c->next) {
-		for (size_t i = c->first; i < c->n && !found; i++) {
-			struct cdc_item *item = &c->items[i];
-
-			if (item->is_done || !set_add(seen, cap, item->rec->key_hash) ||
-			    item->is_held || item->is_second ||
-			    (after && cdc_id_cmp(&item->rec->id, after) <= 0))
-				continue;
-			found = item;
-		}
-	}
+	for (struct cdc_window_input *in = w->inputs; in && !found; in = in->next)
+		found = probe_of(w, in, after, seen, cap);
 	free(seen);
 	return found;
 }
@@ -416,14 +596,15 @@ void cdc_window_done(struct cdc_window *w, struct cdc_item *item)
 	unlink_item(&w->lanes[item->lane], item);
 	item->is_done = true;
 	item->chunk->open--;
+	item->chunk->input->records--;
 	w->records--;
 	item->table->outstanding--;
 	if (is_barrier(item))
 		item->table->is_barrier_out = false;
 	if (item->second)
 		item->second->is_second = false;
-	if (w->first_half == item)
-		w->first_half = NULL;
+	if (item->table->first_half == item)
+		item->table->first_half = NULL;
 	release_held(w, item->table);
 }
 
@@ -435,28 +616,40 @@ static void skip_done(struct cdc_window_chunk *c)
 		c->first++;
 }
 
-struct cdc_lease *cdc_window_take_lease(struct cdc_window *w)
+static struct cdc_lease *take_chunk(struct cdc_window_input *in)
 {
-	struct cdc_window_chunk *c = w->head;
-	struct cdc_lease *lease;
+	struct cdc_window_chunk *c = in->head;
+	struct cdc_lease *lease = c->lease;
 
-	if (!c || c->open)
-		return NULL;
-	lease = c->lease;
-	w->done = c->through;
-	w->bytes -= c->bytes;
-	w->head = c->next;
-	if (!w->head)
-		w->tail = NULL;
+	in->done = c->through;
+	in->bytes -= c->bytes;
+	in->head = c->next;
+	if (!in->head)
+		in->tail = NULL;
 	free(c);
 	return lease;
 }
 
-struct cdc_stream_position cdc_window_position(struct cdc_window *w)
+struct cdc_lease *cdc_window_take_lease(struct cdc_window_input *in)
 {
-	struct cdc_stream_position at = w->done;
+	return in->head && !in->head->open ? take_chunk(in) : NULL;
+}
 
-	for (struct cdc_window_chunk *c = w->head; c; c = c->next) {
+struct cdc_lease *cdc_window_abandon_lease(struct cdc_window_input *in)
+{
+	return in->head ? take_chunk(in) : NULL;
+}
+
+struct cdc_stream_position cdc_window_through(const struct cdc_window_input *in)
+{
+	return in->through;
+}
+
+struct cdc_stream_position cdc_window_position(struct cdc_window_input *in)
+{
+	struct cdc_stream_position at = in->done;
+
+	for (struct cdc_window_chunk *c = in->head; c; c = c->next) {
 		if (c->open) {
 			skip_done(c);
 			if (c->first)
@@ -468,9 +661,9 @@ struct cdc_stream_position cdc_window_position(struct cdc_window *w)
 	return at;
 }
 
-static const struct cdc_item *oldest(const struct cdc_window *w)
+static const struct cdc_item *oldest(const struct cdc_window_input *in)
 {
-	for (struct cdc_window_chunk *c = w->head; c; c = c->next) {
+	for (struct cdc_window_chunk *c = in->head; c; c = c->next) {
 		if (c->open) {
 			skip_done(c);
 			return &c->items[c->first];
@@ -481,20 +674,39 @@ static const struct cdc_item *oldest(const struct cdc_window *w)
 
 int64_t cdc_window_oldest_us(const struct cdc_window *w)
 {
-	const struct cdc_item *item = oldest(w);
+	int64_t oldest_us = 0;
 
-	return item ? item->rec->commit_us : 0;
+	for (const struct cdc_window_input *in = w->inputs; in; in = in->next) {
+		const struct cdc_item *item = oldest(in);
+
+		if (item && item->rec->commit_us > 0 &&
+		    (!oldest_us || item->rec->commit_us < oldest_us))
+			oldest_us = item->rec->commit_us;
+	}
+	return oldest_us;
 }
 
-void cdc_window_close_above(struct cdc_window *w, const struct cdc_id *last)
+void cdc_window_sent(struct cdc_item *item)
+{
+	struct cdc_window_input *in = item->chunk->input;
+
+	item->was_sent = true;
+	if (cdc_id_cmp(&item->rec->id, &in->started) > 0)
+		in->started = item->rec->id;
+}
+
+void cdc_window_close(struct cdc_window *w)
 {
 	w->is_closed = true;
-	w->last = *last;
 }
 
 bool cdc_window_has_gaps(struct cdc_window *w)
 {
-	const struct cdc_item *item = oldest(w);
+	for (const struct cdc_window_input *in = w->inputs; in; in = in->next) {
+		const struct cdc_item *item = in->kind == CDC_INPUT_COPY ? NULL : oldest(in);
 
-	return item && !is_above_last(w, item);
+		if (item && !is_above_last(w, item))
+			return true;
+	}
+	return false;
 }

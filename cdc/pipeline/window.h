@@ -5,6 +5,12 @@
  * and knows the checkpoint: the id up to and including which everything is done
  * or was not selected.  It does no I/O and knows no time.
  *
+ * Records come in by inputs, each with a checkpoint of its own: the stream, the
+ * changes of tables that are held back from it, the copied rows of these tables.
+ * Whatever its input, a record stands behind those of its key that came in
+ * before.  A held table moves into lanes of its own, so that its copy does not
+ * stand in the way of the others, and back when nothing of it is left there.
+ *
  * Order: a lane is first in, first out, and the engine has at most one request of
  * a lane in flight.  A barrier waits until everything of its table that precedes
  * it is done; what follows it in its table waits for the barrier.  The second half
@@ -47,31 +53,65 @@ struct cdc_item {
 struct cdc_view cdc_item_view(const struct cdc_item *item);
 
 struct cdc_window;
+struct cdc_window_input;
 
-/* lanes: 1 to 256 (one under CDC_ORDER_SYNC).  operations: bit per enum cdc_op.  NULL: no memory.
- */
-struct cdc_window *cdc_window_new(size_t lanes, enum cdc_order order, unsigned operations,
-				  struct cdc_stream_position start);
-void cdc_window_free(struct cdc_window *w); /* leases are not given back: close the reader */
+enum cdc_input {
+	CDC_INPUT_STREAM, /* leaves out what cdc_window_hold says */
+	CDC_INPUT_HELD,   /* changes of held tables */
+	CDC_INPUT_COPY,   /* copied rows: their order is nobody's checkpoint */
+};
 
-/* Takes what a read returned.  *ret_selected: how many of its records; when 0, the lease stays with
- * the caller, else the window has it.  CDC_NOMEM: nothing was taken. */
-enum cdc_code cdc_window_add(struct cdc_window *w, const struct cdc_read *read,
-			     size_t *ret_selected, struct cdc_err *err) CDC_CHECK;
+/* lanes: 1 to 256 (one under CDC_ORDER_SYNC); as many again for held tables when has_apart, but not
+ * under CDC_ORDER_SYNC.  operations: bit per enum cdc_op.  NULL: no memory. */
+struct cdc_window *cdc_window_new(size_t lanes, bool has_apart, enum cdc_order order,
+				  unsigned operations);
+void cdc_window_free(struct cdc_window *w); /* leases are not given back: close the readers */
+
+/* NULL: no memory.  It lives until drop, or as long as the window. */
+struct cdc_window_input *cdc_window_input_new(struct cdc_window *w, enum cdc_input kind,
+					      struct cdc_stream_position start);
+/* Only when it has no records and no leases any more. */
+void cdc_window_input_drop(struct cdc_window *w, struct cdc_window_input *in);
+
+struct cdc_window_added {
+	size_t selected; /* records that are to be sent */
+	size_t skipped;  /* whose operation is not selected */
+};
+
+/* Takes what a read returned.  When no record of it is selected, the lease stays with the caller,
+ * else the window has it.  CDC_NOMEM: nothing was taken. */
+enum cdc_code cdc_window_add(struct cdc_window *w, struct cdc_window_input *in,
+			     const struct cdc_read *read, struct cdc_window_added *ret,
+			     struct cdc_err *err) CDC_CHECK;
 
 size_t cdc_window_records(const struct cdc_window *w); /* not yet done */
-size_t cdc_window_bytes(const struct cdc_window *w);   /* JSON of the chunks it holds */
 size_t cdc_window_lanes(const struct cdc_window *w);
+size_t cdc_window_input_records(const struct cdc_window_input *in); /* not yet done */
+size_t cdc_window_input_bytes(const struct cdc_window_input *in);   /* JSON of its chunks */
 
 /*
- * From now on only records at or below last are sent: those that were started, and
- * what lies between them, so that the checkpoint reaches all that is done.
+ * A table (NULL: every table) is held: the stream's records of it with an id above
+ * `above` are left out, because a HELD input brings them.  CDC_NOMEM.
  */
-void cdc_window_close_above(struct cdc_window *w, const struct cdc_id *last);
-/* Is there still one of them to be done?  Only after close_above. */
+enum cdc_code cdc_window_hold(struct cdc_window *w, const char *table, const struct cdc_id *above,
+			      struct cdc_err *err) CDC_CHECK;
+/* The table joins the stream again, which brings its records above `through`. */
+void cdc_window_join(struct cdc_window *w, const char *table, const struct cdc_id *through);
+/* Is nothing of the table (NULL: of any) in the window? */
+bool cdc_window_is_drained(struct cdc_window *w, const char *table);
+
+/* Notes that the record is on its way. */
+void cdc_window_sent(struct cdc_item *item);
+
+/*
+ * From now on of each input only records are sent that were started, and what lies
+ * between them, so that the checkpoints reach all that is done.
+ */
+void cdc_window_close(struct cdc_window *w);
+/* Is there still one of them to be done, but for copied rows?  Only after close. */
 bool cdc_window_has_gaps(struct cdc_window *w);
 
-/* The commit time of the oldest record that is not done; 0: none, or unknown. */
+/* The commit time of the oldest change that is not done; 0: none, or unknown. */
 int64_t cdc_window_oldest_us(const struct cdc_window *w);
 
 /*
@@ -100,10 +140,15 @@ struct cdc_item *cdc_window_head(struct cdc_window *w, size_t lane);
 /* The record was accepted: its lane, its table and its second half go on. */
 void cdc_window_done(struct cdc_window *w, struct cdc_item *item);
 
-/* The checkpoint as of now. */
-struct cdc_stream_position cdc_window_position(struct cdc_window *w);
+/* The input's checkpoint as of now. */
+struct cdc_stream_position cdc_window_position(struct cdc_window_input *in);
+/* How far the input has come in: the last read's `through`. */
+struct cdc_stream_position cdc_window_through(const struct cdc_window_input *in);
 
-/* A lease whose records are all done, in order, for the caller to give back; NULL: none. */
-struct cdc_lease *cdc_window_take_lease(struct cdc_window *w);
+/* A lease of the input whose records are all done, in order, for the caller to give back; NULL:
+ * none. */
+struct cdc_lease *cdc_window_take_lease(struct cdc_window_input *in);
+/* The same whether they are done or not, when the window is to be freed next and nothing else. */
+struct cdc_lease *cdc_window_abandon_lease(struct cdc_window_input *in);
 
 #endif

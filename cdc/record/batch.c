@@ -1,8 +1,9 @@
 #include "cdc/record/batch.h"
 
+#include "cdc/record/key.h"
+
 #include <stdlib.h>
 #include <string.h>
-#include <xxhash.h>
 
 #define MAX_TABLES 65535
 #define NAMES_MAX  (16u << 20) /* 65,535 names of two identifiers, escaped or not */
@@ -110,7 +111,7 @@ size_t cdc_batch_memory(const struct cdc_batch *b)
 enum cdc_code cdc_batch_table(struct cdc_batch *b, const char *name, size_t len,
 			      uint16_t *ret_index, struct cdc_err *err)
 {
-	uint64_t hash = XXH3_64bits(name, len);
+	uint64_t hash = cdc_table_hash(name, len);
 	struct cdc_table_name *t;
 
 	for (size_t i = b->table_n; i-- > 0;) {

@@ -4,6 +4,11 @@
 #define XXH_STATIC_LINKING_ONLY /* for a state on the stack */
 #include <xxhash.h>
 
+uint64_t cdc_table_hash(const char *name, size_t len)
+{
+	return XXH3_64bits(name, len);
+}
+
 uint64_t cdc_key_hash(const char *table, size_t table_len, const char *key, size_t key_len)
 {
 	char joined[512]; /* names are 127 bytes at most and keys are short, nearly always */

@@ -1,5 +1,5 @@
 /*
- * key.h - the hash that keeps the records of one key together.
+ * key.h - the hashes that keep the records of one key, or one table, together.
  *
  * Lanes and partitions are chosen by it, so it never changes.
  *
@@ -12,8 +12,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* XXH3-64 of the table's name ("public.orders"), a NUL, and the bytes of `key`; key_len 0: the key
- * is null. */
+/* XXH3-64 of the table's name ("public.orders"). */
+uint64_t cdc_table_hash(const char *name, size_t len);
+
+/* XXH3-64 of the table's name, a NUL, and the bytes of `key`; key_len 0: the key is null. */
 uint64_t cdc_key_hash(const char *table, size_t table_len, const char *key, size_t key_len);
 
 #endif

@@ -293,19 +293,20 @@ static enum cdc_code as_path(struct cdc_pgconn *c, size_t slot, const char *valu
 	return CDC_OK;
 }
 
-/* Polls until the socket is ready or the deadline has come. */
-static bool wait_socket(const PGconn *pg, short events, uint64_t deadline_ms)
+/* Polls until the socket is ready, the deadline has come, or the stop flag is set. */
+static bool wait_socket(const struct cdc_pgconn *c, short events, uint64_t deadline_ms)
 {
 	for (;;) {
-		struct pollfd fd = {.fd = PQsocket(pg), .events = events};
+		struct pollfd fds[2] = {{.fd = PQsocket(c->pg), .events = events},
+					{.fd = c->stop ? c->stop->fd : -1, .events = POLLIN}};
 		uint64_t now = cdc_clock_mono_ms();
 		int n;
 
-		if (now >= deadline_ms || fd.fd < 0)
+		if (now >= deadline_ms || fds[0].fd < 0)
 			return false;
-		n = poll(&fd, 1, (int)(deadline_ms - now));
+		n = poll(fds, 2, (int)(deadline_ms - now));
 		if (n > 0)
-			return true;
+			return fds[1].revents == 0;
 		if (n < 0 && errno != EINTR)
 			return false;
 	}
@@ -316,6 +317,7 @@ short cdc_pgconn_events(const struct cdc_pgconn *c)
 	return c->polling == PGRES_POLLING_WRITING ? POLLOUT : POLLIN;
 }
 
+<<<<<<< HEAD
 enum cdc_code cdc_pgconn_step(struct cdc_pgconn *c, struct cdc_err *err)
 {
 	while (PQstatus(c->pg) != CONNECTION_BAD && c->polling != PGRES_POLLING_OK &&
@@ -323,6 +325,12 @@ enum cdc_code cdc_pgconn_step(struct cdc_pgconn *c, struct cdc_err *err)
 		struct pollfd fd = {.fd = PQsocket(c->pg), .events = cdc_pgconn_events(c)};
 
 		if (cdc_clock_mono_ms() >= c->deadline_ms) {
+=======
+	while (PQstatus(c->pg) != CONNECTION_BAD && next != PGRES_POLLING_OK &&
+	       next != PGRES_POLLING_FAILED) {
+		if (!wait_socket(c, next == PGRES_POLLING_READING ? POLLIN : POLLOUT,
+				 deadline_ms)) {
+>>>>>>> 9fdb5fc (Copy existing rows under a snapshot with an exact boundary, while the changes go on)
 			(void)cdc_err_set(err, CDC_TIMEOUT, "%s: no answer within %d s", c->where,
 					  CONNECT_MS / 1000);
 			return cdc_err_remedy(err, "check hostname and port, and that no firewall "
@@ -528,7 +536,7 @@ static PGresult *next_result(struct cdc_pgconn *c, uint64_t deadline_ms, bool *r
 {
 	*ret_is_late = false;
 	while (PQisBusy(c->pg)) {
-		if (!wait_socket(c->pg, POLLIN, deadline_ms)) {
+		if (!wait_socket(c, POLLIN, deadline_ms)) {
 			*ret_is_late = PQsocket(c->pg) >= 0;
 			return NULL;
 		}
@@ -571,6 +579,8 @@ enum cdc_code cdc_pgconn_exec(struct cdc_pgconn *c, const char *sql, uint64_t wa
 	}
 	if (is_late) {
 		cancel(c);
+		if (c->stop && cdc_stop_is_set(c->stop))
+			return cdc_err_set(err, CDC_STOPPED, "%s: %s: stopped", c->where, doing);
 		return cdc_err_set(err, CDC_TIMEOUT, "%s: %s: no answer within %llu s", c->where,
 				   doing, (unsigned long long)(wait_ms / 1000));
 	}

@@ -19,6 +19,7 @@
 #include <stdint.h>
 
 #include "cdc/base/err.h"
+#include "cdc/base/stop.h"
 #include "cdc/source/source.h"
 
 #define CDC_PGCONN_SECRETS 3
@@ -27,6 +28,7 @@ struct cdc_pgconn {
 	PGconn *pg;
 	const struct cdc_source_settings *settings;
 	char where[300]; /* "db:5432", for texts */
+	const struct cdc_stop *stop; /* once set, ends the waits of exec; NULL: nothing does */
 	/* Certificates and keys that came as text, in anonymous memory; -1: none. */
 	int secrets[CDC_PGCONN_SECRETS];
 	uint64_t deadline_ms; /* monotonic: until then it has to be connected */
@@ -68,7 +70,8 @@ bool cdc_pgconn_is_open(const struct cdc_pgconn *c); /* NULL: false */
 
 /*
  * Runs one statement and waits for its end, at most wait_ms (then it is
- * cancelled, the connection is closed for good, and the code is CDC_TIMEOUT).
+ * cancelled, the connection is closed for good, and the code is CDC_TIMEOUT); the
+ * same at once with CDC_STOPPED when c->stop is set.
  * doing: "reading the slot", for texts.  On success the caller clears *ret_result,
  * whose status is PGRES_COMMAND_OK, PGRES_TUPLES_OK or PGRES_COPY_BOTH.
  */

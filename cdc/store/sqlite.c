@@ -48,6 +48,10 @@ static const char *const migrations[] = {
 	" sync TEXT NOT NULL, at_us BIGINT NOT NULL, first_id TEXT NOT NULL,"
 	" last_id TEXT NOT NULL, reason TEXT NOT NULL, PRIMARY KEY (sync, first_id, last_id));"
 	"CREATE TABLE note (name TEXT PRIMARY KEY, value TEXT NOT NULL);",
+	"CREATE TABLE backfill ("
+	" sync TEXT NOT NULL, name TEXT NOT NULL, state BIGINT NOT NULL, copied BIGINT NOT NULL,"
+	" begun_us BIGINT NOT NULL, ended_us BIGINT NOT NULL, reason TEXT NOT NULL,"
+	" PRIMARY KEY (sync, name));",
 	NULL,
 };
 

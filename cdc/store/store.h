@@ -88,6 +88,7 @@ enum cdc_code cdc_store_cursor_get(struct cdc_store *s, const char *sync, struct
  * the cursor stays handed over like a checkpoint, and is tried again. */
 enum cdc_code cdc_store_cursor_put(struct cdc_store *s, const struct cdc_cursor *c,
 				   struct cdc_err *err) CDC_CHECK;
+/* Its backfill rows go with it. */
 enum cdc_code cdc_store_cursor_delete(struct cdc_store *s, const char *sync,
 				      struct cdc_err *err) CDC_CHECK;
 /* Calls fn, in the caller's thread, for every sync that has a cursor (paused, failed and no
@@ -106,6 +107,28 @@ uint64_t cdc_store_checkpoint(struct cdc_store *s, const struct cdc_cursor *c);
 uint64_t cdc_store_checkpointed(struct cdc_store *s);
 /* Why the store cannot write at the moment (disk full...), or CDC_OK; it keeps trying. */
 enum cdc_code cdc_store_error(struct cdc_store *s, struct cdc_err *err);
+
+/* A table that a sync has found, and what became of copying the rows it had then. */
+enum cdc_backfill_state {
+	CDC_BACKFILL_PENDING, /* waits for its copy, or is being copied */
+	CDC_BACKFILL_DONE,
+	CDC_BACKFILL_FAILED /* reason tells; its changes are delivered all the same */
+};
+struct cdc_backfill_row {
+	char table[192];
+	enum cdc_backfill_state state;
+	uint64_t rows;              /* copied */
+	int64_t begun_us, ended_us; /* of its copy; 0: not yet */
+	char reason[400];
+};
+/* Every table of the sync, by name; none is not an error.  The caller frees *ret. */
+enum cdc_code cdc_store_backfill_get(struct cdc_store *s, const char *sync,
+				     struct cdc_backfill_row **ret, size_t *ret_n,
+				     struct cdc_err *err) CDC_CHECK;
+/* Adds the rows or takes the place of those that are there, all or none, durably. */
+enum cdc_code cdc_store_backfill_put(struct cdc_store *s, const char *sync,
+				     const struct cdc_backfill_row *rows, size_t n,
+				     struct cdc_err *err) CDC_CHECK;
 
 /* A recorded gap of a sync: records it will never get, and why. */
 struct cdc_gap_row {

@@ -395,6 +395,7 @@ class Walpost:
             "  hook:", "    type: webhook", f"    configuration: {{url: '{url}', auth_method: none}}",
             "bulk_syncs:", "  orders:", "    source_connection: bench", "    destination_connection: hook",
             "    mode: replicate", "    default_schedule: {frequency: continuous}",
+            "    skip_initial_backfill: true",
             f"    source_configuration: {{replication_slot: {slot}}}",
             "    destination_configuration:", *[f"      {k}: {v}" for k, v in delivery.items()], ""]
         self.file = self.folder / "walpost.yaml"

@@ -73,9 +73,8 @@ MISTAKES = {
     "a key twice": ("data_dir: ./data", "data_dir: ./data\ndata_dir: ./other", 2, ["data_dir"]),
     "a budget too small": ("data_dir: ./data", "buffer: {max_bytes: 1KiB}", 1,
                            ["max_bytes", "1KiB", "16MiB"]),
-    "the backfill of a later version": ("mode: replicate",
-                                        "mode: replicate\n    skip_initial_backfill: false", 18,
-                                        ["skip_initial_backfill"]),
+    "a copy by too many": ("data_dir: ./data", "backfill: {connections: 99}", 1,
+                           ["connections", "99", "16"]),
     "a buffer of a later version": ("data_dir: ./data", "buffer: {type: kafka}", 1, ["type", "kafka"]),
     "a confirmation of a later version": ("data_dir: ./data", "buffer: {confirm: delivered}", 1,
                                           ["confirm"]),
@@ -110,11 +109,6 @@ def test_all_mistakes_are_reported_at_once(folder):
                       .replace("batch_size: 100", "batch_size: none").replace("mode:", "moode:"))
     lines = re.findall(r"walpost\.yaml:(\d+):", done.stdout + done.stderr)
     assert {"6", "17", "22"} <= set(lines), done.stdout + done.stderr
-
-
-def test_skip_initial_backfill_true_is_what_this_version_does(folder):
-    assert check_text(folder, GOOD.replace(
-        "mode: replicate", "mode: replicate\n    skip_initial_backfill: true")).returncode == 0
 
 
 def test_run_refuses_a_wrong_file_before_it_opens_anything(folder):

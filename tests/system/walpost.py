@@ -38,9 +38,10 @@ def webhook(to, /, **changes):
     return {"type": "webhook", "configuration": merge({"url": to, "auth_method": "none"}, changes)}
 
 
-def sync(source_name, destination, tables=None, **delivery):
+def sync(source_name, destination, tables=None, backfill=False, **delivery):
     out = {"source_connection": source_name, "destination_connection": destination,
-           "mode": "replicate", "default_schedule": {"frequency": "continuous"}}
+           "mode": "replicate", "default_schedule": {"frequency": "continuous"},
+           "skip_initial_backfill": not backfill}
     if tables:
         out["schemas"] = list(tables)
     if delivery:

@@ -708,9 +708,6 @@ static void keys_of_the_design_that_are_not_honoured_are_refused_by_name(void **
 	refuse("buffer: {confirm: delivered}\n" TWO,
 	       "walpost.yaml:1: buffer.confirm: \"delivered\" is known, but this version cannot "
 	       "honour it yet (allowed: buffered)\n");
-	refuse(SYNC_HEAD "skip_initial_backfill: false\n",
-	       "walpost.yaml:8: bulk_syncs.s.skip_initial_backfill: \"false\" is known, but this "
-	       "version cannot honour it yet (allowed: true)\n");
 	refuse(SYNC_HEAD "mode: snapshot\n",
 	       "walpost.yaml:8: bulk_syncs.s.mode: \"snapshot\" is known, but this version cannot "
 	       "honour it yet (allowed: replicate)\n");

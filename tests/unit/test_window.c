@@ -65,21 +65,36 @@ static struct cdc_read read_all(const struct cdc_batch *b, uint32_t *index)
 	return r;
 }
 
-static void take(struct cdc_window *w, const struct cdc_batch *b)
+static size_t take_some(struct cdc_window *w, struct cdc_window_input *in,
+			const struct cdc_batch *b)
 {
 	uint32_t index[RECORDS];
 	struct cdc_read read = read_all(b, index);
-	size_t selected;
+	struct cdc_window_added added;
 
-	assert_int_equal(cdc_window_add(w, &read, &selected, NULL), CDC_OK);
-	assert_int_equal(selected, b->n);
+	assert_int_equal(cdc_window_add(w, in, &read, &added, NULL), CDC_OK);
+	return added.selected;
+}
+
+static void take(struct cdc_window *w, struct cdc_window_input *in, const struct cdc_batch *b)
+{
+	assert_int_equal(take_some(w, in, b), b->n);
+}
+
+static struct cdc_window_input *input_of(struct cdc_window *w, enum cdc_input kind)
+{
+	struct cdc_window_input *in = cdc_window_input_new(w, kind, start);
+
+	assert_non_null(in);
+	return in;
 }
 
 /* --- single rules ------------------------------------------------------------------- */
 
 static void a_run_ends_at_its_limits(void **state)
 {
-	struct cdc_window *w = cdc_window_new(1, CDC_ORDER_KEY, ALL, start);
+	struct cdc_window *w = cdc_window_new(1, false, CDC_ORDER_KEY, ALL);
+	struct cdc_window_input *in = input_of(w, CDC_INPUT_STREAM);
 	CDC_AUTO(cdc_batch_freep) struct cdc_batch *b = cdc_batch_new(1 << 20);
 	struct cdc_item *items[8];
 	bool has_more;
@@ -87,7 +102,7 @@ static void a_run_ends_at_its_limits(void **state)
 	(void)state;
 	for (uint32_t i = 1; i <= 6; i++)
 		add(b, 0, i, 10, i, 1, CDC_OP_INSERT, 0);
-	take(w, b);
+	take(w, in, b);
 	assert_int_equal(cdc_window_run(w, 0, 4, 1000, items, &has_more), 4);
 	assert_true(has_more);
 	assert_int_equal(cdc_window_run(w, 0, 8, 1000, items, &has_more), 6);
@@ -100,26 +115,29 @@ static void a_run_ends_at_its_limits(void **state)
 
 static void what_is_not_selected_moves_the_checkpoint(void **state)
 {
-	struct cdc_window *w = cdc_window_new(4, CDC_ORDER_KEY, 1u << CDC_OP_INSERT, start);
+	struct cdc_window *w = cdc_window_new(4, false, CDC_ORDER_KEY, 1u << CDC_OP_INSERT);
+	struct cdc_window_input *in = input_of(w, CDC_INPUT_STREAM);
 	CDC_AUTO(cdc_batch_freep) struct cdc_batch *b = cdc_batch_new(1 << 20);
 	uint32_t index[4];
 	struct cdc_read read;
-	size_t selected;
+	struct cdc_window_added added;
 
 	(void)state;
 	add(b, 0, 1, 10, 1, 1, CDC_OP_DELETE, 0);
 	add(b, 0, 1, 10, 2, 1, CDC_OP_UPDATE, 0);
 	read = read_all(b, index);
-	assert_int_equal(cdc_window_add(w, &read, &selected, NULL), CDC_OK);
-	assert_int_equal(selected, 0);
-	assert_int_equal(cdc_window_position(w).id.ordinal, 2);
-	assert_null(cdc_window_take_lease(w));
+	assert_int_equal(cdc_window_add(w, in, &read, &added, NULL), CDC_OK);
+	assert_int_equal(added.selected, 0);
+	assert_int_equal(added.skipped, 2);
+	assert_int_equal(cdc_window_position(in).id.ordinal, 2);
+	assert_null(cdc_window_take_lease(in));
 	cdc_window_free(w);
 }
 
 static void a_probe_is_the_oldest_record_of_another_key(void **state)
 {
-	struct cdc_window *w = cdc_window_new(2, CDC_ORDER_KEY, ALL, start);
+	struct cdc_window *w = cdc_window_new(2, false, CDC_ORDER_KEY, ALL);
+	struct cdc_window_input *in = input_of(w, CDC_INPUT_STREAM);
 	CDC_AUTO(cdc_batch_freep) struct cdc_batch *b = cdc_batch_new(1 << 20);
 	bool suspects[2] = {true, false};
 	struct cdc_item *p;
@@ -129,12 +147,12 @@ static void a_probe_is_the_oldest_record_of_another_key(void **state)
 	add(b, 0, 2, 10, 2, 1, CDC_OP_UPDATE, 0);
 	add(b, 0, 4, 10, 3, 1, CDC_OP_INSERT, 0);
 	add(b, 0, 3, 10, 4, 1, CDC_OP_INSERT, 0);
-	take(w, b);
+	take(w, in, b);
 	p = cdc_window_probe(w, NULL, suspects);
 	assert_int_equal(p->rec->id.ordinal, 3); /* behind the suspect, in its lane */
 	cdc_window_done(w, p);
 	assert_int_equal(cdc_window_head(w, 0)->rec->id.ordinal, 1);
-	assert_int_equal(cdc_window_position(w).id.ordinal, 0);
+	assert_int_equal(cdc_window_position(in).id.ordinal, 0);
 	p = cdc_window_probe(w, &b->records[0].id, suspects);
 	assert_int_equal(p->rec->id.ordinal, 4); /* 2 is not the first of its key */
 	assert_null(cdc_window_probe(w, &p->rec->id, suspects));
@@ -145,7 +163,8 @@ static void a_probe_is_the_oldest_record_of_another_key(void **state)
 
 static void halves_of_a_key_change_find_each_other_across_reads(void **state)
 {
-	struct cdc_window *w = cdc_window_new(2, CDC_ORDER_KEY, ALL, start);
+	struct cdc_window *w = cdc_window_new(2, false, CDC_ORDER_KEY, ALL);
+	struct cdc_window_input *in = input_of(w, CDC_INPUT_STREAM);
 	CDC_AUTO(cdc_batch_freep) struct cdc_batch *a = cdc_batch_new(1 << 20);
 	CDC_AUTO(cdc_batch_freep) struct cdc_batch *b = cdc_batch_new(1 << 20);
 	struct cdc_item *items[2];
@@ -154,8 +173,8 @@ static void halves_of_a_key_change_find_each_other_across_reads(void **state)
 	(void)state;
 	add(a, 0, 2, 10, 1, 1, CDC_OP_DELETE, CDC_RECORD_MOVE_OLD);
 	add(b, 0, 3, 10, 1, 2, CDC_OP_UPDATE, CDC_RECORD_MOVE_NEW);
-	take(w, a);
-	take(w, b);
+	take(w, in, a);
+	take(w, in, b);
 	assert_int_equal(cdc_window_run(w, 1, 2, 1000, items, &has_more), 0);
 	assert_int_equal(cdc_window_run(w, 0, 2, 1000, items, &has_more), 1);
 	cdc_window_done(w, items[0]);
@@ -165,35 +184,42 @@ static void halves_of_a_key_change_find_each_other_across_reads(void **state)
 
 static void a_second_half_alone_waits_for_nothing(void **state)
 {
-	struct cdc_window *w = cdc_window_new(2, CDC_ORDER_KEY, ALL, start);
+	struct cdc_window *w = cdc_window_new(2, false, CDC_ORDER_KEY, ALL);
+	struct cdc_window_input *in = input_of(w, CDC_INPUT_STREAM);
 	CDC_AUTO(cdc_batch_freep) struct cdc_batch *b = cdc_batch_new(1 << 20);
 	struct cdc_item *items[2];
 	bool has_more;
 
 	(void)state;
 	add(b, 0, 3, 10, 1, 2, CDC_OP_UPDATE, CDC_RECORD_MOVE_NEW);
-	take(w, b);
+	take(w, in, b);
 	assert_int_equal(cdc_window_run(w, 1, 2, 1000, items, &has_more), 1);
 	cdc_window_free(w);
 }
 
 /* --- random streams ----------------------------------------------------------------- */
 
+#define COPIED (KEYS * TABLES) /* rows, at most */
+
 struct seen {
-	bool is_done[RECORDS], was_out[RECORDS];
+	bool is_done[RECORDS + COPIED], was_out[RECORDS + COPIED];
 };
 
 struct stream {
 	struct cdc_batch *batches[RECORDS];
 	size_t batch_n;
-	const struct cdc_record *records[RECORDS];
-	unsigned table[RECORDS];
+	const struct cdc_record *records[RECORDS + COPIED]; /* as they must arrive */
+	unsigned table[RECORDS + COPIED];
 	size_t n;
 };
 
-static size_t index_of(const struct cdc_record *rec)
+static size_t index_of(const struct stream *s, const struct cdc_record *rec)
 {
-	return (size_t)rec->id.commit_lsn - 1 + (rec->id.part == 2);
+	size_t i = 0;
+
+	while (s->records[i] != rec)
+		i++;
+	return i;
 }
 
 static void make_stream(struct stream *s, struct random *r)
@@ -256,9 +282,10 @@ static void check_sent(const struct stream *s, const struct seen *seen, size_t i
 	}
 }
 
-static void check_position(const struct stream *s, const struct seen *seen, struct cdc_window *w)
+static void check_position(const struct stream *s, const struct seen *seen,
+			   struct cdc_window_input *in)
 {
-	struct cdc_stream_position at = cdc_window_position(w);
+	struct cdc_stream_position at = cdc_window_position(in);
 	size_t i;
 
 	for (i = 0; i < s->n && seen->is_done[i]; i++)
@@ -279,7 +306,8 @@ struct flight {
 static void deliver(struct stream *s, struct random *r, enum cdc_order order, unsigned stop_after)
 {
 	struct cdc_id started = {0};
-	struct cdc_window *w = cdc_window_new(LANES, order, ALL, start);
+	struct cdc_window *w = cdc_window_new(LANES, false, order, ALL);
+	struct cdc_window_input *in = input_of(w, CDC_INPUT_STREAM);
 	struct flight flights[LANES] = {0};
 	size_t lanes = cdc_window_lanes(w), in_flight = 0, taken = 0, leases = 0;
 	struct seen *seen = calloc(1, sizeof(*seen));
@@ -295,18 +323,18 @@ static void deliver(struct stream *s, struct random *r, enum cdc_order order, un
 
 		assert_true(turns < 1000000);
 		if (turns == stop_after)
-			cdc_window_close_above(w, &started);
+			cdc_window_close(w);
 		if (is_closed && !in_flight && !cdc_window_has_gaps(w))
 			break;
 		if (!is_closed && taken < s->batch_n && next(r, 3) == 0)
-			take(w, s->batches[taken++]);
+			take(w, in, s->batches[taken++]);
 		if (f->n) {
 			/* Only what is in flight in this very request may be passed over. */
 			for (size_t i = 0; i < f->n; i++)
-				seen->was_out[index_of(f->items[i]->rec)] = false;
+				seen->was_out[index_of(s, f->items[i]->rec)] = false;
 			if (next(r, 4) != 0) {
 				for (size_t i = 0; i < f->n; i++) {
-					seen->is_done[index_of(f->items[i]->rec)] = true;
+					seen->is_done[index_of(s, f->items[i]->rec)] = true;
 					cdc_window_done(w, f->items[i]);
 				}
 			}
@@ -316,20 +344,22 @@ static void deliver(struct stream *s, struct random *r, enum cdc_order order, un
 			struct cdc_item *probe = cdc_window_probe(w, NULL, none);
 
 			if (probe && next(r, 2)) {
-				check_sent(s, seen, index_of(probe->rec), order);
+				check_sent(s, seen, index_of(s, probe->rec), order);
+				cdc_window_sent(probe);
 				if (cdc_id_cmp(&probe->rec->id, &started) > 0)
 					started = probe->rec->id;
-				seen->is_done[index_of(probe->rec)] = true;
+				seen->is_done[index_of(s, probe->rec)] = true;
 				cdc_window_done(w, probe);
 			}
 		} else {
 			f->n = cdc_window_run(w, lane, 1 + next(r, MAX_RUN), 1000, f->items,
 					      &has_more);
 			for (size_t i = 0; i < f->n; i++) {
-				size_t at = index_of(f->items[i]->rec);
+				size_t at = index_of(s, f->items[i]->rec);
 
 				assert_ptr_equal(s->records[at], f->items[i]->rec);
 				assert_false(seen->is_done[at]);
+				cdc_window_sent(f->items[i]);
 				if (cdc_id_cmp(&f->items[i]->rec->id, &started) > 0) {
 					assert_false(is_closed);
 					started = f->items[i]->rec->id;
@@ -341,23 +371,201 @@ static void deliver(struct stream *s, struct random *r, enum cdc_order order, un
 				seen->was_out[at] = true;
 			}
 			for (size_t i = 0; i < f->n; i++)
-				seen->was_out[index_of(f->items[i]->rec)] = false;
+				seen->was_out[index_of(s, f->items[i]->rec)] = false;
 			in_flight += f->n != 0;
 		}
-		while (cdc_window_take_lease(w))
+		while (cdc_window_take_lease(in))
 			leases++;
-		check_position(s, seen, w);
+		check_position(s, seen, in);
 	}
 	if (stop_after == UINT32_MAX) {
 		assert_int_equal(leases, s->batch_n);
-		assert_int_equal(cdc_window_bytes(w), 0);
+		assert_int_equal(cdc_window_input_bytes(in), 0);
 	} else {
-		struct cdc_stream_position at = cdc_window_position(w);
+		struct cdc_stream_position at = cdc_window_position(in);
 
 		assert_true(cdc_id_cmp(&at.id, &started) >= 0);
 	}
 	free(seen);
 	cdc_window_free(w);
+}
+
+/* --- a table that is held and copied --------------------------------------------------- */
+
+#define COPY_OF 0 /* the table */
+
+/* Its rows as of a point of the stream, put where they must arrive: behind what is below it. */
+static struct cdc_batch *copy_rows(struct stream *s, uint64_t point)
+{
+	struct cdc_batch *rows = cdc_batch_new(1 << 20);
+	size_t at = 0;
+
+	assert_non_null(rows);
+	for (uint64_t key = 0; key < KEYS; key++) {
+		add(rows, COPY_OF, key * TABLES + COPY_OF, point, 0, 0, CDC_OP_READ, 0);
+		rows->records[key].id.range = 1;
+		rows->records[key].id.row = (uint32_t)key + 1;
+	}
+	while (at < s->n && s->records[at]->id.commit_lsn < point)
+		at++;
+	memmove(&s->records[at + KEYS], &s->records[at], (s->n - at) * sizeof(s->records[0]));
+	memmove(&s->table[at + KEYS], &s->table[at], (s->n - at) * sizeof(s->table[0]));
+	for (size_t i = 0; i < KEYS; i++) {
+		s->records[at + i] = &rows->records[i];
+		s->table[at + i] = COPY_OF;
+	}
+	s->n += KEYS;
+	return rows;
+}
+
+/* What a round of a backfill does, without threads. */
+struct held {
+	enum { BEFORE, BELOW, ROWS, AFTER, JOINED } stage;
+	struct cdc_window_input *in, *copy;
+	uint64_t point;
+	size_t batch; /* the next it reads */
+	struct cdc_batch *rows;
+};
+
+/* The held table's records of a batch with a commit LSN in [from, below). */
+static void take_held(struct cdc_window *w, struct held *h, const struct cdc_batch *b,
+		      uint64_t from, uint64_t below, const struct cdc_id *above)
+{
+	uint32_t index[RECORDS];
+	struct cdc_read read = read_all(b, index);
+	struct cdc_window_added added;
+
+	read.n = 0;
+	for (uint32_t i = 0; i < b->n; i++) {
+		const struct cdc_record *r = &b->records[i];
+		const struct cdc_table_name *t = &b->tables[r->table];
+
+		if (r->id.commit_lsn >= from && r->id.commit_lsn < below &&
+		    b->names.data[t->off + 1] == '0' + COPY_OF && cdc_id_cmp(&r->id, above) > 0)
+			index[read.n++] = i;
+	}
+	assert_int_equal(cdc_window_add(w, h->in, &read, &added, NULL), CDC_OK);
+	assert_int_equal(added.selected, read.n);
+}
+
+static void turn_held(struct cdc_window *w, struct cdc_window_input *in, struct held *h,
+		      struct stream *s, size_t taken, struct cdc_id *above, struct random *r)
+{
+	struct cdc_id through = cdc_window_through(in).id;
+
+	switch (h->stage) {
+	case BEFORE:
+		if (taken && next(r, 20) == 0) {
+			*above = through;
+			assert_int_equal(cdc_window_hold(w, "t0", above, NULL), CDC_OK);
+			h->in = input_of(w, CDC_INPUT_HELD);
+			h->copy = input_of(w, CDC_INPUT_COPY);
+			h->point = above->commit_lsn + 1 + next(r, 150);
+			h->rows = copy_rows(s, h->point);
+			h->batch = taken;
+			h->stage = BELOW;
+		}
+		break;
+	case BELOW:
+		while (h->batch < s->batch_n) {
+			const struct cdc_batch *b = s->batches[h->batch];
+
+			take_held(w, h, b, 0, h->point, above);
+			if (b->records[b->n - 1].id.commit_lsn >= h->point)
+				break;
+			h->batch++;
+		}
+		h->stage = ROWS;
+		break;
+	case ROWS:
+		if (cdc_window_is_drained(w, "t0") && next(r, 4) == 0) {
+			take(w, h->copy, h->rows);
+			h->stage = AFTER;
+		}
+		break;
+	case AFTER:
+		if (h->batch < s->batch_n && next(r, 2) == 0)
+			take_held(w, h, s->batches[h->batch++], h->point, UINT64_MAX, above);
+		through = cdc_window_through(h->in).id;
+		if (h->batch >= taken) {
+			cdc_window_join(w, "t0", &through);
+			h->stage = JOINED;
+		}
+		break;
+	case JOINED:
+		break;
+	}
+}
+
+static void deliver_held(struct stream *s, struct random *r, bool has_apart)
+{
+	struct cdc_window *w = cdc_window_new(LANES, has_apart, CDC_ORDER_KEY, ALL);
+	struct cdc_window_input *in = input_of(w, CDC_INPUT_STREAM);
+	struct flight flights[2 * LANES] = {0};
+	struct seen *seen = calloc(1, sizeof(*seen));
+	struct held h = {0};
+	struct cdc_id above = {0};
+	size_t taken = 0, done = 0;
+
+	assert_non_null(seen);
+	assert_int_equal(cdc_window_lanes(w), has_apart ? 2 * LANES : LANES);
+	for (unsigned turns = 0; taken < s->batch_n || cdc_window_records(w) || h.stage != JOINED;
+	     turns++) {
+		struct flight *f = &flights[next(r, cdc_window_lanes(w))];
+		bool has_more;
+
+		assert_true(turns < 1000000);
+		if (taken < s->batch_n && (next(r, 3) == 0 || h.stage == BEFORE))
+			(void)take_some(w, in, s->batches[taken++]);
+		turn_held(w, in, &h, s, taken, &above, r);
+		if (!f->n) {
+			f->n = cdc_window_run(w, (size_t)(f - flights), 1 + next(r, MAX_RUN), 1000,
+					      f->items, &has_more);
+			for (size_t i = 0; i < f->n; i++) {
+				size_t at = index_of(s, f->items[i]->rec);
+
+				assert_false(seen->is_done[at]);
+				check_sent(s, seen, at, CDC_ORDER_KEY);
+				seen->was_out[at] = true;
+			}
+			for (size_t i = 0; i < f->n; i++)
+				seen->was_out[index_of(s, f->items[i]->rec)] = false;
+			continue;
+		}
+		for (size_t i = 0; i < f->n && next(r, 4); i++) {
+			seen->is_done[index_of(s, f->items[i]->rec)] = true;
+			cdc_window_done(w, f->items[i]);
+			done++;
+		}
+		f->n = 0;
+	}
+	assert_int_equal(done, s->n);
+	while (cdc_window_take_lease(in) || cdc_window_take_lease(h.in) ||
+	       cdc_window_take_lease(h.copy))
+		;
+	cdc_window_input_drop(w, h.copy);
+	cdc_window_input_drop(w, h.in);
+	free(seen);
+	cdc_window_free(w);
+	cdc_batch_free(h.rows);
+}
+
+static void order_holds_while_a_table_is_copied(void **state)
+{
+	struct stream *s = calloc(1, sizeof(*s));
+
+	(void)state;
+	assert_non_null(s);
+	for (uint64_t seed = 1; seed <= 60; seed++) {
+		struct random r = {.state = seed};
+
+		print_message("seed %llu\n", (unsigned long long)seed);
+		make_stream(s, &r);
+		deliver_held(s, &r, seed % 2);
+		for (size_t i = 0; i < s->batch_n; i++)
+			cdc_batch_free(s->batches[i]);
+	}
+	free(s);
 }
 
 static void order_holds_however_requests_end(void **state)
@@ -388,6 +596,7 @@ int main(void)
 		cmocka_unit_test(halves_of_a_key_change_find_each_other_across_reads),
 		cmocka_unit_test(a_second_half_alone_waits_for_nothing),
 		cmocka_unit_test(order_holds_however_requests_end),
+		cmocka_unit_test(order_holds_while_a_table_is_copied),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,744 @@
+#include "cdc/pipeline/backfill.h"
+
+#include <poll.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "cdc/base/clock.h"
+#include "cdc/pipeline/backoff.h"
+#include "cdc/source/copy.h"
+
+#define BATCH_MAX_BYTES  (64u << 20) /* the largest single row */
+#define BATCH_BYTES      (256u << 10)
+#define BATCH_RECORDS    1000
+#define QUEUE_MAX        256
+#define LIST_MS          30000       /* looks for new tables */
+#define ROUND_BYTES      (16u << 20) /* tables that are copied under one snapshot, together */
+#define ROUND_TABLES     100
+#define WAITERS_MS       2000  /* looks for sessions that wait for a lock of ours */
+#define WAITERS_RETRY_MS 10000 /* lets them through */
+#define PROGRESS_MS      10000
+#define TURN_MS          1000
+#define NOT_STARTED_MS   100
+
+struct cdc_backfill {
+	struct cdc_backfill_setup setup;
+	int thread_fd, delivery_fd; /* wake the one and the other */
+	pthread_mutex_t mu;
+	struct cdc_backfill_view view; /* guarded by mu */
+	struct cdc_batch *queue[QUEUE_MAX];
+	size_t queue_first, queue_n; /* guarded by mu */
+	uint64_t out_bytes;          /* JSON queued or not given back; guarded by mu */
+
+	/* the thread's own */
+	unsigned generation;
+	bool has_rows;
+	struct cdc_backfill_row *rows; /* as the store has them, by name */
+	size_t row_n;
+	struct cdc_copy_table *found; /* tables of the publication, as of the last look */
+	size_t found_n;
+	uint64_t list_ms;                                             /* the next look */
+	char (*names)[sizeof(((struct cdc_backfill_row *)0)->table)]; /* of the round */
+	const char **tables;                                          /* the same */
+	size_t table_n;
+	struct cdc_copy *copy;
+	struct cdc_batch *batch; /* being filled */
+	bool is_dry;
+	unsigned failures; /* since something worked */
+	uint64_t wait_ms;  /* nothing happens before */
+	uint64_t waiters_ms, progress_ms, begun_ms;
+	uint64_t rows_before; /* copied by attempts of this round that broke */
+};
+
+/* --- life --------------------------------------------------------------------------- */
+
+static enum cdc_code set_tables(struct cdc_backfill *b, size_t n, struct cdc_err *err)
+{
+	free(b->names);
+	free(b->tables);
+	b->names = calloc(n ? n : 1, sizeof(*b->names));
+	b->tables = calloc(n ? n : 1, sizeof(*b->tables));
+	b->table_n = 0;
+	if (!b->names || !b->tables)
+		return cdc_err_set(err, CDC_NOMEM, "out of memory for %zu tables", n);
+	return CDC_OK;
+}
+
+static void add_table(struct cdc_backfill *b, const char *name)
+{
+	(void)snprintf(b->names[b->table_n], sizeof(b->names[0]), "%s", name);
+	b->tables[b->table_n] = b->names[b->table_n];
+	b->table_n++;
+}
+
+static void show_tables(struct cdc_backfill *b, enum cdc_backfill_phase phase)
+{
+	b->view.tables = b->tables;
+	b->view.table_n = b->table_n;
+	b->view.phase = phase;
+}
+
+/* The round that was under way when the process ended. */
+static enum cdc_code resume(struct cdc_backfill *b, const struct cdc_cursor *cursor,
+			    struct cdc_err *err)
+{
+	enum cdc_code rc;
+
+	if (cursor->table_n == 0)
+		return CDC_OK;
+	rc = set_tables(b, cursor->table_n, err);
+	if (rc)
+		return rc;
+	for (size_t i = 0; i < cursor->table_n; i++)
+		add_table(b, cursor->tables[i].table);
+	show_tables(b, cursor->tables[0].state == CDC_TABLE_CATCHING_UP ? CDC_PHASE_DELIVERED
+									: CDC_PHASE_HELD);
+	return CDC_OK;
+}
+
+enum cdc_code cdc_backfill_new(const struct cdc_backfill_setup *setup,
+			       const struct cdc_cursor *cursor, struct cdc_backfill **ret,
+			       struct cdc_err *err)
+{
+	struct cdc_backfill *b = calloc(1, sizeof(*b));
+	enum cdc_code rc;
+
+	if (!b)
+		return cdc_err_set(err, CDC_NOMEM, "out of memory");
+	b->setup = *setup;
+	(void)pthread_mutex_init(&b->mu, NULL);
+	b->thread_fd = cdc_event_new();
+	b->delivery_fd = cdc_event_new();
+	rc = resume(b, cursor, err);
+	if (!rc && (b->thread_fd < 0 || b->delivery_fd < 0))
+		rc = cdc_err_set(err, CDC_IO, "no more file descriptors");
+	if (rc) {
+		cdc_backfill_free(b);
+		return rc;
+	}
+	*ret = b;
+	return CDC_OK;
+}
+
+static void drop_queue(struct cdc_backfill *b)
+{
+	for (; b->queue_n; b->queue_n--) {
+		struct cdc_batch *batch = b->queue[b->queue_first];
+
+		b->queue_first = (b->queue_first + 1) % QUEUE_MAX;
+		b->out_bytes -= batch->json.len;
+		cdc_batch_free(batch);
+	}
+}
+
+void cdc_backfill_free(struct cdc_backfill *b)
+{
+	if (!b)
+		return;
+	drop_queue(b);
+	cdc_copy_close(b->copy);
+	cdc_batch_free(b->batch);
+	cdc_copy_list_free(b->found, b->found_n);
+	free(b->rows);
+	free(b->names);
+	free(b->tables);
+	if (b->thread_fd >= 0)
+		(void)close(b->thread_fd);
+	if (b->delivery_fd >= 0)
+		(void)close(b->delivery_fd);
+	(void)pthread_mutex_destroy(&b->mu);
+	free(b);
+}
+
+/* --- taking turns ------------------------------------------------------------------- */
+
+static void enter(struct cdc_backfill *b, enum cdc_backfill_phase phase, int wake_fd)
+{
+	(void)pthread_mutex_lock(&b->mu);
+	b->view.phase = phase;
+	b->view.is_noted = false;
+	(void)pthread_mutex_unlock(&b->mu);
+	cdc_event_signal(wake_fd);
+}
+
+static enum cdc_backfill_phase phase_of(struct cdc_backfill *b)
+{
+	enum cdc_backfill_phase phase;
+
+	(void)pthread_mutex_lock(&b->mu);
+	phase = b->view.phase;
+	(void)pthread_mutex_unlock(&b->mu);
+	return phase;
+}
+
+void cdc_backfill_look(struct cdc_backfill *b, struct cdc_backfill_view *ret)
+{
+	(void)cdc_event_drain(b->delivery_fd);
+	(void)pthread_mutex_lock(&b->mu);
+	*ret = b->view;
+	(void)pthread_mutex_unlock(&b->mu);
+}
+
+int cdc_backfill_fd(const struct cdc_backfill *b)
+{
+	return b->delivery_fd;
+}
+
+void cdc_backfill_held(struct cdc_backfill *b)
+{
+	enter(b, CDC_PHASE_HELD, b->thread_fd);
+}
+
+void cdc_backfill_delivered(struct cdc_backfill *b)
+{
+	enter(b, CDC_PHASE_DELIVERED, b->thread_fd);
+}
+
+void cdc_backfill_joined(struct cdc_backfill *b)
+{
+	enter(b, CDC_PHASE_JOINED, b->thread_fd);
+}
+
+struct cdc_batch *cdc_backfill_take(struct cdc_backfill *b, unsigned attempt)
+{
+	struct cdc_batch *batch = NULL;
+
+	(void)pthread_mutex_lock(&b->mu);
+	if (b->queue_n && b->view.attempt == attempt) {
+		batch = b->queue[b->queue_first];
+		b->queue_first = (b->queue_first + 1) % QUEUE_MAX;
+		b->queue_n--;
+	}
+	(void)pthread_mutex_unlock(&b->mu);
+	return batch;
+}
+
+void cdc_backfill_give_back(struct cdc_backfill *b, struct cdc_batch *batch)
+{
+	(void)pthread_mutex_lock(&b->mu);
+	b->out_bytes -= batch->json.len;
+	(void)pthread_mutex_unlock(&b->mu);
+	cdc_batch_free(batch);
+	cdc_event_signal(b->thread_fd);
+}
+
+static bool has_room(struct cdc_backfill *b)
+{
+	bool has;
+
+	(void)pthread_mutex_lock(&b->mu);
+	has = b->queue_n < QUEUE_MAX && b->out_bytes < b->setup.settings.max_bytes;
+	(void)pthread_mutex_unlock(&b->mu);
+	return has;
+}
+
+/* Hands the batch that was filled to the delivery thread. */
+static void push(struct cdc_backfill *b)
+{
+	if (!b->batch || !b->batch->n)
+		return;
+	(void)pthread_mutex_lock(&b->mu);
+	b->queue[(b->queue_first + b->queue_n++) % QUEUE_MAX] = b->batch;
+	b->out_bytes += b->batch->json.len;
+	(void)pthread_mutex_unlock(&b->mu);
+	b->batch = NULL;
+	cdc_event_signal(b->delivery_fd);
+}
+
+/* --- the tables --------------------------------------------------------------------- */
+
+static int by_name(const void *name, const void *row)
+{
+	return strcmp(name, ((const struct cdc_backfill_row *)row)->table);
+}
+
+static struct cdc_backfill_row *row_of(struct cdc_backfill *b, const char *table)
+{
+	return b->row_n ? bsearch(table, b->rows, b->row_n, sizeof(*b->rows), by_name) : NULL;
+}
+
+static int compare_rows(const void *a, const void *b)
+{
+	return strcmp(((const struct cdc_backfill_row *)a)->table,
+		      ((const struct cdc_backfill_row *)b)->table);
+}
+
+static int compare_bytes(const void *a, const void *b)
+{
+	uint64_t x = ((const struct cdc_copy_table *)a)->bytes;
+	uint64_t y = ((const struct cdc_copy_table *)b)->bytes;
+
+	return x < y ? -1 : x > y;
+}
+
+/* What failed before is tried once more by a process that starts. */
+static enum cdc_code load_rows(struct cdc_backfill *b, struct cdc_err *err)
+{
+	enum cdc_code rc =
+		cdc_store_backfill_get(b->setup.store, b->setup.sync, &b->rows, &b->row_n, err);
+
+	if (rc)
+		return rc;
+	for (size_t i = 0; i < b->row_n; i++) {
+		if (b->rows[i].state == CDC_BACKFILL_FAILED)
+			b->rows[i].state = CDC_BACKFILL_PENDING;
+	}
+	if (b->row_n)
+		qsort(b->rows, b->row_n, sizeof(*b->rows), compare_rows);
+	b->has_rows = true;
+	return CDC_OK;
+}
+
+static enum cdc_code note_new_tables(struct cdc_backfill *b, struct cdc_err *err)
+{
+	size_t known = b->row_n, n = known;
+	struct cdc_backfill_row *grown = reallocarray(b->rows, known + b->found_n, sizeof(*grown));
+	enum cdc_code rc;
+
+	if (!grown)
+		return cdc_err_set(err, CDC_NOMEM, "out of memory for %zu tables", b->found_n);
+	b->rows = grown;
+	for (size_t i = 0; i < b->found_n; i++) {
+		struct cdc_backfill_row *row = &b->rows[n];
+
+		if (row_of(b, b->found[i].name))
+			continue;
+		memset(row, 0, sizeof(*row));
+		(void)snprintf(row->table, sizeof(row->table), "%s", b->found[i].name);
+		row->state = CDC_BACKFILL_PENDING;
+		n++;
+	}
+	if (n == known)
+		return CDC_OK;
+	rc = cdc_store_backfill_put(b->setup.store, b->setup.sync, &b->rows[known], n - known, err);
+	if (rc)
+		return rc;
+	b->row_n = n;
+	qsort(b->rows, b->row_n, sizeof(*b->rows), compare_rows);
+	return CDC_OK;
+}
+
+static enum cdc_code find_tables(struct cdc_backfill *b, uint64_t now_ms, struct cdc_err *err)
+{
+	enum cdc_code rc;
+
+	if (now_ms < b->list_ms)
+		return CDC_OK;
+	cdc_copy_list_free(b->found, b->found_n);
+	b->found = NULL;
+	b->found_n = 0;
+	rc = cdc_copy_list(&b->setup.plan, &b->found, &b->found_n, err);
+	if (!rc && b->found_n)
+		rc = note_new_tables(b, err);
+	if (rc)
+		return rc;
+	if (b->found_n)
+		qsort(b->found, b->found_n, sizeof(*b->found), compare_bytes);
+	b->list_ms = now_ms + LIST_MS;
+	return CDC_OK;
+}
+
+static bool is_pending(struct cdc_backfill *b, const char *table)
+{
+	const struct cdc_backfill_row *row = row_of(b, table);
+
+	return row && row->state == CDC_BACKFILL_PENDING;
+}
+
+static void count_tables(struct cdc_backfill *b)
+{
+	size_t pending = 0, done = 0;
+
+	for (size_t i = 0; i < b->row_n; i++) {
+		pending += b->rows[i].state == CDC_BACKFILL_PENDING;
+		done += b->rows[i].state == CDC_BACKFILL_DONE;
+	}
+	cdc_metric_set(&b->setup.metrics->backfill_pending, pending);
+	cdc_metric_set(&b->setup.metrics->backfill_done, done);
+}
+
+/* Small tables first, together; a large one alone. */
+static enum cdc_code choose_round(struct cdc_backfill *b, struct cdc_err *err)
+{
+	uint64_t bytes = 0;
+	enum cdc_code rc = set_tables(b, b->found_n, err);
+
+	for (size_t i = 0; i < b->found_n && !rc; i++) {
+		if (!is_pending(b, b->found[i].name))
+			continue;
+		bytes += b->found[i].bytes;
+		if (b->table_n && !b->setup.is_whole &&
+		    (bytes > ROUND_BYTES || b->table_n == ROUND_TABLES))
+			break;
+		add_table(b, b->found[i].name);
+	}
+	return rc;
+}
+
+/* --- steps -------------------------------------------------------------------------- */
+
+static void post(struct cdc_backfill *b, enum cdc_state state, const struct cdc_err *err)
+{
+	cdc_board_post(b->setup.board, state, err, cdc_clock_wall_us());
+}
+
+static void wait_after(struct cdc_backfill *b, const struct cdc_err *err)
+{
+	uint64_t wait_ms = cdc_backoff_ms(++b->failures, cdc_backoff_random());
+
+	b->wait_ms = cdc_clock_mono_ms() + wait_ms;
+	post(b, CDC_STATE_WAITING, err);
+	if (cdc_log_is_due(b->failures))
+		LOG_WARN(&b->setup.log, "backfill_interrupted", KV("sync", b->setup.sync),
+			 KV("attempt", b->failures), KV("wait_ms", wait_ms), KV_ERR(err));
+}
+
+static enum cdc_code step_idle(struct cdc_backfill *b, uint64_t now_ms, struct cdc_err *err)
+{
+	enum cdc_code rc;
+
+	if (b->setup.is_off) {
+		post(b, CDC_STATE_ENDED, NULL);
+		b->wait_ms = UINT64_MAX;
+		return CDC_OK;
+	}
+	rc = find_tables(b, now_ms, err);
+	if (!rc)
+		rc = choose_round(b, err);
+	if (rc)
+		return rc;
+	b->failures = 0;
+	count_tables(b);
+	if (b->table_n == 0) {
+		post(b, CDC_STATE_ENDED, NULL);
+		b->wait_ms = b->list_ms;
+		return CDC_OK;
+	}
+	LOG_INFO(&b->setup.log, "backfill_round", KV("sync", b->setup.sync),
+		 KV("tables", b->table_n), KV("first", b->tables[0]));
+	b->rows_before = 0;
+	post(b, CDC_STATE_RUNNING, NULL);
+	(void)pthread_mutex_lock(&b->mu);
+	show_tables(b, CDC_PHASE_ASKED);
+	(void)pthread_mutex_unlock(&b->mu);
+	cdc_event_signal(b->delivery_fd);
+	return CDC_OK;
+}
+
+/* No copy this time; the tables catch up with the stream meanwhile. */
+static void lift(struct cdc_backfill *b, const struct cdc_err *err, uint64_t retry_ms)
+{
+	cdc_copy_close(b->copy);
+	b->copy = NULL;
+	b->wait_ms = cdc_clock_mono_ms() + retry_ms;
+	b->list_ms = 0;
+	post(b, CDC_STATE_WAITING, err);
+	LOG_WARN(&b->setup.log, "backfill_given_up", KV("sync", b->setup.sync),
+		 KV("note", "the tables go on without a copy; it is tried again"), KV_ERR(err));
+	enter(b, CDC_PHASE_LIFTED, b->delivery_fd);
+}
+
+/* The copy of one table, or of all, can only be mended by a person. */
+static enum cdc_code fail_tables(struct cdc_backfill *b, size_t index, const struct cdc_err *why,
+				 struct cdc_err *err)
+{
+	enum cdc_code rc = CDC_OK;
+
+	for (size_t i = 0; i < b->table_n && !rc; i++) {
+		struct cdc_backfill_row *row = row_of(b, b->tables[i]);
+
+		if (!row || (index != SIZE_MAX && index != i))
+			continue;
+		row->state = CDC_BACKFILL_FAILED;
+		row->ended_us = cdc_clock_wall_us();
+		(void)snprintf(row->reason, sizeof(row->reason), "%.*s",
+			       (int)sizeof(row->reason) - 1, why->msg);
+		LOG_ERROR(&b->setup.log, "backfill_table_failed", KV("sync", b->setup.sync),
+			  KV("table", (const char *)row->table), KV_ERR(why));
+		rc = cdc_store_backfill_put(b->setup.store, b->setup.sync, row, 1, err);
+	}
+	return rc;
+}
+
+/* What an error of the copy means; CDC_OK: it was dealt with. */
+static enum cdc_code judge(struct cdc_backfill *b, enum cdc_code rc, const struct cdc_err *why,
+			   struct cdc_err *err)
+{
+	size_t index = cdc_copy_failed(b->copy);
+
+	cdc_copy_close(b->copy);
+	b->copy = NULL;
+	cdc_batch_free(b->batch);
+	b->batch = NULL;
+	/* Rows of this snapshot must not come behind changes that it does not contain. */
+	(void)pthread_mutex_lock(&b->mu);
+	drop_queue(b);
+	(void)pthread_mutex_unlock(&b->mu);
+	if (rc == CDC_STOPPED)
+		return CDC_OK;
+	if (rc == CDC_TIMEOUT || rc == CDC_HELD) {
+		lift(b, why, WAITERS_RETRY_MS);
+		return CDC_OK;
+	}
+	if (cdc_code_class(rc) != CDC_CLASS_RETRY) {
+		rc = fail_tables(b, index, why, err);
+		if (!rc)
+			lift(b, why, 0);
+		return rc;
+	}
+	/* The connection broke: the same tables again, with a new snapshot. */
+	wait_after(b, why);
+	if (phase_of(b) == CDC_PHASE_COPYING)
+		enter(b, CDC_PHASE_HELD, b->delivery_fd);
+	return CDC_OK;
+}
+
+static enum cdc_code step_held(struct cdc_backfill *b, struct cdc_err *err)
+{
+	const struct cdc_copy_setup setup = {
+		.plan = &b->setup.plan,
+		.tables = b->tables,
+		.table_n = b->table_n,
+		.connections = (unsigned)b->setup.settings.connections,
+		.generation = b->generation,
+		.stop = b->setup.stop,
+	};
+	struct cdc_err why = {0};
+	enum cdc_code rc = cdc_copy_open(&setup, &b->copy, &why);
+
+	if (rc)
+		return judge(b, rc, &why, err);
+	b->failures = 0;
+	b->begun_ms = cdc_clock_mono_ms();
+	b->waiters_ms = b->begun_ms + WAITERS_MS;
+	b->progress_ms = b->begun_ms + PROGRESS_MS;
+	b->is_dry = false;
+	post(b, CDC_STATE_RUNNING, NULL);
+	(void)pthread_mutex_lock(&b->mu);
+	b->view.attempt++;
+	b->view.point = cdc_copy_point(b->copy);
+	b->view.phase = CDC_PHASE_COPYING;
+	(void)pthread_mutex_unlock(&b->mu);
+	cdc_event_signal(b->delivery_fd);
+	return CDC_OK;
+}
+
+struct sum {
+	uint64_t rows, blocks_done, blocks_total;
+};
+
+static struct sum progress_of(const struct cdc_backfill *b)
+{
+	struct sum sum = {0};
+
+	for (size_t i = 0; i < b->table_n; i++) {
+		struct cdc_copy_progress p;
+
+		cdc_copy_progress(b->copy, i, &p);
+		sum.rows += p.rows;
+		sum.blocks_done += p.blocks_done;
+		sum.blocks_total += p.blocks_total;
+	}
+	return sum;
+}
+
+static void show_progress(struct cdc_backfill *b, uint64_t now_ms)
+{
+	struct sum sum = progress_of(b);
+	uint64_t took_ms = now_ms - b->begun_ms;
+	uint64_t eta_ms = 0, permille = 0;
+
+	if (sum.blocks_total)
+		permille = sum.blocks_done * 1000 / sum.blocks_total;
+	if (sum.blocks_done)
+		eta_ms = took_ms * (sum.blocks_total - sum.blocks_done) / sum.blocks_done;
+	cdc_metric_set(&b->setup.metrics->backfill_permille, permille);
+	cdc_metric_set(&b->setup.metrics->backfill_eta_ms, eta_ms);
+	if (now_ms < b->progress_ms)
+		return;
+	b->progress_ms = now_ms + PROGRESS_MS;
+	LOG_INFO(&b->setup.log, "backfill_progress", KV("sync", b->setup.sync),
+		 KV("tables", b->table_n), KV("rows", sum.rows), KV("percent", permille / 10),
+		 KV("eta_s", eta_ms / 1000));
+}
+
+static void finish_copy(struct cdc_backfill *b)
+{
+	int64_t now_us = cdc_clock_wall_us();
+
+	for (size_t i = 0; i < b->table_n; i++) {
+		struct cdc_backfill_row *row = row_of(b, b->tables[i]);
+		struct cdc_copy_progress p;
+
+		cdc_copy_progress(b->copy, i, &p);
+		if (row) {
+			row->rows = p.rows;
+			row->begun_us =
+				now_us - (int64_t)(cdc_clock_mono_ms() - b->begun_ms) * 1000;
+		}
+	}
+	cdc_copy_close(b->copy);
+	b->copy = NULL;
+	enter(b, CDC_PHASE_COPIED, b->delivery_fd);
+}
+
+/* The limit of rows per second: the next read waits until these rows have had their time. */
+static void pay(struct cdc_backfill *b, uint64_t rows, uint64_t now_ms)
+{
+	uint64_t per_second = b->setup.settings.rows_per_second;
+
+	if (per_second)
+		b->wait_ms = (b->wait_ms > now_ms ? b->wait_ms : now_ms) + rows * 1000 / per_second;
+}
+
+static enum cdc_code step_copying(struct cdc_backfill *b, uint64_t now_ms, struct cdc_err *err)
+{
+	struct cdc_copy_read read = {0};
+	struct cdc_err why = {0};
+	size_t target = BATCH_RECORDS, before;
+	enum cdc_code rc = CDC_OK;
+
+	if (now_ms >= b->waiters_ms) {
+		b->waiters_ms = now_ms + WAITERS_MS;
+		rc = cdc_copy_check_waiters(b->copy, &why);
+		show_progress(b, now_ms);
+	}
+	b->is_dry = true;
+	if (!rc && !has_room(b))
+		return CDC_OK;
+	if (!rc && !b->batch) {
+		b->batch = cdc_batch_new(BATCH_MAX_BYTES);
+		if (!b->batch)
+			return cdc_err_set(err, CDC_NOMEM, "out of memory for a batch");
+	}
+	if (rc)
+		return judge(b, rc, &why, err);
+	if (b->setup.settings.rows_per_second && b->setup.settings.rows_per_second < target * 10)
+		target = (size_t)b->setup.settings.rows_per_second / 10 + 1;
+	before = b->batch->n;
+	rc = cdc_copy_read(b->copy, b->batch, BATCH_BYTES, target, &read, &why);
+	if (rc && rc != CDC_BUSY)
+		return judge(b, rc, &why, err);
+	cdc_metric_add(&b->setup.metrics->backfill_rows, b->batch->n - before);
+	pay(b, b->batch->n - before, now_ms);
+	b->is_dry = read.is_dry && rc != CDC_BUSY;
+	push(b);
+	if (read.is_finished)
+		finish_copy(b);
+	return CDC_OK;
+}
+
+static enum cdc_code step_delivered(struct cdc_backfill *b, struct cdc_err *err)
+{
+	uint64_t rows = 0;
+	enum cdc_code rc = CDC_OK;
+
+	for (size_t i = 0; i < b->table_n && !rc; i++) {
+		struct cdc_backfill_row *row = row_of(b, b->tables[i]);
+
+		if (!row || row->state != CDC_BACKFILL_PENDING)
+			continue;
+		row->state = CDC_BACKFILL_DONE;
+		row->ended_us = cdc_clock_wall_us();
+		rows += row->rows;
+		rc = cdc_store_backfill_put(b->setup.store, b->setup.sync, row, 1, err);
+		if (rc)
+			row->state = CDC_BACKFILL_PENDING;
+	}
+	if (rc)
+		return rc;
+	(void)pthread_mutex_lock(&b->mu);
+	b->view.is_noted = true;
+	(void)pthread_mutex_unlock(&b->mu);
+	cdc_event_signal(b->delivery_fd);
+	count_tables(b);
+	LOG_INFO(&b->setup.log, "backfill_delivered", KV("sync", b->setup.sync),
+		 KV("tables", b->table_n), KV("rows", rows));
+	return CDC_OK;
+}
+
+/* Has capture written to the buffer?  Then the numbering is known, too. */
+static bool has_started(struct cdc_backfill *b)
+{
+	struct cdc_buffer_state st;
+
+	b->setup.ops->state(b->setup.buffer, &st);
+	b->generation = CDC_EPOCH_GENERATION(st.epoch);
+	return st.epoch != 0;
+}
+
+static enum cdc_code step(struct cdc_backfill *b, uint64_t now_ms, struct cdc_err *err)
+{
+	struct cdc_backfill_view view;
+
+	if (!has_started(b)) {
+		b->wait_ms = now_ms + NOT_STARTED_MS;
+		return CDC_OK;
+	}
+	(void)pthread_mutex_lock(&b->mu);
+	view = b->view;
+	(void)pthread_mutex_unlock(&b->mu);
+	switch (view.phase) {
+	case CDC_PHASE_IDLE:
+		return step_idle(b, now_ms, err);
+	case CDC_PHASE_HELD:
+		return step_held(b, err);
+	case CDC_PHASE_COPYING:
+		return step_copying(b, now_ms, err);
+	case CDC_PHASE_DELIVERED:
+		return view.is_noted ? CDC_OK : step_delivered(b, err);
+	case CDC_PHASE_JOINED:
+		enter(b, CDC_PHASE_IDLE, b->thread_fd);
+		return CDC_OK;
+	case CDC_PHASE_ASKED:
+	case CDC_PHASE_COPIED:
+	case CDC_PHASE_LIFTED:
+		break; /* the delivery thread's turn */
+	}
+	return CDC_OK;
+}
+
+/* --- the thread --------------------------------------------------------------------- */
+
+static void wait_for_more(struct cdc_backfill *b)
+{
+	struct pollfd fds[2 + CDC_COPY_CONNECTIONS_MAX] = {
+		{.fd = b->setup.stop->fd, .events = POLLIN},
+		{.fd = b->thread_fd, .events = POLLIN},
+	};
+	nfds_t n = 2;
+	uint64_t now_ms = cdc_clock_mono_ms(), wait_ms = TURN_MS;
+
+	if (b->wait_ms > now_ms) {
+		if (b->wait_ms - now_ms < wait_ms)
+			wait_ms = b->wait_ms - now_ms;
+	} else if (b->copy && has_room(b)) {
+		if (!b->is_dry)
+			return;
+		n += cdc_copy_poll(b->copy, fds + 2);
+	}
+	(void)poll(fds, n, (int)wait_ms);
+	(void)cdc_event_drain(b->thread_fd);
+}
+
+void cdc_backfill_run(struct cdc_backfill *b)
+{
+	while (!cdc_stop_is_set(b->setup.stop)) {
+		uint64_t now_ms = cdc_clock_mono_ms();
+		struct cdc_err err = {0};
+		enum cdc_code rc = CDC_OK;
+
+		if (now_ms >= b->wait_ms) {
+			if (!b->has_rows)
+				rc = load_rows(b, &err);
+			if (!rc)
+				rc = step(b, now_ms, &err);
+			if (rc)
+				wait_after(b, &err);
+		}
+		wait_for_more(b);
+	}
+}

@@ -1,0 +1,111 @@
+/*
+ * copy.h - the rows of tables as one snapshot sees them, read as `read` records.
+ *
+ * A copy makes a temporary slot whose snapshot is an exact boundary: a
+ * transaction is in the snapshot, or its commit LSN is at or above the slot's
+ * consistent point, never both and never neither.  Several connections import the
+ * snapshot and read ranges of blocks (ctid ranges, so no key is needed) with
+ * COPY ... TO STDOUT; the rows become records with the ids of DESIGN: the point,
+ * the number of the range, the number of the row in it.  What is read is what
+ * the publication publishes: its columns, its row filters, partitions under the
+ * name that the stream gives them, a parent without its children.
+ *
+ * Tables are locked (ACCESS SHARE) until the copy is closed; one whose storage was
+ * rewritten between snapshot and lock is CDC_HELD: start again.  The temporary
+ * slot is gone as soon as every connection has the snapshot, so no WAL is held.
+ *
+ * Threads: a copy belongs to its caller.
+ * Layer: source (base, record).
+ */
+#ifndef CDC_SOURCE_COPY_H
+#define CDC_SOURCE_COPY_H
+
+#include <poll.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "cdc/base/err.h"
+#include "cdc/base/lsn.h"
+#include "cdc/base/stop.h"
+#include "cdc/record/batch.h"
+#include "cdc/source/source.h"
+
+#define CDC_COPY_CONNECTIONS_MAX 16
+
+/* A table that the publication publishes, as its records name it. */
+struct cdc_copy_table {
+	char *name;     /* "public.orders"; a root when partitions are published under it */
+	uint64_t bytes; /* on disk, leaves included; an estimate for progress */
+	uint64_t rows;  /* the planner's estimate; 0: unknown */
+};
+
+/* Lists the tables of the plan's publication (of plan->tables, when there are some), on a
+ * connection of its own, at most 15 s.  The caller frees the list with cdc_copy_list_free. */
+enum cdc_code cdc_copy_list(const struct cdc_source_plan *plan, struct cdc_copy_table **ret,
+			    size_t *ret_n, struct cdc_err *err) CDC_CHECK;
+void cdc_copy_list_free(struct cdc_copy_table *tables, size_t n);
+
+struct cdc_copy_setup {
+	const struct cdc_source_plan *plan; /* settings and publication */
+	const char *const *tables;          /* names as cdc_copy_list gives them; 1 to 1,000 */
+	size_t table_n;
+	unsigned connections;        /* 1 to CDC_COPY_CONNECTIONS_MAX */
+	unsigned generation;         /* top byte of the epoch of the records' ids */
+	const struct cdc_stop *stop; /* ends every wait: CDC_STOPPED */
+};
+
+struct cdc_copy;
+
+/*
+ * Makes the snapshot, imports it, locks the tables, plans the ranges.  Waits for
+ * transactions that are open in the database, at most 30 s (lock_timeout):
+ * CDC_TIMEOUT then names the sessions in the way.  CDC_HELD: a table is locked by
+ * somebody, or was rewritten meanwhile: later.  CDC_IO: connection broken.  Codes
+ * of class FATAL are about the one table that cdc_copy_failed names, or about
+ * all (SIZE_MAX): no right to read it, not published any more, does not exist.
+ * On any error *ret is the copy without connections, for cdc_copy_failed; the
+ * caller closes it (NULL: out of memory).
+ */
+enum cdc_code cdc_copy_open(const struct cdc_copy_setup *setup, struct cdc_copy **ret,
+			    struct cdc_err *err) CDC_CHECK;
+void cdc_copy_close(struct cdc_copy *c); /* NULL is fine; cancels what runs, does not wait for it */
+
+/* Index of the table that the last error is about, or SIZE_MAX. */
+size_t cdc_copy_failed(const struct cdc_copy *c);
+
+cdc_lsn cdc_copy_point(const struct cdc_copy *c); /* the consistent point */
+uint32_t
+cdc_copy_epoch(const struct cdc_copy *c); /* of every id: generation, and timeline of the point */
+
+struct cdc_copy_read {
+	bool is_dry;      /* the sockets held nothing more: poll, then call again */
+	bool is_finished; /* every row of every table was given out */
+};
+
+/*
+ * Takes what the sockets hold, without waiting, until they are dry or the batch has
+ * reached target_bytes of JSON or target_records.  Records of several ranges may
+ * stand in one batch, those of one range in order.  A record that does not fit into
+ * what is left of the batch: CDC_BUSY, call again with an empty one; into an empty
+ * one: CDC_LIMIT.  Any error but CDC_BUSY ends the copy.
+ */
+enum cdc_code cdc_copy_read(struct cdc_copy *c, struct cdc_batch *batch, size_t target_bytes,
+			    size_t target_records, struct cdc_copy_read *ret,
+			    struct cdc_err *err) CDC_CHECK;
+
+/* What poll() waits for; fills at most CDC_COPY_CONNECTIONS_MAX, returns how many. */
+size_t cdc_copy_poll(const struct cdc_copy *c, struct pollfd fds[CDC_COPY_CONNECTIONS_MAX]);
+
+/* Does a session wait for a lock that the copy is in the way of?  CDC_HELD names it.  Asks on a
+ * connection of its own, at most 2 s; a question that cannot be asked is CDC_OK. */
+enum cdc_code cdc_copy_check_waiters(struct cdc_copy *c, struct cdc_err *err) CDC_CHECK;
+
+struct cdc_copy_progress {
+	uint64_t rows;                      /* given out */
+	uint64_t blocks_done, blocks_total; /* of the ranges finished, and of all */
+	bool is_finished;
+};
+void cdc_copy_progress(const struct cdc_copy *c, size_t table, struct cdc_copy_progress *ret);
+
+#endif

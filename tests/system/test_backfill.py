@@ -1,0 +1,316 @@
+"""Existing rows are copied with an exact boundary while the changes go on."""
+
+import json
+import time
+
+import pytest
+from load import Writers
+from machine import stays, wait_for
+from walpost import sync
+
+# As the checker reads records: digit for digit.
+_exact = json.JSONDecoder(parse_float=str)
+
+
+def first_arrivals(receiver):
+    """Accepted records in order of arrival without repeats."""
+    seen, out = set(), []
+    for record in receiver.records():
+        if record["id"] not in seen:
+            seen.add(record["id"])
+            out.append(record)
+    return out
+
+
+def replica(records):
+    """{table: {key: fields}} for who applies records in the order in which they first arrive."""
+    tables = {}
+    for record in records:
+        rows = tables.setdefault(record["schema"], {})
+        key = json.dumps(record["key"], sort_keys=True)
+        if record["operation"] == "truncate":
+            rows.clear()
+        elif record["operation"] == "delete":
+            rows.pop(key, None)
+        else:
+            rows[key] = record["fields"]
+    return tables
+
+
+def contents(db, table, key=("id",)):
+    """The same of the table itself, as to_json says it."""
+    parts = ", ".join(f"'{k}', t.{k}" for k in key)
+    return {json.dumps(k, sort_keys=True): _exact.decode(row) for k, row in db.sql(
+        f"SELECT json_build_object({parts}), to_json(t)::text FROM {table} t")}
+
+
+def tables_pending(walpost):
+    return walpost.metric("walpost_backfill_pending_tables")
+
+
+def wait_copied(rig, tables, seconds=60):
+    """Until so many tables were copied and nothing of them is held any more."""
+    def copied():
+        walpost = rig.walpost
+        return (walpost.metric("walpost_backfill_done_tables") >= tables
+                and tables_pending(walpost) == 0)
+    wait_for(f"{tables} tables are copied", copied, seconds, tail=rig.tail)
+
+
+def wait_equal(rig, *tables, seconds=60, keys=None):
+    """Until a receiver that applies what arrives has the tables as they are."""
+    def equal():
+        have = replica(first_arrivals(rig.receiver))
+        return all(have.get(f"public.{t}", {}) == contents(rig.db, t, (keys or {}).get(t, ("id",)))
+                   for t in tables)
+    def differences():
+        have = replica(first_arrivals(rig.receiver))
+        out = [rig.tail()]
+        for t in tables:
+            rows = have.get(f"public.{t}", {})
+            want = contents(rig.db, t, (keys or {}).get(t, ("id",)))
+            out += [f"{t} {k}: {rows.get(k)} is not {want.get(k)}" for k in {**rows, **want}
+                    if rows.get(k) != want.get(k)][:5]
+        return "\n".join(out)
+    wait_for("the receiver has the tables as they are", equal, seconds, 0.3, tail=differences)
+
+
+def backfilled(rig, tables=None, **delivery):
+    """The syncs of a file in which existing rows are copied."""
+    if not rig.receivers:
+        rig.add_receiver()
+    return {"main": sync(rig.db.name, rig.receiver.name, tables, backfill=True, **delivery)}
+
+
+def assert_ids_rise_per_key(records):
+    highest = {}
+    for record in records:
+        key = (record["schema"], json.dumps(record["key"], sort_keys=True))
+        assert highest.get(key, "") < record["id"], record
+        highest[key] = record["id"]
+
+
+@pytest.mark.versions
+def test_rows_that_exist_arrive_as_read_records(rig):
+    rig.db.sql("CREATE TABLE t (id int PRIMARY KEY, v text, n numeric, at timestamptz, j jsonb,"
+               " a int[], b bytea)")
+    rig.db.sql(r"""INSERT INTO t SELECT g, E'tab\there \\ back\nline ' || g, g / 7.0, now(),
+               '{"a": [1.50, null]}', ARRAY[g, NULL], '\x00ff' FROM generate_series(1, 500) g""")
+    rig.db.sql("INSERT INTO t (id) VALUES (501)")
+    rig.db.publish("t")
+    rig.start(syncs=backfilled(rig))
+    rig.wait_arrived(501)
+    records = first_arrivals(rig.receiver)
+    assert {r["operation"] for r in records} == {"read"} and len(records) == 501
+    assert all(r["commit"]["xid"] is None and r["commit"]["time"] is None for r in records)
+    assert all(r["position"] == r["commit"]["lsn"] for r in records)
+    assert len({r["id"][:40] for r in records}) == 1 and all(len(r["id"]) == 57 for r in records)
+    assert replica(records)["public.t"] == contents(rig.db, "t")
+    wait_copied(rig, 1)
+    rig.db.sql("UPDATE t SET v = 'new' WHERE id = 7")
+    rig.wait_arrived(502)
+    assert first_arrivals(rig.receiver)[-1]["operation"] == "update"
+    wait_equal(rig, "t")
+
+
+def test_a_restart_does_not_copy_again(rig):
+    rig.db.sql("CREATE TABLE t (id int PRIMARY KEY, v text)")
+    rig.db.sql("INSERT INTO t SELECT g, 'x' FROM generate_series(1, 100) g")
+    rig.db.publish("t")
+    rig.start(syncs=backfilled(rig))
+    wait_copied(rig, 1)
+    rig.wait_arrived(100)
+    assert rig.walpost.stop() == 0
+    rig.walpost.start(databases=[rig.db])
+    rig.db.sql("INSERT INTO t VALUES (101, 'y')")
+    rig.wait_arrived(101)
+    stays("no row is read again", lambda: len(rig.receiver.records()) == 101, 2)
+
+
+@pytest.mark.parametrize("order", ["key", "sync", "none"])
+def test_changes_go_on_while_rows_are_copied(rig, seed, order):
+    Writers.tables(rig.db)
+    rig.db.sql("INSERT INTO a SELECT g, repeat('x', 200), g FROM generate_series(1000, 30000) g")
+    rig.db.sql("INSERT INTO b SELECT 'k' || g, g, '{}' FROM generate_series(1000, 5000) g")
+    rig.db.forget()
+    rig.add_receiver().control({"p": 0.02, "seed": seed % 1000, "status": 503, "action": "answer"})
+    with Writers(rig.db, seed, threads=3, truncates=False):
+        rig.start(syncs=backfilled(rig, order=order, concurrency=8, batch_size=50))
+        wait_copied(rig, 2)
+        time.sleep(1)
+    rig.receiver.behave()
+    if order == "none":
+        want = sum(rig.db.value(f"SELECT count(*) FROM {t} WHERE {c}")
+                   for t, c in (("a", "id >= 1000"), ("b", "j >= 1000")))
+        wait_for("every row has arrived", lambda: len(
+            {json.dumps(r["key"]) for r in first_arrivals(rig.receiver)}) >= want, 60,
+            tail=rig.tail)
+        return
+    wait_equal(rig, "a", "b", keys={"b": ("k", "j")})
+    records = first_arrivals(rig.receiver)
+    assert_ids_rise_per_key(records)
+    assert sum(r["operation"] == "read" for r in records) >= 33000
+    assert sum(r["operation"] != "read" for r in records) > 100
+    if order == "sync":
+        assert [r["id"] for r in records if r["operation"] != "read"] == sorted(
+            r["id"] for r in records if r["operation"] != "read")
+
+
+@pytest.mark.versions
+def test_kill_while_rows_are_copied_with_changes_between_the_snapshots(rig, seed):
+    Writers.tables(rig.db)
+    rig.db.sql("INSERT INTO a SELECT g, repeat('x', 200), g FROM generate_series(1000, 20000) g")
+    rig.add_receiver().control({"delay_ms": 20, "action": "answer"})
+    rig.start(syncs=backfilled(rig, concurrency=4, batch_size=50))
+    for round_no in range(3):
+        before = rig.walpost.metric("walpost_backfill_rows_total")
+        wait_for("rows are being copied", lambda b=before: rig.walpost.metric(
+            "walpost_backfill_rows_total") > b + 500, tail=rig.tail)
+        rig.wait_arrived(200 * (round_no + 1))
+        rig.walpost.kill()
+        rig.db.sql("DELETE FROM a WHERE id %% 10 = %s", round_no)
+        rig.db.sql("UPDATE a SET v = %s WHERE id %% 10 = 5", f"round {round_no}")
+        rig.walpost.start(databases=[rig.db])
+    with Writers(rig.db, seed, threads=2, truncates=False):
+        rig.receiver.behave()
+        wait_copied(rig, 2)
+    wait_equal(rig, "a", "b", keys={"b": ("k", "j")})
+    assert_ids_rise_per_key(first_arrivals(rig.receiver))
+
+
+def test_kill_while_a_table_catches_up(rig, seed):
+    Writers.tables(rig.db)
+    rig.db.sql("INSERT INTO a SELECT g, 'x', g FROM generate_series(1000, 3000) g")
+    rig.add_receiver().control({"delay_ms": 10, "action": "answer"})
+    rig.start(syncs=backfilled(rig, concurrency=4, batch_size=20))
+    with Writers(rig.db, seed, threads=3, truncates=False):
+        for _ in range(6):
+            time.sleep(0.7)
+            rig.walpost.kill()
+            rig.walpost.start(databases=[rig.db])
+    rig.receiver.behave()
+    wait_copied(rig, 2)
+    wait_equal(rig, "a", "b", keys={"b": ("k", "j")})
+    assert_ids_rise_per_key(first_arrivals(rig.receiver))
+
+
+def test_a_long_copy_holds_up_neither_other_tables_nor_itself_for_ever(rig):
+    rig.db.sql("CREATE TABLE big (id int PRIMARY KEY, v text)")
+    rig.db.sql("INSERT INTO big SELECT g, repeat('x', 500) FROM generate_series(1, 40000) g")
+    rig.db.sql("CREATE TABLE small (id int PRIMARY KEY, v text)")
+    rig.db.publish("big", "small")
+    rig.start(syncs=backfilled(rig), change={"backfill": {"rows_per_second": 5000,
+                                                          "connections": 1}})
+    wait_for("the copy has begun", lambda: any(
+        r["schema"] == "public.big" for r in rig.receiver.records()), tail=rig.tail)
+    rig.db.sql("INSERT INTO small VALUES (1, 'now')")
+    wait_for("the small table's change arrives", lambda: any(
+        r["schema"] == "public.small" for r in rig.receiver.records()), tail=rig.tail)
+    assert sum(r["schema"] == "public.big" for r in rig.receiver.records()) < 40000
+    assert tables_pending(rig.walpost) > 0
+    rig.db.sql("UPDATE big SET v = 'late' WHERE id = 40000")
+    wait_copied(rig, 2)
+    wait_equal(rig, "big", "small")
+
+
+def test_a_table_that_joins_the_publication_is_copied(rig):
+    rig.db.sql("CREATE TABLE t (id int PRIMARY KEY, v text)")
+    rig.db.sql("CREATE TABLE late (id int PRIMARY KEY, v text)")
+    rig.db.sql("INSERT INTO late SELECT g, 'x' FROM generate_series(1, 50) g")
+    rig.db.publish("t")
+    rig.start(syncs=backfilled(rig))
+    wait_copied(rig, 1)
+    rig.db.sql("ALTER PUBLICATION walpost ADD TABLE late")
+    rig.walpost.restart(databases=[rig.db])
+    wait_copied(rig, 2)
+    rig.db.sql("DELETE FROM late WHERE id = 3")
+    wait_equal(rig, "t", "late")
+
+
+def test_an_open_transaction_is_named_and_waited_for(rig):
+    rig.db.sql("CREATE TABLE t (id int PRIMARY KEY, v text)")
+    rig.db.sql("INSERT INTO t VALUES (1, 'x')")
+    rig.db.publish("t")
+    rig.start()
+    rig.walpost.stop()
+    with rig.db.connect(autocommit=False) as other:
+        other.execute("SELECT pg_current_xact_id()")
+        rig.walpost.write({**rig.walpost.config, "bulk_syncs": {
+            "other": sync(rig.db.name, rig.receiver.name, backfill=True)}})
+        rig.walpost.start(databases=[rig.db])
+        wait_for("the session is named", lambda: f"pid {other.info.backend_pid}"
+                 in rig.walpost.log_text(), 45, tail=rig.tail)
+        rig.db.sql("INSERT INTO t VALUES (2, 'y')")
+        wait_for("changes go on meanwhile", lambda: len(rig.receiver.records()) == 1, 20,
+                 tail=rig.tail)
+    wait_copied(rig, 1, 60)
+    wait_equal(rig, "t")
+
+
+def test_ddl_that_waits_for_the_copy_is_let_through(rig):
+    rig.db.sql("CREATE TABLE t (id int PRIMARY KEY, v text)")
+    rig.db.sql("INSERT INTO t SELECT g, repeat('x', 100) FROM generate_series(1, 20000) g")
+    rig.db.publish("t")
+    rig.start(syncs=backfilled(rig), change={"backfill": {"rows_per_second": 1000,
+                                                          "connections": 1}})
+    wait_for("the copy has begun", lambda: len(rig.receiver.records()) > 100, tail=rig.tail)
+    begun = time.monotonic()
+    rig.db.sql("ALTER TABLE t ADD COLUMN w int DEFAULT 5")
+    assert rig.walpost.metric("walpost_backfill_done_tables") == 0, "the copy was over already"
+    assert time.monotonic() - begun < 15
+    assert any("waits for a lock" in str(e) for e in rig.walpost.events("backfill_given_up"))
+
+
+def test_what_is_published_is_what_is_copied(rig):
+    rig.db.sql("""CREATE TABLE p (id int PRIMARY KEY, region text, secret text) PARTITION BY RANGE (id);
+                  CREATE TABLE p1 PARTITION OF p FOR VALUES FROM (0) TO (100);
+                  CREATE TABLE p2 (secret text, id int NOT NULL, region text);
+                  ALTER TABLE p ATTACH PARTITION p2 FOR VALUES FROM (100) TO (200);
+                  INSERT INTO p SELECT g, CASE g % 2 WHEN 0 THEN 'eu' ELSE 'us' END, 's'
+                  FROM generate_series(50, 149) g;
+                  CREATE TABLE parent (id int PRIMARY KEY);
+                  CREATE TABLE child (PRIMARY KEY (id)) INHERITS (parent);
+                  INSERT INTO parent VALUES (1); INSERT INTO child VALUES (2);
+                  CREATE PUBLICATION walpost FOR TABLE p (id, region) WHERE (id > 0), ONLY parent
+                  WITH (publish_via_partition_root)""")
+    rig.start(syncs=backfilled(rig))
+    wait_copied(rig, 2)
+    rig.wait_arrived(101)
+    have = replica(first_arrivals(rig.receiver))
+    assert set(have) == {"public.p", "public.parent"}
+    assert len(have["public.p"]) == 100
+    assert all(set(row) == {"id", "region"} for row in have["public.p"].values())
+    assert list(have["public.parent"].values()) == [{"id": 1}]
+
+
+def test_a_table_that_may_not_be_read_fails_alone(rig):
+    rig.db.sql("CREATE TABLE mine (id int PRIMARY KEY)")
+    rig.db.sql("INSERT INTO mine VALUES (1)")
+    rig.db.sql("CREATE TABLE theirs (id int PRIMARY KEY)")
+    rig.db.publish("mine", "theirs")
+    rig.db.server.sql("ALTER TABLE theirs OWNER TO postgres", database=rig.db.name)
+    rig.start(syncs=backfilled(rig))
+    wait_for("the other table is copied", lambda: rig.walpost.metric(
+        "walpost_backfill_done_tables") == 1, 30, tail=rig.tail)
+    rig.wait_arrived(1)
+    failed = rig.walpost.events("backfill_table_failed")
+    assert len(failed) == 1 and failed[0]["table"] == "public.theirs"
+    assert "permission denied" in str(failed[0])
+
+
+def test_a_dead_endpoint_costs_no_memory_and_the_copy_ends_after(rig):
+    rig.db.sql("CREATE TABLE t (id int PRIMARY KEY, v text)")
+    rig.db.sql("INSERT INTO t SELECT g, repeat('x', 300) FROM generate_series(1, 200000) g")
+    rig.db.publish("t")
+    rig.add_receiver(start=False)
+    rig.start(syncs=backfilled(rig, batch_size=500))
+    wait_for("the copy waits", lambda: rig.walpost.metric("walpost_backfill_rows_total") > 10000,
+             tail=rig.tail)
+    time.sleep(2)
+    rows = rig.walpost.metric("walpost_backfill_rows_total")
+    stays("nothing more is read", lambda: rig.walpost.metric(
+        "walpost_backfill_rows_total") == rows, 2)
+    assert rig.walpost.memory_kib() < 96 * 1024
+    rig.receiver.start()
+    wait_copied(rig, 1)
+    rig.wait_arrived(200000)
