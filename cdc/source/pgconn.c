@@ -317,7 +317,6 @@ short cdc_pgconn_events(const struct cdc_pgconn *c)
 	return c->polling == PGRES_POLLING_WRITING ? POLLOUT : POLLIN;
 }
 
-<<<<<<< HEAD
 enum cdc_code cdc_pgconn_step(struct cdc_pgconn *c, struct cdc_err *err)
 {
 	while (PQstatus(c->pg) != CONNECTION_BAD && c->polling != PGRES_POLLING_OK &&
@@ -325,12 +324,6 @@ enum cdc_code cdc_pgconn_step(struct cdc_pgconn *c, struct cdc_err *err)
 		struct pollfd fd = {.fd = PQsocket(c->pg), .events = cdc_pgconn_events(c)};
 
 		if (cdc_clock_mono_ms() >= c->deadline_ms) {
-=======
-	while (PQstatus(c->pg) != CONNECTION_BAD && next != PGRES_POLLING_OK &&
-	       next != PGRES_POLLING_FAILED) {
-		if (!wait_socket(c, next == PGRES_POLLING_READING ? POLLIN : POLLOUT,
-				 deadline_ms)) {
->>>>>>> 9fdb5fc (Copy existing rows under a snapshot with an exact boundary, while the changes go on)
 			(void)cdc_err_set(err, CDC_TIMEOUT, "%s: no answer within %d s", c->where,
 					  CONNECT_MS / 1000);
 			return cdc_err_remedy(err, "check hostname and port, and that no firewall "
@@ -351,7 +344,7 @@ static enum cdc_code finish_connect(struct cdc_pgconn *c, struct cdc_err *err)
 	enum cdc_code rc;
 
 	while ((rc = cdc_pgconn_step(c, err)) == CDC_BUSY)
-		(void)wait_socket(c->pg, cdc_pgconn_events(c), c->deadline_ms);
+		(void)wait_socket(c, cdc_pgconn_events(c), c->deadline_ms);
 	return rc;
 }
 
