@@ -211,6 +211,8 @@ struct cdc_buffer_ops {
 	enum cdc_code (*read)(struct cdc_buffer_reader *r, struct cdc_read *ret,
 			      struct cdc_err *err);
 	void (*release)(struct cdc_buffer_reader *r, struct cdc_lease *lease);
+	/* What a read would answer about the group, without reading: CDC_OK or CDC_GAP. */
+	enum cdc_code (*check)(struct cdc_buffer_reader *r, struct cdc_err *err);
 
 	/* Readable when a read that found the end may find more.  The reader's thread drains it. */
 	int (*reader_fd)(struct cdc_buffer_reader *r);

@@ -973,6 +973,7 @@ const struct cdc_buffer_ops cdc_buffer_local = {
 	.reader_close = cdc_local_reader_close,
 	.read = cdc_local_reader_read,
 	.release = cdc_local_reader_release,
+	.check = cdc_local_reader_check,
 	.reader_fd = cdc_local_reader_fd,
 	.stats = local_stats,
 };

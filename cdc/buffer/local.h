@@ -326,6 +326,7 @@ void cdc_local_reader_close(struct cdc_buffer_reader *r);
 enum cdc_code cdc_local_reader_read(struct cdc_buffer_reader *r, struct cdc_read *ret,
 				    struct cdc_err *err) CDC_CHECK;
 void cdc_local_reader_release(struct cdc_buffer_reader *r, struct cdc_lease *lease);
+enum cdc_code cdc_local_reader_check(struct cdc_buffer_reader *r, struct cdc_err *err) CDC_CHECK;
 int cdc_local_reader_fd(struct cdc_buffer_reader *r);
 
 #endif

@@ -955,8 +955,13 @@ enum cdc_code cdc_local_db_checkpoint(struct cdc_local_db *db, uint64_t max_byte
 		mode = SQLITE_CHECKPOINT_TRUNCATE;
 	rc = sqlite3_wal_checkpoint_v2(db->db, NULL, mode, NULL, NULL);
 	/* BUSY: a reader was in the way; the next commit tries again. */
-	if (rc == SQLITE_OK)
+	if (rc == SQLITE_OK) {
 		db->wal_pages = 0;
+		/* It cuts the file to its pages, and with that off what was allocated behind them.
+		 */
+		if (db->allocated != UINT64_MAX)
+			db->allocated = 0;
+	}
 	return rc == SQLITE_OK || (rc & 0xff) == SQLITE_BUSY ? CDC_OK : fail(db, rc, err);
 }
 

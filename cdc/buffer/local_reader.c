@@ -592,6 +592,17 @@ static enum cdc_code from_memory(struct cdc_buffer_reader *r, struct cdc_local_s
 	return rc;
 }
 
+enum cdc_code cdc_local_reader_check(struct cdc_buffer_reader *r, struct cdc_err *err)
+{
+	struct cdc_buffer *b = r->buffer;
+	enum cdc_code rc;
+
+	(void)pthread_mutex_lock(&b->mu);
+	rc = r->group->is_suspended ? gap_error(r->group, err) : CDC_OK;
+	(void)pthread_mutex_unlock(&b->mu);
+	return rc;
+}
+
 /* Ends that come without records are the reader's until the next read; nothing is leased. */
 static enum cdc_code keep_ends(struct cdc_buffer_reader *r, struct cdc_read *ret,
 			       struct cdc_err *err)

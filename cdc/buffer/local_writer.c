@@ -67,7 +67,9 @@ static uint64_t evict_in_ms(const struct cdc_buffer *b, uint64_t now_ms)
 	uint64_t age_ms = age_us > 0 ? (uint64_t)age_us / 1000 : 0;
 	uint64_t wait_ms = b->retention_ms > age_ms ? b->retention_ms - age_ms : 0;
 
-	if (!b->has_oldest || !b->is_started || is_held(b))
+	/* Written in the future: the wall clock was set back, and nothing goes until it is there.
+	 */
+	if (!b->has_oldest || !b->is_started || is_held(b) || age_us < 0)
 		return IDLE_MS;
 	if (b->evict_ms + EVICT_PACE_MS > now_ms && wait_ms < b->evict_ms + EVICT_PACE_MS - now_ms)
 		wait_ms = b->evict_ms + EVICT_PACE_MS - now_ms;

@@ -209,6 +209,7 @@ static enum cdc_code new_backfill(struct run *r, struct sync_run *s, struct cdc_
 
 	setup.plan.tables = (const char *const *)s->sync->schemas.items;
 	setup.plan.table_n = s->sync->schemas.n;
+	setup.plan.stop = &r->stop;
 	if (setup.is_off && s->cursor.table_n == 0)
 		return CDC_OK;
 	return cdc_backfill_new(&setup, &s->cursor, &s->backfill, err);
@@ -270,7 +271,7 @@ static void make_deliver(struct run *r, struct sync_run *s, struct cdc_err *err)
 
 static void make_capture(struct run *r, struct feed_run *f, struct cdc_err *err)
 {
-	const struct cdc_capture_setup setup = {
+	struct cdc_capture_setup setup = {
 		.connection = f->feed->connection->name,
 		.slot_is_ours = !f->feed->is_named,
 		.plan = cdc_feed_plan(f->feed),
@@ -283,6 +284,7 @@ static void make_capture(struct run *r, struct feed_run *f, struct cdc_err *err)
 		.log = log_for(r, "capture"),
 	};
 
+	setup.plan.stop = &r->stop;
 	if (f->buffer && cdc_capture_new(&setup, &f->capture, err)) {
 		cdc_board_post(&f->board, CDC_STATE_FAILED, err, cdc_clock_wall_us());
 		LOG_ERROR(&r->log, "capture_failed", KV("slot", (const char *)f->feed->slot),

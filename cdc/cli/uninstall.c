@@ -43,8 +43,13 @@ static enum cdc_code check_delivered(const struct cdc_config *config, const stru
 		struct cdc_gap gap;
 
 		memset(&cursor, 0, sizeof(cursor));
-		if (cdc_store_cursor_get(store, feed->syncs[i]->name, &cursor, NULL))
-			continue; /* never delivered anything */
+		rc = cdc_store_cursor_get(store, feed->syncs[i]->name, &cursor, err);
+		if (rc == CDC_MISSING) {
+			rc = CDC_OK; /* never delivered anything */
+			continue;
+		}
+		if (rc)
+			break;
 		const struct cdc_position at = {.n = cursor.stream_n, .streams = cursor.streams};
 
 		rc = ops->group_add(buffer, feed->syncs[i]->name, &at, &start, &position, &gap,

@@ -11,7 +11,7 @@
 #include "cdc/pipeline/backoff.h"
 #include "cdc/source/copy.h"
 
-#define BATCH_MAX_BYTES  (64u << 20) /* the largest single row */
+#define BATCH_MAX_BYTES  (800u << 20) /* the largest single row */
 #define BATCH_BYTES      (256u << 10)
 #define BATCH_RECORDS    1000
 #define QUEUE_MAX        256
@@ -504,7 +504,6 @@ static enum cdc_code step_held(struct cdc_backfill *b, struct cdc_err *err)
 		.table_n = b->table_n,
 		.connections = (unsigned)b->setup.settings.connections,
 		.generation = b->generation,
-		.stop = b->setup.stop,
 	};
 	struct cdc_err why = {0};
 	enum cdc_code rc = cdc_copy_open(&setup, &b->copy, &why);

@@ -9,7 +9,7 @@
 #include "cdc/base/clock.h"
 #include "cdc/pipeline/backoff.h"
 
-#define BATCH_MAX_BYTES      (64u << 20) /* the largest single record */
+#define BATCH_MAX_BYTES      (800u << 20) /* the largest single record: what a buffer takes */
 #define BATCH_TARGET_BYTES   (256u << 10)
 #define BATCH_TARGET_RECORDS 1000
 #define STATUS_MS            3000 /* own clock: a third of the session's wal_sender_timeout of 10 s */
@@ -18,6 +18,7 @@
 #define HELD_MS              25000 /* a dead reader's walsender is gone in 10 s, another's in 60 */
 #define HELD_WAIT_MS         1000
 #define SILENT_MAX_MS        15000 /* the server speaks at least every 5 s */
+#define STEADY_MS            30000 /* a session of this length is no failed attempt */
 #define NAP_US               1000  /* lets the socket fill instead of waking for every row */
 #define NAP_RECORDS          16    /* an open transaction of fewer rows is not worth a nap */
 #define OPEN_HOLD_MS         20    /* a piece of an open transaction waits this long for more */
@@ -43,7 +44,8 @@ struct cdc_capture {
 	enum cdc_wal_status told_wal;   /* the worst that was told */
 	bool is_unwatched, was_standby; /* the last look failed; the server was in recovery */
 	bool reply_requested;
-	bool was_streaming; /* since the last failure: the backoff starts again */
+	cdc_lsn started_lsn; /* where the session began */
+	bool was_streaming;  /* it came further, or lasted: the backoff starts again */
 };
 
 enum cdc_code cdc_capture_new(const struct cdc_capture_setup *setup, struct cdc_capture **ret,
@@ -300,6 +302,7 @@ static enum cdc_code open_stream(struct cdc_capture *c, struct cdc_err *err)
 	if (rc)
 		return rc;
 	c->received = c->flushed = st.durable ? st.durable : info.slot_start;
+	c->started_lsn = c->flushed;
 	rc = cdc_source_start(c->source, c->flushed, c->row.generation, err);
 	if (rc)
 		return rc;
@@ -618,6 +621,7 @@ static void post_streaming(struct cdc_capture *c)
 
 static enum cdc_code stream(struct cdc_capture *c, struct cdc_err *err)
 {
+	const uint64_t begun_ms = cdc_clock_mono_ms();
 	uint64_t posted_ms = 0;
 
 	while (!must_stop(c)) {
@@ -647,7 +651,9 @@ static enum cdc_code stream(struct cdc_capture *c, struct cdc_err *err)
 			return rc;
 		if (is_dry || c->is_blocked)
 			wait_for_more(c, now_ms);
-		c->was_streaming = true;
+		if (now_ms - begun_ms >= STEADY_MS ||
+		    c->setup.ops->durable(c->setup.buffer) > c->started_lsn)
+			c->was_streaming = true;
 	}
 	return CDC_OK;
 }
@@ -716,7 +722,7 @@ void cdc_capture_run(struct cdc_capture *c)
 		cdc_board_beat(c->setup.board, cdc_clock_mono_ms());
 		c->was_streaming = false;
 		rc = session(c, &err);
-		if (!rc)
+		if (!rc || rc == CDC_STOPPED)
 			break;
 		if (cdc_code_class(rc) != CDC_CLASS_RETRY) {
 			cdc_board_post(c->setup.board, CDC_STATE_FAILED, &err, cdc_clock_wall_us());

@@ -118,13 +118,14 @@ static enum cdc_code take(struct cdc_intake *in, struct cdc_err *err)
 enum cdc_code cdc_intake_read(struct cdc_intake *in, struct cdc_err *err)
 {
 	/* Drained before the read, so that what comes behind it wakes the next turn.  What was
-	 * signalled may be a suspension, which only a read tells: one goes out also without room.
-	 */
+	 * signalled may be a suspension, which is of interest also without room. */
 	bool was_signalled = cdc_event_drain(cdc_intake_fd(in));
 
+	if (was_signalled && !has_room(in))
+		return in->setup.ops->check(in->reader, err);
 	in->may_read = true;
 	for (int i = 0; i < READS_PER_STEP && in->may_read && (in->has_read || !in->has_reached) &&
-			(has_room(in) || was_signalled);
+			has_room(in);
 	     i++) {
 		enum cdc_code rc = in->has_read ? CDC_OK : read_one(in, err);
 
@@ -132,7 +133,6 @@ enum cdc_code cdc_intake_read(struct cdc_intake *in, struct cdc_err *err)
 			rc = take(in, err);
 		if (rc)
 			return rc;
-		was_signalled = false;
 	}
 	return CDC_OK;
 }

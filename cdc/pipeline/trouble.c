@@ -5,12 +5,17 @@ bool cdc_suspect_fail(struct cdc_suspect *s, const struct sink_result *result, u
 {
 	if (result->is_never_record)
 		return false;
+	/* Refused for as long, without an outage in between, which says nothing about it. */
+	if (is_order_sync && result->is_transient) {
+		*s = (struct cdc_suspect){0};
+		return false;
+	}
 	if (s->failures == 0) {
 		*s = (struct cdc_suspect){.failures = 1, .failed_at = at, .first_ms = now_ms};
 		return false;
 	}
 	if (is_order_sync)
-		return !result->is_transient && now_ms - s->first_ms >= CDC_TROUBLE_AFTER_MS;
+		return now_ms - s->first_ms >= CDC_TROUBLE_AFTER_MS;
 	if (accepted_begun <= s->failed_at)
 		return false;
 	s->failures++;

@@ -7,8 +7,8 @@
  * request that began after that failure, and the record alone failed again.
  * What may heal by itself (5xx, time-outs) needs eight such failures over 10 min;
  * what is never about a record (401, 403, 407, 429, 3xx) never counts.
- * Under `order: sync` nothing later may be sent to compare with: there a refused
- * record is retried for 10 min.
+ * Under `order: sync` nothing later may be sent to compare with: there a record that
+ * is refused for 10 min, with no other kind of failure in between, is in trouble.
  *
  * Instants of requests are numbers of one counter of the engine, not of a clock:
  * "began after" is a comparison of two of them.

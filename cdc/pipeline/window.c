@@ -344,8 +344,8 @@ static bool must_hold(const struct cdc_window *w, const struct cdc_item *item)
 {
 	const struct cdc_window_table *t = item->table;
 
-	if (w->lane_n == 1)
-		return false; /* one lane keeps the order of everything by itself */
+	if (w->order == CDC_ORDER_SYNC)
+		return false; /* only the first of its one lane is ever sent, also as a probe */
 	return t->is_barrier_out || (is_barrier(item) && t->outstanding);
 }
 
@@ -356,7 +356,7 @@ static void pair_halves(struct cdc_item *item)
 
 	if (item->rec->flags & CDC_RECORD_MOVE_NEW && first &&
 	    first->rec->id.commit_lsn == item->rec->id.commit_lsn &&
-	    first->rec->id.ordinal == item->rec->id.ordinal && first->lane != item->lane) {
+	    first->rec->id.ordinal == item->rec->id.ordinal) {
 		first->second = item;
 		item->is_second = true;
 	}
@@ -504,8 +504,9 @@ size_t cdc_window_run(struct cdc_window *w, size_t lane, size_t max, size_t max_
 		/* What was held for a barrier may stand behind later records of other tables. */
 		if (is_above_last(w, item))
 			continue;
-		if (item->is_second || (n && is_barrier(item)) ||
-		    (n && bytes + item->rec->json_len > max_bytes))
+		/* Both halves of a key change may go in one request. */
+		if ((item->is_second && !(n && items[n - 1]->second == item)) ||
+		    (n && is_barrier(item)) || (n && bytes + item->rec->json_len > max_bytes))
 			break;
 		bytes += item->rec->json_len;
 		items[n++] = item;

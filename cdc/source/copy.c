@@ -111,7 +111,7 @@ enum cdc_code cdc_copy_list(const struct cdc_source_plan *plan, struct cdc_copy_
 
 	*ret = NULL;
 	*ret_n = 0;
-	rc = cdc_pgconn_open(plan->settings, CDC_PGCONN_SQL, APPLICATION, &c, err);
+	rc = cdc_pgconn_open(plan->settings, CDC_PGCONN_SQL, APPLICATION, plan->stop, &c, err);
 	if (!rc)
 		rc = list(c, plan, ret, ret_n, err);
 	cdc_pgconn_close(c);
@@ -217,12 +217,10 @@ static enum cdc_code open_workers(struct cdc_copy *c, const char *snapshot, stru
 	for (size_t i = 0; i < c->worker_n && !rc; i++) {
 		struct worker *w = &c->workers[i];
 
-		rc = cdc_pgconn_open(c->setup.plan->settings, CDC_PGCONN_SQL, APPLICATION, &w->conn,
-				     err);
-		if (!rc) {
-			w->conn->stop = c->setup.stop;
+		rc = cdc_pgconn_open(c->setup.plan->settings, CDC_PGCONN_SQL, APPLICATION,
+				     c->setup.plan->stop, &w->conn, err);
+		if (!rc)
 			rc = import_snapshot(w, snapshot, err);
-		}
 	}
 	return rc;
 }
@@ -233,12 +231,10 @@ static enum cdc_code take_snapshot(struct cdc_copy *c, struct cdc_err *err)
 	struct cdc_pgconn *repl = NULL;
 	char snapshot[64];
 	enum cdc_code rc = cdc_pgconn_open(c->setup.plan->settings, CDC_PGCONN_REPLICATION,
-					   APPLICATION, &repl, err);
+					   APPLICATION, c->setup.plan->stop, &repl, err);
 
-	if (!rc) {
-		repl->stop = c->setup.stop;
+	if (!rc)
 		rc = export_snapshot(c, repl, snapshot, err);
-	}
 	if (!rc)
 		rc = open_workers(c, snapshot, err);
 	cdc_pgconn_close(repl);
@@ -284,7 +280,7 @@ enum cdc_code cdc_copy_open(const struct cdc_copy_setup *setup, struct cdc_copy 
 	c->setup = *setup;
 	c->failed = SIZE_MAX;
 	cdc_copy_plan_init(&c->plan);
-	cdc_lookup_init(&c->lookup, setup->plan->settings, APPLICATION);
+	cdc_lookup_init(&c->lookup, setup->plan->settings, APPLICATION, setup->plan->stop);
 	c->catalog = cdc_catalog_new(&c->lookup);
 	c->worker_n = setup->connections;
 	c->workers = calloc(c->worker_n, sizeof(*c->workers));

@@ -47,12 +47,11 @@ enum cdc_code cdc_copy_list(const struct cdc_source_plan *plan, struct cdc_copy_
 void cdc_copy_list_free(struct cdc_copy_table *tables, size_t n);
 
 struct cdc_copy_setup {
-	const struct cdc_source_plan *plan; /* settings and publication */
+	const struct cdc_source_plan *plan; /* settings, publication, and the stop flag */
 	const char *const *tables;          /* names as cdc_copy_list gives them; 1 to 1,000 */
 	size_t table_n;
-	unsigned connections;        /* 1 to CDC_COPY_CONNECTIONS_MAX */
-	unsigned generation;         /* top byte of the epoch of the records' ids */
-	const struct cdc_stop *stop; /* ends every wait: CDC_STOPPED */
+	unsigned connections; /* 1 to CDC_COPY_CONNECTIONS_MAX */
+	unsigned generation;  /* top byte of the epoch of the records' ids */
 };
 
 struct cdc_copy;

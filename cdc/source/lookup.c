@@ -9,11 +9,12 @@
 #define ASK_MS 5500
 
 void cdc_lookup_init(struct cdc_lookup *l, const struct cdc_source_settings *settings,
-		     const char *application)
+		     const char *application, const struct cdc_stop *stop)
 {
 	memset(l, 0, sizeof(*l));
 	l->settings = settings;
 	l->application = application;
+	l->stop = stop;
 }
 
 static void hang_up(struct cdc_lookup *l)
@@ -77,7 +78,8 @@ static enum cdc_code ask(struct cdc_lookup *l, const char *sql, const char *doin
 
 	if (!cdc_pgconn_is_open(l->conn)) {
 		hang_up(l);
-		rc = cdc_pgconn_open(l->settings, CDC_PGCONN_SQL, l->application, &l->conn, err);
+		rc = cdc_pgconn_open(l->settings, CDC_PGCONN_SQL, l->application, l->stop, &l->conn,
+				     err);
 	}
 	if (!rc)
 		rc = cdc_pgconn_exec(l->conn, sql, ASK_MS, doing, ret_result, err);

@@ -25,6 +25,7 @@ enum cdc_lookup_phase {
 struct cdc_lookup {
 	const struct cdc_source_settings *settings;
 	const char *application;
+	const struct cdc_stop *stop; /* ends the waits of ask; NULL: nothing does */
 	struct cdc_pgconn_hint hint; /* the caller may set it before a question is begun */
 	struct cdc_pgconn *conn;     /* NULL: not open */
 	bool was_ended;              /* by the server, and not opened anew since */
@@ -37,7 +38,7 @@ struct cdc_lookup {
 
 /* Connects to nothing yet.  settings and application outlive the lookup. */
 void cdc_lookup_init(struct cdc_lookup *l, const struct cdc_source_settings *settings,
-		     const char *application);
+		     const char *application, const struct cdc_stop *stop);
 void cdc_lookup_clear(struct cdc_lookup *l);
 
 /* Did the server end the open connection?  Never waits. */

@@ -7,12 +7,12 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "cdc/base/clock.h"
 
 #define CONNECT_MS 10000
-#define CANCEL_MS  2000
 
 /* Startup parameters beat what a role or database has set; each of these changes how a value looks,
  * or could end a statement of ours. */
@@ -343,8 +343,11 @@ static enum cdc_code finish_connect(struct cdc_pgconn *c, struct cdc_err *err)
 {
 	enum cdc_code rc;
 
-	while ((rc = cdc_pgconn_step(c, err)) == CDC_BUSY)
+	while ((rc = cdc_pgconn_step(c, err)) == CDC_BUSY) {
+		if (c->stop && cdc_stop_is_set(c->stop))
+			return cdc_err_set(err, CDC_STOPPED, "%s: stopped", c->where);
 		(void)wait_socket(c, cdc_pgconn_events(c), c->deadline_ms);
+	}
 	return rc;
 }
 
@@ -469,13 +472,15 @@ enum cdc_code cdc_pgconn_begin(const struct cdc_source_settings *settings,
 }
 
 enum cdc_code cdc_pgconn_open(const struct cdc_source_settings *settings, enum cdc_pgconn_kind kind,
-			      const char *application, struct cdc_pgconn **ret, struct cdc_err *err)
+			      const char *application, const struct cdc_stop *stop,
+			      struct cdc_pgconn **ret, struct cdc_err *err)
 {
 	struct cdc_pgconn *c = NULL;
 	enum cdc_code rc = cdc_pgconn_begin(settings, kind, application, NULL, &c, err);
 
 	if (rc)
 		return rc;
+	c->stop = stop;
 	rc = finish_connect(c, err);
 	if (!rc)
 		rc = fit_encoding(c, err);
@@ -512,16 +517,11 @@ void cdc_pgconn_clear_result(PGresult **result)
 	*result = NULL;
 }
 
-/* Asks the server to stop; what it answers then is thrown away with the connection. */
-static void cancel(struct cdc_pgconn *c)
+/* What the server answers after the deadline is of no use: it learns that nobody listens.  It is
+ * not asked to cancel, since that would wait for it once more. */
+static void hang_up(struct cdc_pgconn *c)
 {
-	PGcancel *handle = PQgetCancel(c->pg);
-	char why[256];
-
-	if (handle)
-		(void)PQcancel(handle, why, sizeof(why));
-	PQfreeCancel(handle);
-	PQreset(NULL);
+	(void)shutdown(PQsocket(c->pg), SHUT_RDWR);
 }
 
 /* Waits for the next result; NULL: there is none (*ret_is_late tells a timeout). */
@@ -570,10 +570,11 @@ enum cdc_code cdc_pgconn_exec(struct cdc_pgconn *c, const char *sql, uint64_t wa
 		if (PQresultStatus(last) == PGRES_COPY_BOTH || PQstatus(c->pg) == CONNECTION_BAD)
 			break;
 	}
+	/* Who is told to stop waits for no answer, not even to a cancel. */
+	if (is_late && c->stop && cdc_stop_is_set(c->stop))
+		return cdc_err_set(err, CDC_STOPPED, "%s: %s: stopped", c->where, doing);
 	if (is_late) {
-		cancel(c);
-		if (c->stop && cdc_stop_is_set(c->stop))
-			return cdc_err_set(err, CDC_STOPPED, "%s: %s: stopped", c->where, doing);
+		hang_up(c);
 		return cdc_err_set(err, CDC_TIMEOUT, "%s: %s: no answer within %llu s", c->where,
 				   doing, (unsigned long long)(wait_ms / 1000));
 	}

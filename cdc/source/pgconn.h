@@ -27,7 +27,7 @@
 struct cdc_pgconn {
 	PGconn *pg;
 	const struct cdc_source_settings *settings;
-	char where[300]; /* "db:5432", for texts */
+	char where[300];             /* "db:5432", for texts */
 	const struct cdc_stop *stop; /* once set, ends the waits of exec; NULL: nothing does */
 	/* Certificates and keys that came as text, in anonymous memory; -1: none. */
 	int secrets[CDC_PGCONN_SECRETS];
@@ -48,10 +48,10 @@ struct cdc_pgconn_hint {
 void cdc_pgconn_hint(const struct cdc_pgconn *c, struct cdc_pgconn_hint *ret);
 
 /* Connects, at most 10 s.  settings outlive the connection.  application: at most 63 bytes of it
- * are shown by the server. */
+ * are shown by the server.  stop (may be NULL) becomes c->stop and ends this wait, too. */
 enum cdc_code cdc_pgconn_open(const struct cdc_source_settings *settings, enum cdc_pgconn_kind kind,
-			      const char *application, struct cdc_pgconn **ret,
-			      struct cdc_err *err) CDC_CHECK;
+			      const char *application, const struct cdc_stop *stop,
+			      struct cdc_pgconn **ret, struct cdc_err *err) CDC_CHECK;
 void cdc_pgconn_close(struct cdc_pgconn *c); /* NULL is fine */
 
 /*
@@ -69,9 +69,9 @@ short cdc_pgconn_events(const struct cdc_pgconn *c);
 bool cdc_pgconn_is_open(const struct cdc_pgconn *c); /* NULL: false */
 
 /*
- * Runs one statement and waits for its end, at most wait_ms (then it is
- * cancelled, the connection is closed for good, and the code is CDC_TIMEOUT); the
- * same at once with CDC_STOPPED when c->stop is set.
+ * Runs one statement and waits for its end, at most wait_ms (then the connection
+ * is cut for good, and the code is CDC_TIMEOUT); until c->stop is set at most
+ * (CDC_STOPPED).
  * doing: "reading the slot", for texts.  On success the caller clears *ret_result,
  * whose status is PGRES_COMMAND_OK, PGRES_TUPLES_OK or PGRES_COPY_BOTH.
  */

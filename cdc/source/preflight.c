@@ -189,8 +189,8 @@ static void check_settings(const struct check *k, const struct cdc_facts *f, str
 static bool check_role(const struct check *k, const struct cdc_facts *f, struct cdc_err *err)
 {
 	struct cdc_pgconn *c = NULL;
-	enum cdc_code rc =
-		cdc_pgconn_open(k->plan->settings, CDC_PGCONN_REPLICATION, APPLICATION, &c, err);
+	enum cdc_code rc = cdc_pgconn_open(k->plan->settings, CDC_PGCONN_REPLICATION, APPLICATION,
+					   NULL, &c, err);
 
 	/* What is wrong with the way there was told before: it is the role's right. */
 	if (rc == CDC_CONFIG)
@@ -469,7 +469,7 @@ void cdc_source_preflight(const struct cdc_source_plan *plan, cdc_finding_fn *fo
 	struct cdc_err err;
 
 	memset(&err, 0, sizeof(err));
-	if (cdc_pgconn_open(plan->settings, CDC_PGCONN_SQL, APPLICATION, &c, &err))
+	if (cdc_pgconn_open(plan->settings, CDC_PGCONN_SQL, APPLICATION, NULL, &c, &err))
 		tell_error(&k, "connection", &err);
 	else
 		check_server(&k, c);

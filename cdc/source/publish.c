@@ -87,11 +87,12 @@ enum cdc_code cdc_publish(struct cdc_pgconn *c, const struct cdc_source_plan *pl
 			*ret_was_created = what == CDC_PUBLISH_CREATE;
 			return CDC_OK;
 		}
-		/* A refusal stands, unless somebody else made the publication meanwhile. */
-		if (rc && (rc != CDC_CONFIG || what != CDC_PUBLISH_CREATE))
+		/* A refusal stands, unless somebody else did the same meanwhile. */
+		if (rc && rc != CDC_CONFIG && rc != CDC_PROTO)
 			return rc;
 		again = cdc_facts_read(f, c, plan, slot, rc ? NULL : err);
-		if (rc && (again || !f->publication.exists))
+		if (rc && (again || i + 1 == TRIES ||
+			   (what == CDC_PUBLISH_CREATE && !f->publication.exists)))
 			return rc;
 		if (again)
 			return again;

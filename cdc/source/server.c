@@ -181,7 +181,7 @@ static enum cdc_code waited_in_vain(const struct cdc_pgconn *c, const char *slot
 	struct cdc_pgconn *sql = NULL;
 	enum cdc_code rc;
 
-	rc = cdc_pgconn_open(c->settings, CDC_PGCONN_SQL, slot, &sql, NULL);
+	rc = cdc_pgconn_open(c->settings, CDC_PGCONN_SQL, slot, c->stop, &sql, NULL);
 	if (!rc)
 		rc = cdc_pgconn_exec(sql, oldest_sql, ASK_MS, "reading open transactions", &r,
 				     NULL);
@@ -260,48 +260,33 @@ static enum cdc_code judge(const struct cdc_facts *f, const struct cdc_source_pl
 	return cdc_judge_slot(f, plan, slot == CDC_SERVER_SLOT_MUST_EXIST, err);
 }
 
-/* The caller learns only from a success that the publication is ours; the next attempt makes it
- * again.  The connection that waited for the slot may be closed. */
-static void take_back(const struct cdc_source_plan *plan)
-{
-	struct cdc_pgconn *c = NULL;
-	struct cdc_buf sql;
-
-	cdc_buf_init(&sql, SQL_MAX);
-	cdc_buf_puts(&sql, "DROP PUBLICATION IF EXISTS ");
-	cdc_quote_name(&sql, plan->settings->publication);
-	if (!cdc_pgconn_open(plan->settings, CDC_PGCONN_SQL, plan->slot, &c, NULL))
-		(void)!cdc_pgconn_run(c, cdc_quote_end(&sql), ASK_MS, "publishing", NULL);
-	cdc_pgconn_close(c);
-	cdc_buf_clear(&sql);
-}
-
 static enum cdc_code look_and_make(struct cdc_server *s, struct cdc_pgconn *c, struct cdc_facts *f,
 				   const struct cdc_source_plan *plan, enum cdc_server_slot slot,
 				   char ret_slot[64], struct cdc_err *err)
 {
 	const bool is_temporary = slot == CDC_SERVER_SLOT_TEMPORARY;
-	enum cdc_code rc;
+	struct cdc_pgconn *sql = NULL;
+	enum cdc_code rc =
+		cdc_pgconn_open(plan->settings, CDC_PGCONN_SQL, plan->slot, plan->stop, &sql, err);
 
-	rc = cdc_facts_read(f, c, plan, is_temporary ? NULL : plan->slot, err);
+	if (!rc)
+		rc = cdc_facts_read(f, sql, plan, is_temporary ? NULL : plan->slot, err);
 	s->info.is_standby = !rc && f->is_in_recovery;
 	if (!rc)
 		rc = judge(f, plan, slot, err);
 	/* The publication comes first: what was changed before it was made cannot be read. */
 	if (!rc)
-		rc = cdc_publish(c, plan, f, &s->info.publication_was_created, err);
+		rc = cdc_publish(sql, plan, f, &s->info.publication_was_created, err);
 	if (!rc)
 		rc = note_left_out(s, f, plan, err);
+	cdc_pgconn_close(sql);
 	if (rc)
 		return rc;
 	if (is_temporary)
 		(void)snprintf(ret_slot, 64, "walpost_tail_%d", PQbackendPID(c->pg));
 	else
 		(void)snprintf(ret_slot, 64, "%s", plan->slot);
-	rc = have_slot(s, c, f, ret_slot, is_temporary, err);
-	if (rc && s->info.publication_was_created)
-		take_back(plan);
-	return rc;
+	return have_slot(s, c, f, ret_slot, is_temporary, err);
 }
 
 enum cdc_code cdc_server_prepare(struct cdc_server *s, struct cdc_pgconn *c,

@@ -1,10 +1,11 @@
 /*
  * server.h - what SQL says about a source, and what is made there.
  *
- * Looks at version, settings, role, slot, publication and tables over a connection
- * opened with CDC_PGCONN_REPLICATION (which also runs SQL until the stream begins),
- * creates slot and publication when they are missing and allowed, and leaves out
- * what would hurt the application.
+ * Looks at version, settings, role, slot, publication and tables, creates slot and
+ * publication when they are missing and allowed, and leaves out what would hurt
+ * the application.  SQL runs on a connection of its own: a statement that looks at
+ * a table fills caches of its backend with the table of now, and a backend that
+ * then decodes older changes would take them from there.
  *
  * Threads: a server belongs to its caller.
  * Layer: source (base).

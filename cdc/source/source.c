@@ -39,8 +39,9 @@ struct cdc_source {
 	cdc_lsn received_lsn;
 	uint64_t heard_ms; /* monotonic: when bytes came last */
 	bool is_streaming;
-	bool is_watching;  /* a question about the slot is under way */
-	uint64_t watch_ms; /* monotonic: when it was asked last */
+	bool has_published; /* made the publication, and nobody knows yet */
+	bool is_watching;   /* a question about the slot is under way */
+	uint64_t watch_ms;  /* monotonic: when it was asked last */
 	char watch_sql[CDC_SLOT_SQL_MAX];
 	char *held; /* a frame of held_n bytes that did not fit into the batch; libpq's */
 	size_t held_n;
@@ -56,7 +57,7 @@ enum cdc_code cdc_source_new(const struct cdc_source_plan *plan, struct cdc_sour
 	s->plan = plan;
 	pgo_init(&s->decoder);
 	cdc_server_init(&s->server);
-	cdc_lookup_init(&s->lookup, plan->settings, plan->slot);
+	cdc_lookup_init(&s->lookup, plan->settings, plan->slot, plan->stop);
 	s->catalog = cdc_catalog_new(&s->lookup);
 	if (!s->catalog) {
 		cdc_source_free(s);
@@ -96,15 +97,19 @@ static enum cdc_code prepare(struct cdc_source *s, enum cdc_server_slot slot,
 
 	close_stream(s);
 	cdc_server_clear(&s->server);
-	rc = cdc_pgconn_open(s->plan->settings, CDC_PGCONN_REPLICATION, s->plan->slot, &s->stream,
-			     err);
+	rc = cdc_pgconn_open(s->plan->settings, CDC_PGCONN_REPLICATION, s->plan->slot,
+			     s->plan->stop, &s->stream, err);
 	if (!rc)
 		rc = cdc_server_prepare(&s->server, s->stream, s->plan, slot, s->slot, err);
+	/* Told with the first success: only then is it written down whose it is. */
+	s->has_published |= s->server.info.publication_was_created;
+	s->server.info.publication_was_created = s->has_published;
 	*ret_info = s->server.info;
 	if (rc) {
 		close_stream(s);
 		return rc;
 	}
+	s->has_published = false;
 	cdc_pgconn_hint(s->stream, &s->lookup.hint);
 	return CDC_OK;
 }

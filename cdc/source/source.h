@@ -24,6 +24,7 @@
 #include "cdc/base/err.h"
 #include "cdc/base/lsn.h"
 #include "cdc/base/opt.h"
+#include "cdc/base/stop.h"
 #include "cdc/record/batch.h"
 
 /* What messages are filed under: this and their prefix.  No table can be there: PostgreSQL keeps
@@ -54,6 +55,8 @@ struct cdc_source_plan {
 	const char *const
 		*tables; /* "public.orders": what the syncs ask for; n 0: the whole publication */
 	size_t table_n;
+	const struct cdc_stop
+		*stop; /* once set, ends every wait: CDC_STOPPED; NULL: nothing does */
 };
 
 /* A table that is not captured, and why. */

@@ -87,12 +87,10 @@ enum cdc_code cdc_cursors_write(struct cdc_database *db, void *arg, struct cdc_e
 }
 
 static enum cdc_code delete (struct cdc_database *db, void *arg, struct cdc_err *err) {
-	const char *const *sync = arg;
-	const struct cdc_sql_value key[] = {cdc_sql_text(*sync)};
+	const char *const *sync = arg; const struct cdc_sql_value key[] = {cdc_sql_text(*sync)};
 	enum cdc_code rc = erase(db, *sync, err);
 
-	if (!rc)
-		rc = cdc_database_run(db, "DELETE FROM backfill WHERE sync = $1", key, 1, err);
+	if (!rc) rc = cdc_database_run(db, "DELETE FROM backfill WHERE sync = $1", key, 1, err);
 	return rc;
 }
 

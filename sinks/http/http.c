@@ -166,6 +166,8 @@ static CURLcode set_up(struct slot *slot, const struct sink_http_settings *s)
 	CURLcode rc = curl_easy_setopt(e, CURLOPT_URL, s->url);
 
 	(void)curl_easy_setopt(e, CURLOPT_NOSIGNAL, 1L);
+	/* Removing a handle does not wait for its name server. */
+	(void)curl_easy_setopt(e, CURLOPT_QUICK_EXIT, 1L);
 	(void)curl_easy_setopt(e, CURLOPT_PROXY, "");
 	(void)curl_easy_setopt(e, CURLOPT_FOLLOWLOCATION, 0L);
 	(void)curl_easy_setopt(e, CURLOPT_TCP_NODELAY, 1L);

@@ -37,7 +37,7 @@ static int set_up(void **state)
 
 	if (!f)
 		return -1;
-	cdc_lookup_init(&f->lookup, NULL, "test");
+	cdc_lookup_init(&f->lookup, NULL, "test", NULL);
 	f->catalog = cdc_catalog_new(&f->lookup);
 	f->batch = cdc_batch_new(1 << 20);
 	pgo_init(&f->decoder);
