@@ -1,10 +1,11 @@
 /*
  * server.h - what SQL says about a source, and what is made there.
  *
- * Looks at version, settings, role, slot, publication and tables over a connection
- * opened with CDC_PGCONN_REPLICATION (which also runs SQL until the stream begins),
- * creates slot and publication when they are missing and allowed, and leaves out
- * what would hurt the application.
+ * Looks at version, settings, role, slot, publication and tables, creates slot and
+ * publication when they are missing and allowed, and leaves out what would hurt the
+ * application.  The caller's connection, opened with CDC_PGCONN_REPLICATION and about
+ * to stream, runs only replication commands and SET; SQL has a connection of its own,
+ * so that the stream's session knows no table before the stream tells of it.
  *
  * Threads: a server belongs to its caller.
  * Layer: source (base).
