@@ -492,7 +492,11 @@ enum cdc_code cdc_facts_read(struct cdc_facts *f, struct cdc_pgconn *c,
 	f->arena = cdc_arena_new(ARENA_MAX);
 	if (!f->arena)
 		return no_memory(err);
-	f->where = c->where;
+	f->where = cdc_arena_strdup(f->arena, c->where);
+	if (!f->where) {
+		cdc_facts_clear(f);
+		return no_memory(err);
+	}
 	f->version = PQserverVersion(c->pg);
 	rc = read_server(f, c, err);
 	if (!rc && slot)

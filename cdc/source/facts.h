@@ -87,7 +87,7 @@ struct cdc_fact_table {
 
 struct cdc_facts {
 	struct cdc_arena *arena; /* holds every text */
-	const char *where;       /* the connection's */
+	const char *where;       /* the connection's, for texts */
 	int version;             /* 150018 */
 	bool is_in_recovery;
 	const char *wal_level, *role, *database, *standby_names;

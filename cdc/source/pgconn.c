@@ -15,13 +15,14 @@
 #define CONNECT_MS 10000
 
 /* Startup parameters beat what a role or database has set; each of these changes how a value looks,
- * or could end a statement of ours. */
+ * could end a statement of ours, or hides the warning that rows are skipped (see note below). */
 #define PINNED                                                                                     \
 	"-c datestyle=ISO -c intervalstyle=postgres -c extra_float_digits=3 -c timezone=UTC "      \
 	"-c bytea_output=hex -c xmloption=content -c lc_monetary=C "
 static const char sql_options[] = PINNED "-c search_path=pg_catalog -c statement_timeout=5s";
 static const char replication_options[] = PINNED "-c wal_sender_timeout=10s "
-						 "-c statement_timeout=0 -c lock_timeout=30s";
+						 "-c statement_timeout=0 -c lock_timeout=30s "
+						 "-c client_min_messages=warning";
 
 /* --- words ------------------------------------------------------------------------- */
 

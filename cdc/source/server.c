@@ -260,26 +260,47 @@ static enum cdc_code judge(const struct cdc_facts *f, const struct cdc_source_pl
 	return cdc_judge_slot(f, plan, slot == CDC_SERVER_SLOT_MUST_EXIST, err);
 }
 
-static enum cdc_code look_and_make(struct cdc_server *s, struct cdc_pgconn *c, struct cdc_facts *f,
-				   const struct cdc_source_plan *plan, enum cdc_server_slot slot,
-				   char ret_slot[64], struct cdc_err *err)
+/*
+ * Over a connection of its own, never the one that will stream: what SQL has loaded there of a
+ * table stays loaded, and changes from before an ALTER TABLE would be decoded with the columns of
+ * now.  (pg_publication_tables opens every table since PostgreSQL 16; StartLogicalReplication in
+ * src/backend/replication/walsender.c does not call InvalidateSystemCaches as the SQL functions of
+ * logical decoding do.)
+ */
+static enum cdc_code look(struct cdc_server *s, struct cdc_facts *f,
+			  const struct cdc_source_plan *plan, enum cdc_server_slot slot,
+			  struct cdc_err *err)
 {
 	const bool is_temporary = slot == CDC_SERVER_SLOT_TEMPORARY;
-	struct cdc_pgconn *sql = NULL;
-	enum cdc_code rc =
-		cdc_pgconn_open(plan->settings, CDC_PGCONN_SQL, plan->slot, plan->stop, &sql, err);
+	struct cdc_pgconn *c = NULL;
+	enum cdc_code rc;
 
+	rc = cdc_pgconn_open(plan->settings, CDC_PGCONN_SQL, plan->slot, plan->stop, &c, err);
+	/* Each statement has a deadline of its own here. */
 	if (!rc)
-		rc = cdc_facts_read(f, sql, plan, is_temporary ? NULL : plan->slot, err);
+		rc = cdc_pgconn_run(c, "SET statement_timeout = 0", ASK_MS, "reading the settings",
+				    err);
+	if (!rc)
+		rc = cdc_facts_read(f, c, plan, is_temporary ? NULL : plan->slot, err);
 	s->info.is_standby = !rc && f->is_in_recovery;
 	if (!rc)
 		rc = judge(f, plan, slot, err);
 	/* The publication comes first: what was changed before it was made cannot be read. */
 	if (!rc)
-		rc = cdc_publish(sql, plan, f, &s->info.publication_was_created, err);
+		rc = cdc_publish(c, plan, f, &s->info.publication_was_created, err);
 	if (!rc)
 		rc = note_left_out(s, f, plan, err);
-	cdc_pgconn_close(sql);
+	cdc_pgconn_close(c);
+	return rc;
+}
+
+static enum cdc_code look_and_make(struct cdc_server *s, struct cdc_pgconn *c, struct cdc_facts *f,
+				   const struct cdc_source_plan *plan, enum cdc_server_slot slot,
+				   char ret_slot[64], struct cdc_err *err)
+{
+	const bool is_temporary = slot == CDC_SERVER_SLOT_TEMPORARY;
+	enum cdc_code rc = look(s, f, plan, slot, err);
+
 	if (rc)
 		return rc;
 	if (is_temporary)

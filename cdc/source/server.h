@@ -2,10 +2,10 @@
  * server.h - what SQL says about a source, and what is made there.
  *
  * Looks at version, settings, role, slot, publication and tables, creates slot and
- * publication when they are missing and allowed, and leaves out what would hurt
- * the application.  SQL runs on a connection of its own: a statement that looks at
- * a table fills caches of its backend with the table of now, and a backend that
- * then decodes older changes would take them from there.
+ * publication when they are missing and allowed, and leaves out what would hurt the
+ * application.  The caller's connection, opened with CDC_PGCONN_REPLICATION and about
+ * to stream, runs only replication commands and SET; SQL has a connection of its own,
+ * so that the stream's session knows no table before the stream tells of it.
  *
  * Threads: a server belongs to its caller.
  * Layer: source (base).

@@ -266,12 +266,16 @@ static enum cdc_code take_frame(struct cdc_source *s, const char *bytes, size_t 
 	return rc;
 }
 
+/* The publication was there when the slot was looked at, so it is gone since, or came later than
+ * the change.  Making it again does not help: membership is that of the change's own time. */
 static void missing_publication(const struct cdc_source *s, struct cdc_err *err)
 {
 	(void)cdc_err_remedy(err,
-			     "CREATE PUBLICATION \"%s\" FOR TABLE ...; or set publication to "
-			     "one that exists",
-			     s->plan->settings->publication);
+			     "changes made while it was not there cannot be read: see that "
+			     "publication \"%s\" is there (CREATE PUBLICATION ...), then SELECT "
+			     "pg_drop_replication_slot('%s'); and start afresh with an empty "
+			     "data_dir and copy the tables once",
+			     s->plan->settings->publication, s->slot);
 }
 
 /* The server ended the stream: in order when it shuts down, or with an error. */
@@ -353,8 +357,14 @@ static enum cdc_code read_frames(struct cdc_source *s, struct cdc_batch *batch, 
 		s->held = NULL;
 		if (!bytes)
 			rc = next_frame(s, &bytes, &n, err);
-		if (rc)
+		/* What comes behind the warning may lie above the rows that were skipped: it is not
+		 * taken, so that nothing above them is ever confirmed. */
+		if (!rc)
+			rc = check_publication(s, err);
+		if (rc) {
+			PQfreemem(bytes);
 			return rc;
+		}
 		if (!bytes) {
 			ret->is_dry = true;
 			break;
@@ -369,7 +379,7 @@ static enum cdc_code read_frames(struct cdc_source *s, struct cdc_batch *batch, 
 		if (rc || ret->is_stopping)
 			return rc;
 	}
-	return check_publication(s, err);
+	return CDC_OK;
 }
 
 enum cdc_code cdc_source_read(struct cdc_source *s, struct cdc_batch *batch, size_t target_bytes,

@@ -4,7 +4,7 @@ import psycopg
 import pytest
 from stream import delete, insert, truncate, update
 
-pytestmark = pytest.mark.sanitized
+pytestmark = [pytest.mark.sanitized, pytest.mark.versions]
 
 
 @pytest.fixture
@@ -233,6 +233,7 @@ def test_D20_D21_D24_what_is_not_on_the_wire(stream):
 
 
 def test_D22_the_shape_changes_while_nobody_reads(rig):
+    """What is asked about a table when the stream begins does not show in its older rows."""
     rig.db.table("t")
     rig.db.publish("t")
     rig.start()

@@ -45,6 +45,7 @@ def missing_bytes(event):
 # --- what is seen early ------------------------------------------------------------------------
 
 
+@pytest.mark.versions
 def test_F17_the_budget_is_watched_and_told_at_its_steps(rig):
     """An open transaction holds the WAL: percent by percent it shows, and goes away with it."""
     walpost = prepared(rig, wal_budget="64MiB")
@@ -170,6 +171,7 @@ def test_F14_a_buffer_that_was_set_back_is_a_gap(rig):
     assert missing_bytes(gap(rig)) > 0
 
 
+@pytest.mark.versions
 def test_F15_a_slot_that_was_dropped_is_a_gap_with_its_size(rig):
     walpost = delivered_one(rig)
     settled(rig)
@@ -182,6 +184,7 @@ def test_F15_a_slot_that_was_dropped_is_a_gap_with_its_size(rig):
     assert rig.db.slots() == [], "it is not quietly made anew"
 
 
+@pytest.mark.versions
 def test_F18_a_slot_dropped_while_it_is_read_is_a_gap(rig):
     walpost = delivered_one(rig)
     slot = rig.db.slots()[0][0]
@@ -204,6 +207,7 @@ def test_F18_a_slot_dropped_while_it_is_read_is_a_gap(rig):
     assert "is gone" in gap(rig)["msg"]
 
 
+@pytest.mark.versions
 def test_F16_a_slot_lost_while_nobody_reads_is_a_gap_with_its_size(own_server, make_rig):
     rig = make_rig(own_server(TIGHT).database())
     walpost = delivered_one(rig)
@@ -218,6 +222,7 @@ def test_F16_a_slot_lost_while_nobody_reads_is_a_gap_with_its_size(own_server, m
     assert "pg_drop_replication_slot" in event["remedy"]
 
 
+@pytest.mark.versions
 def test_F16_a_slot_lost_while_it_is_read_is_a_gap(own_server, make_rig):
     """The server ends the walsender with the words it also has for pg_terminate_backend."""
     rig = make_rig(own_server(TIGHT).database())

@@ -45,14 +45,14 @@ class Table:
 
     def run(self, make):
         """What the server refuses (a far date, say) is made again."""
-        for _ in range(10):
+        for _ in range(100):
             try:
                 self.db.sql(make())
                 return
             except (psycopg.errors.DataError, psycopg.errors.ProgramLimitExceeded) as error:
                 self.refused += 1
                 last = error
-        raise AssertionError(f"ten values refused: {last}")
+        raise AssertionError(f"a hundred values refused: {last}")
 
     def write(self, n):
         for i in range(n):

@@ -209,6 +209,17 @@ static void delete_with_its_old_row(void **state)
 	assert_int_equal(decode_exactly(f, f->wire.len), CDC_PROTO);
 }
 
+static void a_row_of_no_columns_is_one_also_as_the_first(void **state)
+{
+	struct fixture *f = *state;
+
+	wire_delete(&f->wire, 9, 'O', "");
+	decode(f, PGO_DELETE);
+	assert_int_equal(f->m.as.change.old_kind, PGO_OLD_FULL);
+	assert_int_equal(f->m.as.change.old_n, 0);
+	assert_non_null(f->m.as.change.old);
+}
+
 static void truncate_of_several_tables(void **state)
 {
 	static const uint32_t relids[] = {7, 8, 9};
@@ -317,6 +328,7 @@ int main(void)
 		TEST(insert_of_an_empty_text_and_of_no_columns),
 		TEST(update_with_each_kind_of_old_row),
 		TEST(delete_with_its_old_row),
+		TEST(a_row_of_no_columns_is_one_also_as_the_first),
 		TEST(truncate_of_several_tables),
 		TEST(logical_message_with_bytes),
 		TEST(messages_that_mean_nothing_to_us),
