@@ -23,8 +23,9 @@
 #define HEARD_MS    500  /* one look at the socket per this time is exact enough */
 #define SQL_MAX     2048 /* START_REPLICATION with two quoted names */
 #define FRAMES      10000 /* empty transactions may come for minutes; the caller has a clock to keep */
-#define WATCH_MS    5000 /* a busy server writes some hundred MiB of WAL in it */
-#define TLS_RECORDS 4    /* reads that empty what TLS may hold back: a record is 16 KiB, a read 8 */
+#define MENDED_MAX  (2u << 30) /* twice the longest value that a server sends */
+#define WATCH_MS    5000       /* a busy server writes some hundred MiB of WAL in it */
+#define TLS_RECORDS 4 /* reads that empty what TLS may hold back: a record is 16 KiB, a read 8 */
 
 struct cdc_source {
 	const struct cdc_source_plan *plan;
@@ -35,6 +36,7 @@ struct cdc_source {
 	struct cdc_catalog *catalog;
 	struct pgo_decoder decoder;
 	struct cdc_changes changes;
+	struct cdc_buf mended; /* of changes */
 	struct cdc_pings pings;
 	cdc_lsn received_lsn;
 	uint64_t heard_ms; /* monotonic: when bytes came last */
@@ -56,6 +58,7 @@ enum cdc_code cdc_source_new(const struct cdc_source_plan *plan, struct cdc_sour
 		return cdc_err_set(err, CDC_NOMEM, "out of memory for a source");
 	s->plan = plan;
 	pgo_init(&s->decoder);
+	cdc_buf_init(&s->mended, MENDED_MAX);
 	cdc_server_init(&s->server);
 	cdc_lookup_init(&s->lookup, plan->settings, plan->slot, plan->stop);
 	s->catalog = cdc_catalog_new(&s->lookup);
@@ -85,6 +88,7 @@ void cdc_source_free(struct cdc_source *s)
 	cdc_catalog_free(s->catalog);
 	cdc_server_clear(&s->server);
 	pgo_clear(&s->decoder);
+	cdc_buf_clear(&s->mended);
 	free(s);
 }
 
@@ -189,6 +193,9 @@ enum cdc_code cdc_source_start(struct cdc_source *s, cdc_lsn lsn, unsigned gener
 	}
 	cdc_changes_begin(&s->changes, s->catalog, &s->server.timelines, lsn, generation);
 	s->changes.prefixes = &s->plan->settings->message_prefixes;
+	/* PostgreSQL 13 sends a "char" above 127 as it is, later ones as \\377. */
+	if (s->lookup.hint.is_ascii || s->server.info.server_version < 140000)
+		s->changes.mended = &s->mended;
 	s->pings = (struct cdc_pings){0};
 	s->received_lsn = lsn;
 	s->heard_ms = cdc_clock_mono_ms();
@@ -266,6 +273,26 @@ static enum cdc_code take_frame(struct cdc_source *s, const char *bytes, size_t 
 	return rc;
 }
 
+/* What can be done about a change that the server cannot send; it would fail the same way again and
+ * again.  PostgreSQL docs, appendix A. */
+static void undecodable(const struct cdc_source *s, const char *state, struct cdc_err *err)
+{
+	const char *why =
+		strncmp(state, "22", 2) == 0
+			? "the server cannot convert a text to UTF-8: mend the row, or "
+			  "the database's encoding"
+			: "a row may be larger than a server can send as text (about 1 GB, "
+			  "or 500 MB of bytea), or the server has a mistake that its latest "
+			  "minor version mends: update it first";
+
+	(void)cdc_err_remedy(err,
+			     "%s. If that is not it, the changes up to now have to be given up: "
+			     "with walpost stopped, SELECT pg_replication_slot_advance('%s', "
+			     "pg_current_wal_lsn()); then start afresh with an empty data_dir and "
+			     "copy the tables once",
+			     why, s->slot);
+}
+
 /* The publication was there when the slot was looked at, so it is gone since, or came later than
  * the change.  Making it again does not help: membership is that of the change's own time. */
 static void missing_publication(const struct cdc_source *s, struct cdc_err *err)
@@ -290,6 +317,8 @@ static enum cdc_code ended(const struct cdc_source *s, struct cdc_err *err)
 	rc = cdc_pgconn_failed(s->stream, result, "reading the stream", err);
 	if (rc == CDC_MISSING)
 		missing_publication(s, err);
+	if (rc == CDC_PROTO)
+		undecodable(s, cdc_pgconn_sqlstate(result), err);
 	return rc;
 }
 

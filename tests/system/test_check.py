@@ -229,7 +229,7 @@ def test_sql_ascii_is_told(prepared, folder):
         server.sql("DROP DATABASE ascii")
 
 
-def test_a_standby_of_an_old_version_is_refused(own_server, folder):
+def test_a_standby_is_refused_or_told_by_version(own_server, folder):
     server = own_server()
     db = server.database()
     db.table("t")
@@ -241,7 +241,10 @@ def test_a_standby_of_an_old_version_is_refused(own_server, folder):
     shutil.chown(server.data / "standby.signal", owner.st_uid, owner.st_gid)
     server.start()
     check = Check(folder, source(db))
-    check.is_("standby", "failed", "standby", "primary")
+    if server.version < 16:
+        check.is_("standby", "failed", "standby", "primary")
+    else:
+        check.is_("standby", "warning", "standby", "hot_standby_feedback = on")
 
 
 # --- poolers -----------------------------------------------------------------------------------

@@ -390,3 +390,60 @@ def test_F06_a_slot_that_another_process_reads_is_waited_for_and_then_told(rig):
     walpost.wait_streaming(rig.db)
     rig.db.sql("INSERT INTO t VALUES (1, 'a')")
     rig.assert_whole()
+
+
+# --- bytes that nobody vouches for -------------------------------------------------------------
+
+
+def encoded(server, encoding):
+    """A database in this encoding, without a history."""
+    db = server.database()
+    db.connection.close()
+    server.sql(f"DROP DATABASE {db.name}")
+    server.sql(f"CREATE DATABASE {db.name} OWNER walpost ENCODING '{encoding}' LC_COLLATE 'C'"
+               " LC_CTYPE 'C' TEMPLATE template0")
+    server.sql("ALTER SCHEMA public OWNER TO walpost", database=db.name)
+    return db
+
+
+def test_E03_bytes_that_are_not_utf8_in_a_database_that_does_not_mind(own_server, make_rig):
+    """SQL_ASCII: UTF-8 stays, every other byte is taken for Latin-1; the slot goes on."""
+    db = encoded(own_server(), "SQL_ASCII")
+    db.sql("CREATE TABLE t (id text PRIMARY KEY, v text); ALTER TABLE t REPLICA IDENTITY FULL")
+    db.publish("t")
+    rig = make_rig(db)
+    rig.start()
+    db.sql("INSERT INTO t VALUES ('caf' || convert_from('\\xe9', 'SQL_ASCII'), 'x')")
+    db.sql("INSERT INTO t VALUES ('two', convert_from('\\xc3a9ff', 'SQL_ASCII'))")
+    db.sql("UPDATE t SET v = convert_from('\\x80', 'SQL_ASCII') WHERE id = 'two'")
+    rig.wait_arrived(3)
+    first, second, third = rig.receiver.records()
+    assert first["key"] == {"id": "caf\u00e9"}
+    assert second["fields"] == {"id": "two", "v": "\u00e9\u00ff"}
+    assert third["fields"]["v"] == "\u0080" and third["changes"] == {"v": "\u00e9\u00ff"}
+    assert rig.walpost.metric("walpost_source_reconnects_total") == 0
+
+
+def test_F24_a_text_that_the_server_cannot_convert_is_told_with_the_way_out(own_server, make_rig):
+    """The same error for ever: capture stops, and what it prints works."""
+    db = encoded(own_server(), "WIN1252")
+    db.sql("CREATE TABLE t (id int PRIMARY KEY, v text)")
+    db.publish("t")
+    rig = make_rig(db)
+    rig.start()
+    db.sql("INSERT INTO t VALUES (1, convert_from('\\xe9', 'WIN1252'))")
+    rig.wait_arrived(1)
+    assert rig.receiver.records()[0]["fields"]["v"] == "\u00e9", "what has a counterpart is converted"
+    db.sql("INSERT INTO t VALUES (2, convert_from('\\x81', 'WIN1252'))")
+    walpost = rig.walpost
+    wait_for("capture stops", lambda: walpost.events("capture_failed"), 20, tail=walpost.tail)
+    event = walpost.events("capture_failed")[0]
+    assert "22P05" in event["msg"] and "convert" in event["remedy"], event
+    walpost.stop()
+    remedy = re.search(r"SELECT pg_replication_slot_advance\(.*?\)\);", event["remedy"])[0]
+    db.server.sql(remedy.rstrip(";"), database=db.name)
+    shutil.rmtree(walpost.data)
+    walpost.start(databases=[db])
+    db.sql("INSERT INTO t VALUES (3, 'after')")
+    rig.wait_arrived(2)
+    assert rig.receiver.records()[-1]["fields"]["v"] == "after"
