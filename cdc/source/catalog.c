@@ -290,6 +290,7 @@ static enum cdc_code ask_type(struct cdc_catalog *c, uint32_t oid, unsigned dept
 static enum cdc_code resolve_type(struct cdc_catalog *c, uint32_t oid, unsigned depth,
 				  const struct cdc_type **ret, struct cdc_err *err)
 {
+	const uint64_t unknown = c->oddities.types;
 	enum cdc_code rc;
 
 	*ret = cdc_type_builtin(oid);
@@ -302,7 +303,9 @@ static enum cdc_code resolve_type(struct cdc_catalog *c, uint32_t oid, unsigned 
 		return CDC_OK;
 	}
 	rc = ask_type(c, oid, depth, ret, err);
-	if (!rc && !add_type(c, oid, *ret))
+	/* What is not known is asked for again next time: under synchronous replication a commit
+	 * may come here before others see it. */
+	if (!rc && unknown == c->oddities.types && !add_type(c, oid, *ret))
 		rc = no_memory(err);
 	return rc;
 }

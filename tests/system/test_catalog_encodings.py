@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-pytestmark = pytest.mark.sanitized
+pytestmark = [pytest.mark.sanitized, pytest.mark.versions]
 
 
 @pytest.fixture
@@ -81,6 +81,20 @@ def test_E03_names_of_a_sql_ascii_database(encoded):
     rig.db.sql("INSERT INTO t VALUES (1, 2, 3)")
     rig.wait_arrived(1)
     assert body(rig)[0]["fields"] == {"id": 1, "caf\ufffd": 2, "é": 3}
+
+
+def test_E05_a_char_with_the_high_bit(rig):
+    """Before 15 it is sent as that byte, whatever the encoding; later as an escape."""
+    rig.db.sql('CREATE TABLE t (id int PRIMARY KEY, v "char", a "char"[])')
+    rig.db.publish("t")
+    rig.start()
+    if rig.db.connection.info.server_version < 150000:
+        value, fields = "(-1)", {"v": {"$bytes": r"\xff"}, "a": {"$bytes": r"\x7b" + "ff7d"}}
+    else:
+        value, fields = r"'\377'", {"v": r"\377", "a": [r"\377"]}
+    rig.db.sql(f'INSERT INTO t VALUES (1, {value}::"char", ARRAY[{value}::"char"])')
+    rig.wait_arrived(1)
+    assert body(rig)[0]["fields"] == {"id": 1, **fields}
 
 
 def test_E06_a_nul_in_json_stays_as_it_is_written(rig):

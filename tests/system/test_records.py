@@ -367,7 +367,6 @@ VALUES = {
     "interval[]": ["'{\"1 day\",\"-00:00:01\"}'"],
     "mood[]": ["'{sad,\"so so\"}'"],
     "varchar(3)[]": ["'{abc,NULL}'"],
-    # Not handled by type yet, but their text is a JSON string for to_json as well.
     "inet": ["'192.168.1.5/24'", "'::1'"],
     "point": ["'(1.5,NaN)'"],
     "int4range": ["'[1,5]'", "'empty'"],
@@ -433,7 +432,7 @@ def test_values_are_postgresqls_own(typed):
     typed.assert_whole()
 
 
-def test_values_do_not_depend_on_the_roles_settings(typed):
+def test_E09_values_do_not_depend_on_the_roles_settings(typed):
     """German dates, another zone and escape bytea of the role change nothing."""
     name = typed.db.name
     for setting in ("datestyle TO 'German'", "timezone TO 'Asia/Tokyo'", "bytea_output TO 'escape'",

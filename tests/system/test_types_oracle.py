@@ -7,7 +7,7 @@ import psycopg
 import pytest
 from typegen import Universe, Values, name, seeded
 
-pytestmark = pytest.mark.sanitized
+pytestmark = [pytest.mark.sanitized, pytest.mark.versions]
 
 NESTED_TABLES = 10
 NESTED_TYPES = 120
@@ -103,11 +103,12 @@ def differences(rig):
 
 def test_records_of_random_types_are_postgresqls_own(rig, seed, note):
     rng = seeded(seed)
-    values = Values(rng)
+    version = rig.db.connection.info.server_version
+    values = Values(rng, version)
     more, missing = extensions(rig.db, values)
     note(f"extensions that are not there: {', '.join(missing) or 'none'}")
     base = {**values.base(), **more}
-    universe = Universe(rng, base, rig.db.connection.info.server_version)
+    universe = Universe(rng, base, version)
     universe.builtin_ranges()
     plain = list(universe.types)
     arrays = [universe.array(t) for t in plain]

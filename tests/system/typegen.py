@@ -26,8 +26,8 @@ def name(text):
 class Values:
     """Random values of the base types; each method is an expression, to be cast to the type."""
 
-    def __init__(self, rng):
-        self.rng = rng
+    def __init__(self, rng, version):
+        self.rng, self.version = rng, version
 
     def pick(self, *choices):
         return quote(self.rng.choice(choices))
@@ -54,7 +54,8 @@ class Values:
         rng = self.rng
         digits = "".join(rng.choice("0123456789") for _ in range(rng.randrange(1, 70)))
         fraction = "".join(rng.choice("0123456789") for _ in range(rng.randrange(40)))
-        return self.pick("NaN", "Infinity", "-Infinity", "0.00", "-0.0", "1e30", "1e-300", "-1.500",
+        infinity = ["Infinity", "-Infinity"] if self.version >= 140000 else []
+        return self.pick("NaN", *infinity, "0.00", "-0.0", "1e30", "1e-300", "-1.500",
                          *[rng.choice("+-") + digits + "." + fraction + "0"] * 8)
 
     def real(self):
@@ -83,7 +84,7 @@ class Values:
 
     def timestamp(self, zone=""):
         far = f"(timestamp{zone} '2000-01-01{'+00' if zone else ''}' + interval '{self.days(106741034)} days'" \
-              f" + interval '{self.rng.choice([0, 1, 100000, self.rng.randrange(86400000000)])} microseconds')"
+              f" + interval '{self.rng.choice([0, 1, 100000, self.rng.randrange(86400000000)]) / 1e6:.6f} seconds')"
         return self.rng.choice([self.pick("infinity", "-infinity", "294276-12-31 23:59:59.999999",
                                           "4713-01-01 00:00:00 BC", "2020-01-01 00:00:00.1"), far, far])
 
@@ -101,8 +102,9 @@ class Values:
 
     def interval(self):
         r = self.rng
-        return self.pick("0", "-178000000 years", "1 year 2 mons -3 days +04:05:06.789",
-                         *[f"{r.randrange(-999, 999)} mons {r.randrange(-99, 99)} days {r.randrange(-10**12, 10**12)} microseconds"] * 3)
+        infinity = ["infinity", "-infinity"] if self.version >= 170000 else []
+        return self.pick("0", *infinity, "-178000000 years", "1 year 2 mons -3 days +04:05:06.789",
+                         *[f"{r.randrange(-999, 999)} mons {r.randrange(-99, 99)} days {r.uniform(-10**6, 10**6):.6f} seconds"] * 3)
 
     def bytes(self):
         return "'\\x" + bytes(self.rng.randrange(256) for _ in range(self.rng.randrange(9))).hex() + "'"
@@ -263,7 +265,7 @@ SUBTYPES = ["int4", "int8", "numeric", "float8", "text", "timestamp", "timestamp
 class Universe:
     """Random types over base ones.  `ddl` is what makes them, in order."""
 
-    def __init__(self, rng, base, version=150000):
+    def __init__(self, rng, base, version):
         self.rng, self.version = rng, version
         self.base = [Type(sql, value) for sql, value in base.items()]
         self.types = list(self.base)
