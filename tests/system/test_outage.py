@@ -2,6 +2,8 @@
 
 import os
 import signal
+import socket
+import threading
 import time
 
 import pytest
@@ -283,3 +285,101 @@ def test_a_slow_endpoint_does_not_break_the_replication_link(rig):
     time.sleep(13.5)
     assert rig.db.walsender_pid() == pid
     rig.assert_whole()
+
+
+def test_a_slow_stream_before_a_dead_endpoint_stays_within_the_window(rig):
+    """Transactions that come one at a time are read one at a time, each to the buffer's end."""
+    rig.db.sql("CREATE TABLE t (id serial PRIMARY KEY, v text)")
+    rig.db.publish("t")
+    rig.add_receiver(start=False)
+    rig.start()
+    for _ in range(150):
+        rig.db.sql("INSERT INTO t (v) SELECT repeat('x', 1000) FROM generate_series(1, 200)")
+        time.sleep(0.02)
+    wait_for("all is captured", lambda: rig.walpost.metric(
+        "walpost_captured_records_total") == 30000, tail=rig.walpost.tail)
+    # 8 MiB of JSON, and what one read may bring beyond it.
+    assert rig.walpost.metric("walpost_window_records") < 10000
+    rig.receiver.start()
+    rig.wait_arrived(30000)
+
+
+class Middleman:
+    """Passes bytes between walpost and the server until `cut` says that the link breaks."""
+
+    def __init__(self, server, cut):
+        self.server, self.cut = server, cut
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self.listener.getsockname()[1]
+        self.accepted = 0
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self):
+        while True:
+            try:
+                ours, _ = self.listener.accept()
+            except OSError:
+                return
+            self.accepted += 1
+            threading.Thread(target=self._pass, args=(ours,), daemon=True).start()
+
+    def _pass(self, ours):
+        theirs = socket.create_connection(("127.0.0.1", self.server.port))
+
+        def back():
+            try:
+                while data := theirs.recv(65536):
+                    ours.sendall(data)
+            except OSError:
+                pass
+        threading.Thread(target=back, daemon=True).start()
+        try:
+            while data := ours.recv(65536):
+                theirs.sendall(data)
+                if self.cut(data):
+                    break
+        except OSError:
+            pass
+        for end in (ours, theirs):
+            try:
+                end.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
+
+    def close(self):
+        self.listener.close()
+
+
+def test_a_link_that_breaks_at_once_is_not_opened_in_a_storm(rig):
+    def cut(data):
+        if b"START_REPLICATION" not in data:
+            return False
+        time.sleep(0.05)
+        return True
+    rig.db.table("t")
+    rig.db.publish("t")
+    middle = Middleman(rig.db.server, cut)
+    walpost = rig.prepare(connection={"port": middle.port})
+    walpost.spawn()
+    wait_for("the first link has broken", lambda: walpost.events("capture_interrupted"), 20,
+             tail=walpost.tail)
+    begun = len(walpost.events("capture_started"))
+    time.sleep(10)
+    # 0.1 s, doubling: seven attempts reach ten seconds of full waits; jitter halves them.
+    assert len(walpost.events("capture_started")) - begun < 20
+    middle.close()
+    assert walpost.stop() == 0
+
+
+def test_sigterm_ends_soon_while_the_source_is_silent(rig):
+    listener = socket.create_server(("127.0.0.1", 0))
+    rig.db.table("t")
+    walpost = rig.prepare(connection={"port": listener.getsockname()[1]})
+    walpost.spawn()
+    accepted, _ = listener.accept()
+    time.sleep(0.5)
+    begun = time.monotonic()
+    assert walpost.stop() == 0
+    assert time.monotonic() - begun < 5
+    accepted.close()
+    listener.close()

@@ -197,6 +197,44 @@ static void a_second_half_alone_waits_for_nothing(void **state)
 	cdc_window_free(w);
 }
 
+static void halves_of_one_lane_go_in_one_request_and_never_the_second_alone(void **state)
+{
+	struct cdc_window *w = cdc_window_new(1, false, CDC_ORDER_KEY, ALL);
+	struct cdc_window_input *in = input_of(w, CDC_INPUT_STREAM);
+	CDC_AUTO(cdc_batch_freep) struct cdc_batch *b = cdc_batch_new(1 << 20);
+	const bool none[1] = {false};
+	struct cdc_item *items[2];
+	bool has_more;
+
+	(void)state;
+	add(b, 0, 2, 10, 1, 1, CDC_OP_DELETE, CDC_RECORD_MOVE_OLD);
+	add(b, 0, 3, 10, 1, 2, CDC_OP_UPDATE, CDC_RECORD_MOVE_NEW);
+	take(w, in, b);
+	assert_int_equal(cdc_window_run(w, 0, 2, 1000, items, &has_more), 2);
+	assert_null(cdc_window_probe(w, &b->records[0].id, none));
+	assert_int_equal(cdc_window_run(w, 0, 1, 1000, items, &has_more), 1);
+	cdc_window_done(w, items[0]);
+	assert_int_equal(cdc_window_probe(w, &b->records[0].id, none)->rec->id.part, 2);
+	cdc_window_free(w);
+}
+
+static void no_probe_passes_a_barrier_in_a_single_lane(void **state)
+{
+	struct cdc_window *w = cdc_window_new(1, false, CDC_ORDER_KEY, ALL);
+	struct cdc_window_input *in = input_of(w, CDC_INPUT_STREAM);
+	CDC_AUTO(cdc_batch_freep) struct cdc_batch *b = cdc_batch_new(1 << 20);
+	const bool none[1] = {false};
+
+	(void)state;
+	add(b, 0, 2, 10, 1, 1, CDC_OP_INSERT, 0);
+	add(b, 0, 9, 10, 2, 1, CDC_OP_TRUNCATE, CDC_RECORD_BARRIER);
+	add(b, 0, 3, 10, 3, 1, CDC_OP_INSERT, 0);
+	take(w, in, b);
+	assert_int_equal(cdc_window_probe(w, NULL, none)->rec->id.ordinal, 1);
+	assert_null(cdc_window_probe(w, &b->records[0].id, none));
+	cdc_window_free(w);
+}
+
 /* --- random streams ----------------------------------------------------------------- */
 
 #define COPIED (KEYS * TABLES) /* rows, at most */
@@ -305,8 +343,8 @@ struct flight {
  * the checkpoint has reached all that was sent. */
 static void deliver(struct stream *s, struct random *r, enum cdc_order order, unsigned stop_after)
 {
-	struct cdc_id started = {0};
-	struct cdc_window *w = cdc_window_new(LANES, false, order, ALL);
+	struct cdc_id started = {0}, probed = {0};
+	struct cdc_window *w = cdc_window_new(next(r, 3) ? LANES : 1, false, order, ALL);
 	struct cdc_window_input *in = input_of(w, CDC_INPUT_STREAM);
 	struct flight flights[LANES] = {0};
 	size_t lanes = cdc_window_lanes(w), in_flight = 0, taken = 0, leases = 0;
@@ -341,9 +379,14 @@ static void deliver(struct stream *s, struct random *r, enum cdc_order order, un
 			f->n = 0;
 			in_flight--;
 		} else if (!is_closed && !in_flight && order == CDC_ORDER_KEY && next(r, 10) == 0) {
-			struct cdc_item *probe = cdc_window_probe(w, NULL, none);
+			/* One that failed is followed by a later one. */
+			struct cdc_item *probe =
+				cdc_window_probe(w, cdc_id_is_zero(&probed) ? NULL : &probed, none);
 
-			if (probe && next(r, 2)) {
+			probed = probe && next(r, 2) ? probe->rec->id : (struct cdc_id){0};
+			if (probe)
+				check_sent(s, seen, index_of(s, probe->rec), order);
+			if (probe && cdc_id_is_zero(&probed)) {
 				check_sent(s, seen, index_of(s, probe->rec), order);
 				cdc_window_sent(probe);
 				if (cdc_id_cmp(&probe->rec->id, &started) > 0)
@@ -595,6 +638,8 @@ int main(void)
 		cmocka_unit_test(a_probe_is_the_oldest_record_of_another_key),
 		cmocka_unit_test(halves_of_a_key_change_find_each_other_across_reads),
 		cmocka_unit_test(a_second_half_alone_waits_for_nothing),
+		cmocka_unit_test(halves_of_one_lane_go_in_one_request_and_never_the_second_alone),
+		cmocka_unit_test(no_probe_passes_a_barrier_in_a_single_lane),
 		cmocka_unit_test(order_holds_however_requests_end),
 		cmocka_unit_test(order_holds_while_a_table_is_copied),
 	};
