@@ -44,12 +44,13 @@ static enum cdc_code no_memory(enum pgo_kind kind, struct cdc_err *err)
 	return cdc_err_set(err, CDC_NOMEM, "out of memory for a %s message", pgo_kind_name(kind));
 }
 
-/* Makes room for n items of size bytes; the old content need not survive. */
+/* Makes room for n items of size bytes, 0 included: a row without columns is a row.  The old
+ * content need not survive. */
 static bool make_room(void **items, size_t *cap, size_t n, size_t size)
 {
 	void *grown;
 
-	if (n <= *cap)
+	if (*items && n <= *cap)
 		return true;
 	if (n < 64)
 		n = 64;

@@ -97,6 +97,28 @@ void cdc_source_free(struct cdc_source *s)
 
 /* --- connecting ------------------------------------------------------------------------ */
 
+static enum cdc_code open_stream(struct cdc_source *s, struct cdc_err *err)
+{
+	return cdc_pgconn_open(s->plan->settings, CDC_PGCONN_REPLICATION, s->plan->slot, &s->stream,
+			       err);
+}
+
+/*
+ * A walsender must not have looked at tables before it decodes: what its relation
+ * cache holds is the table of now, and the first rows of a backlog would be taken
+ * apart with columns that came after them (seen on 16, 17 and 18, where
+ * pg_publication_tables opens the tables).  So the stream gets a session that ran no
+ * statement.  A temporary slot is the session's own, and begins now.
+ */
+static enum cdc_code begin_afresh(struct cdc_source *s, enum cdc_server_slot slot,
+				  struct cdc_err *err)
+{
+	if (slot == CDC_SERVER_SLOT_TEMPORARY)
+		return CDC_OK;
+	close_stream(s);
+	return open_stream(s, err);
+}
+
 static enum cdc_code prepare(struct cdc_source *s, enum cdc_server_slot slot,
 			     struct cdc_source_info *ret_info, struct cdc_err *err)
 {
@@ -105,11 +127,12 @@ static enum cdc_code prepare(struct cdc_source *s, enum cdc_server_slot slot,
 	close_stream(s);
 	cdc_text_map_clear(&s->known);
 	cdc_server_clear(&s->server);
-	rc = cdc_pgconn_open(s->plan->settings, CDC_PGCONN_REPLICATION, s->plan->slot, &s->stream,
-			     err);
+	rc = open_stream(s, err);
 	if (!rc)
 		rc = cdc_server_prepare(&s->server, s->stream, s->plan, slot, s->slot, err);
 	*ret_info = s->server.info;
+	if (!rc)
+		rc = begin_afresh(s, slot, err);
 	if (rc) {
 		close_stream(s);
 		return rc;

@@ -4,7 +4,7 @@ import psycopg
 import pytest
 from stream import delete, insert, truncate, update
 
-pytestmark = pytest.mark.sanitized
+pytestmark = [pytest.mark.sanitized, pytest.mark.versions]
 
 PR = ("create table pr(id int, k int, t text, primary key(id, k)) partition by list(k)",
       "create table pr1 partition of pr for values in (1)",

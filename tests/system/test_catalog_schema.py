@@ -5,7 +5,7 @@ import random
 import pytest
 from stream import OPERATIONS, record
 
-pytestmark = pytest.mark.sanitized
+pytestmark = [pytest.mark.sanitized, pytest.mark.versions]
 
 ALL = (*OPERATIONS, "schema")
 
