@@ -107,6 +107,8 @@ struct cdc_read {
 	bool is_at_end; /* there was nothing more to read at that moment */
 };
 
+typedef enum cdc_code cdc_schema_fn(void *arg, struct cdc_view schema, struct cdc_err *err);
+
 struct cdc_buffer_ops {
 	const char *name; /* "local" */
 
@@ -156,6 +158,15 @@ struct cdc_buffer_ops {
 	/* The stream's state as of now (what was appended and is not yet durable does not count).
 	 */
 	void (*state)(struct cdc_buffer *b, struct cdc_buffer_state *ret);
+
+	/*
+	 * Calls fn with the newest schema record of every table that has one in the
+	 * stream as of its last appended id.  The view is valid during the call.  What
+	 * fn answers ends the calls, unless CDC_OK, and is returned.  The capture
+	 * thread, which so learns what was said of a table before.
+	 */
+	enum cdc_code (*schemas)(struct cdc_buffer *b, cdc_schema_fn *fn, void *arg,
+				 struct cdc_err *err);
 
 	/* Becomes readable when durable() rose, a BUSY may be tried again, or the writer failed.
 	 * The capture thread drains it (cdc_event_drain). */

@@ -253,6 +253,52 @@ enum cdc_code cdc_local_schema_add(struct cdc_buffer *b, const struct cdc_batch 
 	return CDC_OK;
 }
 
+/* With mu held: the newest of the first table at or above *table that has one at or below last,
+ * with a reference; *table becomes its own.  NULL: there is none. */
+static struct cdc_local_seg *next_schema(struct cdc_buffer *b, uint64_t *table,
+					 const struct cdc_id *last)
+{
+	size_t at = schema_place(b, *table, &(struct cdc_id){0});
+	struct cdc_local_seg *found = NULL;
+
+	for (; at < b->schema_n && !(found && b->schemas[at].table != *table); at++) {
+		if (cdc_id_cmp(&b->schemas[at].id, last) > 0)
+			continue;
+		found = b->schemas[at].seg;
+		*table = b->schemas[at].table;
+	}
+	if (found)
+		found->refs++;
+	return found;
+}
+
+static enum cdc_code local_schemas(struct cdc_buffer *b, cdc_schema_fn *fn, void *arg,
+				   struct cdc_err *err)
+{
+	enum cdc_code rc = CDC_OK;
+
+	for (uint64_t table = 0; !rc; table++) {
+		const struct cdc_local_sequence *stream;
+		struct cdc_local_seg *seg, *trash = NULL;
+
+		(void)pthread_mutex_lock(&b->mu);
+		stream = cdc_local_sequence_of(b, CDC_SEQ_STREAM);
+		seg = next_schema(b, &table, &stream->last_id);
+		(void)pthread_mutex_unlock(&b->mu);
+		if (!seg)
+			break;
+		rc = fn(arg, (struct cdc_view){.rec = seg->batch->records, .batch = seg->batch},
+			err);
+		(void)pthread_mutex_lock(&b->mu);
+		cdc_local_seg_unref(seg, &trash);
+		(void)pthread_mutex_unlock(&b->mu);
+		cdc_local_trash(b, trash);
+		if (table == UINT64_MAX)
+			break;
+	}
+	return rc;
+}
+
 /* --- append ------------------------------------------------------------------------- */
 
 /* Is there an id of a lower epoch than what went before it in its sequence? */
@@ -421,11 +467,12 @@ static enum cdc_code local_append(struct cdc_buffer *b, uint32_t sequence, struc
 	(void)pthread_mutex_unlock(&b->mu);
 	if (rc)
 		return rc;
+	/* Only this thread appends, so the sequence has not moved. */
+	drop_known(batch, s);
+	/* Before the rows are to be seen, and not what was there already. */
 	rc = cdc_local_schema_add(b, batch, err);
 	if (rc)
 		return rc;
-	/* Only this thread appends, so the sequence has not moved. */
-	drop_known(batch, s);
 	if (batch->n == 0 && (batch->end_n == 0 || !s->is_open)) {
 		/* Nothing for readers: transactions that are there already, or empty ones. */
 		(void)pthread_mutex_lock(&b->mu);
@@ -963,6 +1010,7 @@ const struct cdc_buffer_ops cdc_buffer_local = {
 	.progress = local_progress,
 	.durable = local_durable,
 	.state = local_state,
+	.schemas = local_schemas,
 	.event_fd = local_event_fd,
 	.error = local_error,
 	.group_add = local_group_add,

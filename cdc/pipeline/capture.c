@@ -283,6 +283,13 @@ static void log_connected(const struct cdc_capture *c, const struct cdc_source_i
 			 KV("remedy", (const char *)info->left_out[i].remedy));
 }
 
+static enum cdc_code know_schema(void *arg, struct cdc_view schema, struct cdc_err *err)
+{
+	struct cdc_capture *c = arg;
+
+	return cdc_source_know(c->source, schema, err);
+}
+
 static enum cdc_code open_stream(struct cdc_capture *c, struct cdc_err *err)
 {
 	struct cdc_source_info info;
@@ -303,6 +310,9 @@ static enum cdc_code open_stream(struct cdc_capture *c, struct cdc_err *err)
 		return rc;
 	c->received = c->flushed = st.durable ? st.durable : info.slot_start;
 	c->started_lsn = c->flushed;
+	rc = c->setup.ops->schemas(c->setup.buffer, know_schema, c, err);
+	if (rc)
+		return rc;
 	rc = cdc_source_start(c->source, c->flushed, c->row.generation, err);
 	if (rc)
 		return rc;

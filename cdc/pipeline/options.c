@@ -5,13 +5,10 @@
 
 /* Bit i of the set is enum cdc_op i. */
 static const char *const operations[] = {
-	[CDC_OP_INSERT] = "insert",
-	[CDC_OP_UPDATE] = "update",
-	[CDC_OP_DELETE] = "delete",
-	[CDC_OP_TRUNCATE] = "truncate",
-	[CDC_OP_READ] = "read",
-	[CDC_OP_MESSAGE] = "message",
-	NULL,
+	[CDC_OP_INSERT] = "insert", [CDC_OP_UPDATE] = "update",
+	[CDC_OP_DELETE] = "delete", [CDC_OP_TRUNCATE] = "truncate",
+	[CDC_OP_READ] = "read",     [CDC_OP_MESSAGE] = "message",
+	[CDC_OP_SCHEMA] = "schema", NULL,
 };
 
 static const char *const orders[] = {
@@ -27,7 +24,7 @@ const struct cdc_opt cdc_deliver_options[] = {
 	 .offset = AT(operations),
 	 .def = "[insert, update, delete, truncate, read]",
 	 .choices = operations,
-	 .help = "kinds of records that are delivered; there is also message"},
+	 .help = "kinds of records that are delivered; there are also message and schema"},
 	{.name = "batch_size",
 	 .type = CDC_OPT_UINT,
 	 .offset = AT(batch_size),

@@ -7,12 +7,13 @@
 #include "cdc/base/arena.h"
 #include "cdc/record/value.h"
 
-#define MAX_TABLES     100000
-#define MAX_TYPE_BYTES (16u << 20) /* some 100,000 types */
-#define MAX_TYPE_DEPTH 32          /* domains over domains over arrays of domains ... */
-#define MAX_NAME_BYTES 1024        /* of an attribute as JSON: 63 bytes, each up to 6 */
-#define MAX_LOOKS      8           /* at types that change while they are looked at */
-#define FIRST_SLOTS    64u         /* of both hash tables; powers of two */
+#define MAX_TABLES      100000
+#define MAX_TYPE_BYTES  (16u << 20) /* some 100,000 types */
+#define MAX_TYPE_DEPTH  32          /* domains over domains over arrays of domains ... */
+#define MAX_NAME_BYTES  1024        /* of an attribute as JSON: 63 bytes, each up to 6 */
+#define MAX_DESCRIPTION (64u << 20) /* 65,535 columns of the longest names */
+#define MAX_LOOKS       8           /* at types that change while they are looked at */
+#define FIRST_SLOTS     64u         /* of both hash tables; powers of two */
 
 struct known_type {
 	uint32_t oid; /* 0: the slot is free */
@@ -31,7 +32,8 @@ struct row_type {
 
 struct cdc_catalog {
 	struct cdc_lookup *lookup;
-	struct cdc_table *tables; /* open addressing by relid; free where shape is NULL */
+	struct cdc_describer *describer; /* NULL: nobody asks what tables look like */
+	struct cdc_table *tables;        /* open addressing by relid; free where shape is NULL */
 	size_t table_n, table_cap;
 	const struct cdc_table *last; /* the one found last */
 	struct known_type *types;     /* open addressing by OID */
@@ -57,14 +59,25 @@ struct cdc_catalog *cdc_catalog_new(struct cdc_lookup *lookup)
 	return c;
 }
 
+static void clear_table(struct cdc_table *t)
+{
+	cdc_shape_free(t->shape);
+	free(t->description);
+}
+
 void cdc_catalog_reset(struct cdc_catalog *c)
 {
 	for (size_t i = 0; i < c->table_cap; i++)
-		cdc_shape_free(c->tables[i].shape);
+		clear_table(&c->tables[i]);
 	free(c->tables);
 	free(c->types);
+	if (c->describer)
+		cdc_describer_clear(c->describer);
 	cdc_arena_reset(c->arena);
-	*c = (struct cdc_catalog){.lookup = c->lookup, .arena = c->arena, .oddities = c->oddities};
+	*c = (struct cdc_catalog){.lookup = c->lookup,
+				  .describer = c->describer,
+				  .arena = c->arena,
+				  .oddities = c->oddities};
 }
 
 void cdc_catalog_free(struct cdc_catalog *c)
@@ -541,15 +554,50 @@ static enum cdc_code put_table(struct cdc_catalog *c, const struct pgo_relation 
 	if (!shape)
 		return no_memory(err);
 	c->table_n += !t->shape;
-	cdc_shape_free(t->shape);
+	clear_table(t);
 	for (size_t i = 0; i < r->n; i++)
 		has_row_types |= has_row_type(columns[i].type);
 	*t = (struct cdc_table){.relid = r->relid,
 				.shape = shape,
 				.old_may_lack = old_may_lack,
+				.is_told = true,
 				.has_row_types = has_row_types,
 				.digest = digest};
 	return CDC_OK;
+}
+
+void cdc_catalog_set_describer(struct cdc_catalog *c, struct cdc_describer *d)
+{
+	c->describer = d;
+}
+
+void cdc_catalog_tell(struct cdc_catalog *c, const struct cdc_table *t)
+{
+	find_slot(c->tables, c->table_cap, t->relid)->is_told = true;
+}
+
+/* Of a table that has a shape.  Also what rows are not written differently for is described: a
+ * modifier, the identity. */
+static enum cdc_code put_description(struct cdc_catalog *c, const struct pgo_relation *r,
+				     const struct cdc_column *columns, struct cdc_err *err)
+{
+	struct cdc_table *t = find_slot(c->tables, c->table_cap, r->relid);
+	struct cdc_buf text;
+	enum cdc_code rc;
+
+	cdc_buf_init(&text, MAX_DESCRIPTION);
+	rc = cdc_describe(c->describer, r, columns, &text, err);
+	cdc_buf_putc(&text, '\0');
+	if (!rc && text.failed)
+		rc = no_memory(err);
+	if (!rc && (!t->description || strcmp(t->description, (const char *)text.data) != 0)) {
+		free(t->description);
+		t->description = (char *)text.data;
+		t->is_told = false;
+		return CDC_OK;
+	}
+	cdc_buf_clear(&text);
+	return rc;
 }
 
 enum cdc_code cdc_catalog_relation(struct cdc_catalog *c, const struct pgo_relation *r,
@@ -570,6 +618,8 @@ enum cdc_code cdc_catalog_relation(struct cdc_catalog *c, const struct pgo_relat
 		rc = ask_key(c, r, columns, &old_may_lack, err);
 	if (!rc)
 		rc = put_table(c, r, columns, old_may_lack, err);
+	if (!rc && c->describer)
+		rc = put_description(c, r, columns, err);
 	free(columns);
 	return rc ? cdc_err_wrap(err, "table %s.%s", r->schema, r->name) : CDC_OK;
 }

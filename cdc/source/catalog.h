@@ -34,6 +34,7 @@
 
 #include "cdc/base/err.h"
 #include "cdc/record/writer.h"
+#include "cdc/source/describe.h"
 #include "cdc/source/lookup.h"
 #include "cdc/source/pgoutput.h"
 
@@ -45,8 +46,11 @@ struct cdc_table {
 	 * same of a table that is gone by now, of which nobody can say whether it was partitioned.
 	 */
 	bool old_may_lack;
+	bool is_told;       /* the caller's: its description need not be looked at, there is none or
+			     * its schema record was made */
 	bool has_row_types; /* call cdc_catalog_refresh before a row is written */
 	uint64_t digest;    /* of everything that the shape was made of */
+	char *description;  /* describe.h; NULL without a describer */
 };
 
 struct cdc_catalog;
@@ -54,6 +58,10 @@ struct cdc_catalog;
 /* lookup outlives the catalog.  NULL: heap exhausted. */
 struct cdc_catalog *cdc_catalog_new(struct cdc_lookup *lookup);
 void cdc_catalog_free(struct cdc_catalog *c);
+
+/* From the next Relation message on tables have descriptions.  The describer outlives the
+ * catalog's use of it, is cleared by reset, and NULL (the beginning) is none. */
+void cdc_catalog_set_describer(struct cdc_catalog *c, struct cdc_describer *d);
 
 /* Forgets every table and type; tables that were given out are gone. */
 void cdc_catalog_reset(struct cdc_catalog *c);
@@ -83,6 +91,9 @@ struct cdc_catalog_oddities {
 	uint32_t type;   /* OID of the last such type */
 };
 struct cdc_catalog_oddities cdc_catalog_oddities(const struct cdc_catalog *c);
+
+/* Sets is_told of a table that find returned. */
+void cdc_catalog_tell(struct cdc_catalog *c, const struct cdc_table *t);
 
 /* The table of a relation, or NULL: no Relation message came. */
 const struct cdc_table *cdc_catalog_find(struct cdc_catalog *c, uint32_t relid);

@@ -154,6 +154,44 @@ static enum cdc_code mend_row(struct cdc_changes *c, const struct pgo_change *ro
 	return CDC_OK;
 }
 
+/* The schema record before a row, unless it would say what is known. */
+static enum cdc_code tell_shape(struct cdc_changes *c, const struct cdc_table *t, cdc_lsn position,
+				struct cdc_batch *batch, struct cdc_err *err)
+{
+	const char *name = cdc_shape_name(t->shape);
+	const char *before = cdc_text_map_get(c->known, name, strlen(name));
+	const struct cdc_note note = {.op = CDC_OP_SCHEMA,
+				      .table = name,
+				      .id = {.commit_lsn = c->begin.commit_lsn,
+					     .epoch = c->epoch,
+					     .ordinal = c->ordinal + 1},
+				      .position = position,
+				      .xid = c->begin.xid,
+				      .commit_us = c->begin.commit_us};
+	struct cdc_record *r;
+	enum cdc_code rc;
+
+	if (before && strcmp(before, t->description) == 0) {
+		cdc_catalog_tell(c->catalog, t);
+		return CDC_OK;
+	}
+	rc = cdc_note_begin(batch, &note, &r, err);
+	if (rc)
+		return rc == CDC_LIMIT ? did_not_fit(batch, name, err) : rc;
+	cdc_buf_puts(&batch->json, t->description);
+	if (before) {
+		cdc_note_changes(batch, r);
+		cdc_describe_changes(before, t->description, &batch->json);
+	}
+	rc = cdc_note_end(batch, &note, r, err);
+	if (rc)
+		return rc == CDC_LIMIT ? did_not_fit(batch, name, err) : rc;
+	if (!cdc_text_map_put(c->known, name, strlen(name), t->description, strlen(t->description)))
+		return cdc_err_set(err, CDC_NOMEM, "out of memory for the descriptions of tables");
+	cdc_catalog_tell(c->catalog, t);
+	return CDC_OK;
+}
+
 static enum cdc_code take_row(struct cdc_changes *c, const struct pgo_message *m, cdc_lsn position,
 			      struct cdc_batch *batch, struct cdc_err *err)
 {
@@ -177,6 +215,11 @@ static enum cdc_code take_row(struct cdc_changes *c, const struct pgo_message *m
 	rc = c->mended ? mend_row(c, row, err) : CDC_OK;
 	if (rc)
 		return rc;
+	if (!t->is_told) {
+		rc = tell_shape(c, t, position, batch, err);
+		if (rc)
+			return rc;
+	}
 	change.shape = t->shape;
 	change.op = m->kind == PGO_INSERT   ? CDC_OP_INSERT
 		    : m->kind == PGO_UPDATE ? CDC_OP_UPDATE

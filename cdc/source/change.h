@@ -11,6 +11,16 @@
  * after it has a higher LSN, so ids rise over it.  It is, to the buffer, a
  * transaction of its own that ends there.
  *
+ * A schema record (describe.h) precedes the first row of a table that looks
+ * different from what its last one said, or that had none; its id is the row's with
+ * part 0.  What was said is remembered by the buffer, which has those records; a
+ * stream that begins anew is told of the newest of each table (known), and that is
+ * enough: in what is sent again, records get the ids that they had, and one that
+ * was not made the first time (the table looked then as it did before, and not as it
+ * does at the end) has an id at or below the last that the buffer took, so the
+ * buffer drops it with the rest; and where the buffer's last id is reached, known
+ * says what it said there the first time.
+ *
  * Grammar: { B [O] { R | Y | I | U | D | T | M transactional } C | M other }.
  * Anything else is CDC_PROTO.
  *
@@ -40,6 +50,9 @@ struct cdc_changes {
 	/* Of the messages that become records; begin sets it to NULL, which is none.  Constant, and
 	 * outlives the changes. */
 	const struct cdc_opt_strs *prefixes;
+	/* What the last schema record said of each table, by its name; set it after begin, NULL
+	 * when the catalog has no describer.  Outlives the changes, which keep it up to date. */
+	struct cdc_text_map *known;
 
 	bool is_open;           /* between Begin and Commit */
 	bool is_skipped;        /* the open transaction ended before start_lsn */

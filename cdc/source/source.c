@@ -17,6 +17,7 @@
 #include "cdc/source/slot_watch.h"
 #include "cdc/source/standby.h"
 
+#define KNOWN_MAX   (256u << 20) /* descriptions of 100,000 tables of 40 columns */
 #define START_MS    10000
 #define ASK_MS      4000 /* a server that has nothing to say is asked whether it is there */
 #define STOP_MS     2000
@@ -35,6 +36,8 @@ struct cdc_source {
 	char slot[64]; /* the one to start on */
 	struct cdc_catalog *catalog;
 	struct pgo_decoder decoder;
+	struct cdc_describer describer;
+	struct cdc_text_map known; /* by table: the `fields` of its last schema record */
 	struct cdc_changes changes;
 	struct cdc_buf mended; /* of changes */
 	struct cdc_pings pings;
@@ -61,11 +64,14 @@ enum cdc_code cdc_source_new(const struct cdc_source_plan *plan, struct cdc_sour
 	cdc_buf_init(&s->mended, MENDED_MAX);
 	cdc_server_init(&s->server);
 	cdc_lookup_init(&s->lookup, plan->settings, plan->slot, plan->stop);
+	cdc_describer_init(&s->describer, &s->lookup);
+	cdc_text_map_init(&s->known, KNOWN_MAX);
 	s->catalog = cdc_catalog_new(&s->lookup);
 	if (!s->catalog) {
 		cdc_source_free(s);
 		return cdc_err_set(err, CDC_NOMEM, "out of memory for a source");
 	}
+	cdc_catalog_set_describer(s->catalog, &s->describer);
 	*ret = s;
 	return CDC_OK;
 }
@@ -86,6 +92,8 @@ void cdc_source_free(struct cdc_source *s)
 	close_stream(s);
 	cdc_lookup_clear(&s->lookup);
 	cdc_catalog_free(s->catalog);
+	cdc_describer_clear(&s->describer);
+	cdc_text_map_clear(&s->known);
 	cdc_server_clear(&s->server);
 	pgo_clear(&s->decoder);
 	cdc_buf_clear(&s->mended);
@@ -100,6 +108,7 @@ static enum cdc_code prepare(struct cdc_source *s, enum cdc_server_slot slot,
 	enum cdc_code rc;
 
 	close_stream(s);
+	cdc_text_map_clear(&s->known);
 	cdc_server_clear(&s->server);
 	rc = cdc_pgconn_open(s->plan->settings, CDC_PGCONN_REPLICATION, s->plan->slot,
 			     s->plan->stop, &s->stream, err);
@@ -128,6 +137,17 @@ enum cdc_code cdc_source_connect(struct cdc_source *s, bool must_exist,
 bool cdc_source_holds(const struct cdc_source *s, uint32_t timeline, cdc_lsn lsn, cdc_lsn *ret_end)
 {
 	return cdc_timelines_hold(&s->server.timelines, timeline, lsn, ret_end);
+}
+
+enum cdc_code cdc_source_know(struct cdc_source *s, struct cdc_view schema, struct cdc_err *err)
+{
+	size_t len;
+	const char *table = cdc_view_table(schema, &len);
+
+	if (cdc_text_map_put(&s->known, table, len, cdc_view_json(schema) + schema.rec->fields.off,
+			     schema.rec->fields.len))
+		return CDC_OK;
+	return cdc_err_set(err, CDC_NOMEM, "out of memory for the descriptions of tables");
 }
 
 /* The replication grammar knows no backslash: only the quote itself is doubled. */
@@ -192,6 +212,7 @@ enum cdc_code cdc_source_start(struct cdc_source *s, cdc_lsn lsn, unsigned gener
 		return cdc_err_wrap(err, "slot %s", s->slot);
 	}
 	cdc_changes_begin(&s->changes, s->catalog, &s->server.timelines, lsn, generation);
+	s->changes.known = &s->known;
 	s->changes.prefixes = &s->plan->settings->message_prefixes;
 	/* PostgreSQL 13 sends a "char" above 127 as it is, later ones as \\377. */
 	if (s->lookup.hint.is_ascii || s->server.info.server_version < 140000)

@@ -104,6 +104,13 @@ enum cdc_code cdc_source_connect(struct cdc_source *s, bool must_exist,
 bool cdc_source_holds(const struct cdc_source *s, uint32_t timeline, cdc_lsn lsn, cdc_lsn *ret_end);
 
 /*
+ * Between connect and start: a table's newest schema record among those that were
+ * taken; connect forgets them all.  CDC_NOMEM.  See change.h for what it is good for.
+ */
+enum cdc_code cdc_source_know(struct cdc_source *s, struct cdc_view schema,
+			      struct cdc_err *err) CDC_CHECK;
+
+/*
  * START_REPLICATION at lsn.  generation: the top byte of every epoch.  Records
  * of transactions whose end_lsn is at or below lsn are not expected and not made.
  */

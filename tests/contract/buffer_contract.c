@@ -1097,6 +1097,82 @@ static void the_schema_precedes_the_first_row(void **state)
 	}
 }
 
+struct schemas_told {
+	struct cdc_id ids[CONTRACT_TABLES * 2];
+	size_t n;
+	size_t most; /* the call that makes so many fails */
+};
+
+static enum cdc_code tell(void *arg, struct cdc_view schema, struct cdc_err *err)
+{
+	struct schemas_told *told = arg;
+
+	assert_int_equal(schema.rec->op, CDC_OP_SCHEMA);
+	assert_true(told->n < sizeof(told->ids) / sizeof(told->ids[0]));
+	told->ids[told->n++] = schema.rec->id;
+	return told->n == told->most ? cdc_err_set(err, CDC_LIMIT, "enough") : CDC_OK;
+}
+
+static bool was_told(const struct schemas_told *told, struct cdc_id id)
+{
+	for (size_t i = 0; i < told->n; i++) {
+		if (cdc_id_cmp(&told->ids[i], &id) == 0)
+			return true;
+	}
+	return false;
+}
+
+/* The newest schema record of each table, and none that was dropped as already there. */
+static void the_newest_schema_of_each_table_is_told(void **state)
+{
+	struct suite *s = *state;
+	struct contract *c = &s->c;
+	struct cdc_batch *batch;
+	struct cdc_id first, other, second;
+	uint64_t tx = 3, other_tx;
+	struct schemas_told none = {.n = 0};
+
+	opened(s, "g");
+	assert_int_equal(c->ops->schemas(c->b, tell, &none, NULL), CDC_OK);
+	assert_int_equal(none.n, 0);
+	first = contract_id(2, 1);
+	for (other = contract_id(tx, 1); contract_table(&other) == contract_table(&first);)
+		other = contract_id(++tx, 1);
+	other_tx = tx;
+	for (second = contract_id(++tx, 1); contract_table(&second) != contract_table(&first);)
+		second = contract_id(++tx, 1);
+	first.part = other.part = second.part = 0;
+	for (int turn = 0; turn < 3; turn++) {
+		const struct cdc_id id = turn == 0 ? first : turn == 1 ? other : second;
+		const uint64_t at = turn == 0 ? 2 : turn == 1 ? other_tx : tx;
+
+		batch = contract_batch(c);
+		assert_non_null(batch);
+		assert_true(contract_write(c, batch, id));
+		assert_true(contract_write_tx(c, batch, at, 1, 1, true));
+		assert_true(contract_append(c, CDC_SEQ_STREAM, batch));
+	}
+	/* What comes again, with a record that was not there the first time. */
+	batch = contract_batch(c);
+	assert_non_null(batch);
+	other.ordinal++;
+	assert_true(contract_write(c, batch, other));
+	assert_true(contract_append(c, CDC_SEQ_STREAM, batch));
+	other.ordinal--;
+	assert_true(contract_wait_durable(c, contract_end_lsn(tx)));
+	for (int again = 0; again < 2; again++) {
+		struct schemas_told told = {.n = 0}, one = {.most = 1};
+
+		assert_int_equal(c->ops->schemas(c->b, tell, &told, NULL), CDC_OK);
+		assert_int_equal(told.n, 2);
+		assert_true(was_told(&told, other) && was_told(&told, second));
+		assert_int_equal(c->ops->schemas(c->b, tell, &one, NULL), CDC_LIMIT);
+		assert_int_equal(one.n, 1);
+		contract_close(c);
+		opened(s, "g");
+	}
+}
+
 /* --- groups ------------------------------------------------------------------------- */
 
 /* Adds a group and says which transactions a reader from its position gets. */
@@ -1700,6 +1776,7 @@ int buffer_contract_run(const struct cdc_buffer_ops *ops, const struct contract_
 		TEST(a_reader_at_the_end_is_woken),
 		TEST(a_lease_keeps_its_records),
 		TEST(the_schema_precedes_the_first_row),
+		TEST(the_newest_schema_of_each_table_is_told),
 		TEST(a_new_group_starts_where_it_was_told),
 		TEST(a_group_at_the_durable_end_gets_what_comes),
 		TEST(a_group_comes_back_to_its_position),

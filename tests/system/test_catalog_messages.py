@@ -5,7 +5,7 @@ import base64
 import pytest
 from stream import OPERATIONS
 
-pytestmark = pytest.mark.sanitized
+pytestmark = [pytest.mark.sanitized, pytest.mark.versions]
 
 
 def emit(db, transactional, prefix, content):

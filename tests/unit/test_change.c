@@ -199,6 +199,19 @@ static void a_null_in_a_key_is_left_out(void **state)
 		      "\"fields\":{\"a\":1,\"b\":2,\"c\":3},\"changes\":{}");
 }
 
+static void a_row_without_columns_is_a_row(void **state)
+{
+	struct fixture *f = *state;
+
+	begin(f, 0x120);
+	relation(f, 1, "t", "");
+	wire_delete(&f->wire, 1, 'O', "");
+	expect(f, CDC_OK);
+	expect_record(f, 0, "03000001-0000000000000120-00000001-0001",
+		      "\"operation\":\"delete\",\"schema\":\"public.t\",\"key\":null,"
+		      "\"fields\":{}");
+}
+
 static void a_row_follows_the_last_description_of_its_table(void **state)
 {
 	struct fixture *f = *state;
@@ -454,6 +467,7 @@ int main(void)
 		TEST(an_unchanged_value_is_named),
 		TEST(a_whole_old_row_gives_changes_and_the_unchanged_value),
 		TEST(a_null_in_a_key_is_left_out),
+		TEST(a_row_without_columns_is_a_row),
 		TEST(a_row_follows_the_last_description_of_its_table),
 		TEST(the_epoch_names_the_timeline_of_the_commit),
 		TEST(what_ended_before_the_start_is_not_made_again),
