@@ -258,6 +258,13 @@ static const struct cdc_id last_id = {.epoch = UINT32_MAX,
 				      .row = UINT32_MAX,
 				      .part = UINT16_MAX};
 
+static struct cdc_window_table *known_table(const struct cdc_window *w, const char *name)
+{
+	if (!w->tables)
+		return NULL;
+	return *table_place(w->tables, w->table_cap, cdc_table_hash(name, strlen(name)));
+}
+
 enum cdc_code cdc_window_hold(struct cdc_window *w, const char *table, const struct cdc_id *above,
 			      struct cdc_err *err)
 {
@@ -278,25 +285,23 @@ enum cdc_code cdc_window_hold(struct cdc_window *w, const char *table, const str
 
 void cdc_window_join(struct cdc_window *w, const char *table, const struct cdc_id *through)
 {
-	struct cdc_window_table *t;
+	struct cdc_window_table *t = table ? known_table(w, table) : NULL;
 
-	if (!table) {
+	if (!table)
 		w->hold.through = *through;
+	if (!t)
 		return;
-	}
-	t = *table_place(w->tables, w->table_cap, cdc_table_hash(table, strlen(table)));
 	t->hold.through = *through;
 	t->be_apart = false;
 }
 
 bool cdc_window_is_drained(struct cdc_window *w, const char *table)
 {
-	const struct cdc_window_table *t = NULL;
+	const struct cdc_window_table *t;
 
 	if (!table)
 		return w->records == 0;
-	if (w->table_cap)
-		t = *table_place(w->tables, w->table_cap, cdc_table_hash(table, strlen(table)));
+	t = known_table(w, table);
 	return !t || (!t->outstanding && !t->held.head);
 }
 

@@ -24,9 +24,8 @@
 #define HEARD_MS    500  /* one look at the socket per this time is exact enough */
 #define SQL_MAX     2048 /* START_REPLICATION with two quoted names */
 #define FRAMES      10000 /* empty transactions may come for minutes; the caller has a clock to keep */
-#define MENDED_MAX  (2u << 30) /* twice the longest value that a server sends */
-#define WATCH_MS    5000       /* a busy server writes some hundred MiB of WAL in it */
-#define TLS_RECORDS 4 /* reads that empty what TLS may hold back: a record is 16 KiB, a read 8 */
+#define WATCH_MS    5000 /* a busy server writes some hundred MiB of WAL in it */
+#define TLS_RECORDS 4    /* reads that empty what TLS may hold back: a record is 16 KiB, a read 8 */
 
 struct cdc_source {
 	const struct cdc_source_plan *plan;
@@ -39,7 +38,6 @@ struct cdc_source {
 	struct cdc_describer describer;
 	struct cdc_text_map known; /* by table: the `fields` of its last schema record */
 	struct cdc_changes changes;
-	struct cdc_buf mended; /* of changes */
 	struct cdc_pings pings;
 	cdc_lsn received_lsn;
 	uint64_t heard_ms; /* monotonic: when bytes came last */
@@ -61,7 +59,6 @@ enum cdc_code cdc_source_new(const struct cdc_source_plan *plan, struct cdc_sour
 		return cdc_err_set(err, CDC_NOMEM, "out of memory for a source");
 	s->plan = plan;
 	pgo_init(&s->decoder);
-	cdc_buf_init(&s->mended, MENDED_MAX);
 	cdc_server_init(&s->server);
 	cdc_lookup_init(&s->lookup, plan->settings, plan->slot, plan->stop);
 	cdc_describer_init(&s->describer, &s->lookup);
@@ -96,7 +93,6 @@ void cdc_source_free(struct cdc_source *s)
 	cdc_text_map_clear(&s->known);
 	cdc_server_clear(&s->server);
 	pgo_clear(&s->decoder);
-	cdc_buf_clear(&s->mended);
 	free(s);
 }
 
@@ -214,9 +210,6 @@ enum cdc_code cdc_source_start(struct cdc_source *s, cdc_lsn lsn, unsigned gener
 	cdc_changes_begin(&s->changes, s->catalog, &s->server.timelines, lsn, generation);
 	s->changes.known = &s->known;
 	s->changes.prefixes = &s->plan->settings->message_prefixes;
-	/* PostgreSQL 13 sends a "char" above 127 as it is, later ones as \\377. */
-	if (s->lookup.hint.is_ascii || s->server.info.server_version < 140000)
-		s->changes.mended = &s->mended;
 	s->pings = (struct cdc_pings){0};
 	s->received_lsn = lsn;
 	s->heard_ms = cdc_clock_mono_ms();

@@ -406,24 +406,6 @@ def encoded(server, encoding):
     return db
 
 
-def test_E03_bytes_that_are_not_utf8_in_a_database_that_does_not_mind(own_server, make_rig):
-    """SQL_ASCII: UTF-8 stays, every other byte is taken for Latin-1; the slot goes on."""
-    db = encoded(own_server(), "SQL_ASCII")
-    db.sql("CREATE TABLE t (id text PRIMARY KEY, v text); ALTER TABLE t REPLICA IDENTITY FULL")
-    db.publish("t")
-    rig = make_rig(db)
-    rig.start()
-    db.sql("INSERT INTO t VALUES ('caf' || convert_from('\\xe9', 'SQL_ASCII'), 'x')")
-    db.sql("INSERT INTO t VALUES ('two', convert_from('\\xc3a9ff', 'SQL_ASCII'))")
-    db.sql("UPDATE t SET v = convert_from('\\x80', 'SQL_ASCII') WHERE id = 'two'")
-    rig.wait_arrived(3)
-    first, second, third = rig.receiver.records()
-    assert first["key"] == {"id": "caf\u00e9"}
-    assert second["fields"] == {"id": "two", "v": "\u00e9\u00ff"}
-    assert third["fields"]["v"] == "\u0080" and third["changes"] == {"v": "\u00e9\u00ff"}
-    assert rig.walpost.metric("walpost_source_reconnects_total") == 0
-
-
 def test_F24_a_text_that_the_server_cannot_convert_is_told_with_the_way_out(own_server, make_rig):
     """The same error for ever: capture stops, and what it prints works."""
     db = encoded(own_server(), "WIN1252")

@@ -655,7 +655,6 @@ static void keys_of_the_design_that_are_not_honoured_are_refused_by_name(void **
 	} file[] = {
 		{"models: {}", "models"},
 		{"syncs: {}", "syncs"},
-		{"backfill: {max_bytes: 1GiB}", "backfill"},
 		{"epoch: 1", "epoch"},
 		{"master_key: x", "master_key"},
 		{"execution_window: 5m", "execution_window"},
