@@ -5,10 +5,7 @@
 
 #include "cdc/record/note.h"
 #include "cdc/record/value.h"
-#include "cdc/source/latin.h"
 #include "cdc/source/source.h"
-
-#define MENDED_KEEP (1u << 20) /* bytes of room that are kept from row to row */
 
 void cdc_changes_begin(struct cdc_changes *c, struct cdc_catalog *catalog,
 		       const struct cdc_timelines *timelines, cdc_lsn start_lsn,
@@ -102,58 +99,6 @@ static void nulls_are_unknown(struct cdc_value *values, size_t n)
 	}
 }
 
-static size_t growth(const struct cdc_value *values, size_t n)
-{
-	size_t size = 0;
-
-	for (size_t i = 0; i < n; i++) {
-		if (values[i].kind == CDC_VALUE_TEXT) {
-			size_t mended = cdc_latin_size(values[i].text, values[i].len);
-
-			size += mended > values[i].len ? mended : 0;
-		}
-	}
-	return size;
-}
-
-/* to has the room that growth asked for. */
-static char *mend_values(struct cdc_value *values, size_t n, char *to)
-{
-	for (size_t i = 0; i < n; i++) {
-		size_t size;
-
-		if (values[i].kind != CDC_VALUE_TEXT)
-			continue;
-		size = cdc_latin_size(values[i].text, values[i].len);
-		if (size == values[i].len)
-			continue;
-		cdc_latin_write(values[i].text, values[i].len, to);
-		values[i].text = to;
-		values[i].len = (uint32_t)size;
-		to += size;
-	}
-	return to;
-}
-
-static enum cdc_code mend_row(struct cdc_changes *c, const struct pgo_change *row,
-			      struct cdc_err *err)
-{
-	const size_t size = growth(row->row, row->row_n) + growth(row->old, row->old_n);
-	char *to;
-
-	if (size == 0)
-		return CDC_OK;
-	cdc_buf_reset(c->mended, MENDED_KEEP);
-	to = (char *)cdc_buf_reserve(c->mended, size);
-	if (!to)
-		return cdc_err_set(err, CDC_LIMIT,
-				   "a row with bytes that are not UTF-8 is larger than %zu bytes",
-				   c->mended->max);
-	to = mend_values(row->row, row->row_n, to);
-	(void)mend_values(row->old, row->old_n, to);
-	return CDC_OK;
-}
-
 /* The schema record before a row, unless it would say what is known. */
 static enum cdc_code tell_shape(struct cdc_changes *c, const struct cdc_table *t, cdc_lsn position,
 				struct cdc_batch *batch, struct cdc_err *err)
@@ -212,9 +157,6 @@ static enum cdc_code take_row(struct cdc_changes *c, const struct pgo_message *m
 		if (rc)
 			return cdc_err_wrap(err, "table %s", cdc_shape_name(t->shape));
 	}
-	rc = c->mended ? mend_row(c, row, err) : CDC_OK;
-	if (rc)
-		return rc;
 	if (!t->is_told) {
 		rc = tell_shape(c, t, position, batch, err);
 		if (rc)

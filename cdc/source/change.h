@@ -59,10 +59,7 @@ struct cdc_changes {
 	struct pgo_begin begin; /* of the open transaction */
 	uint32_t epoch;         /* of the stream at this point */
 	uint32_t ordinal;       /* of the last change taken */
-	/* Where text that may not be UTF-8 is mended (latin.h), owned by the caller, who sets it
-	 * after begin; NULL: the server vouches for it. */
-	struct cdc_buf *mended;
-	size_t truncated; /* tables of the truncate in hand that have their record already */
+	size_t truncated;       /* tables of the truncate in hand that have their record already */
 };
 
 /*
