@@ -613,6 +613,7 @@ static void log_buffer(struct cdc_capture *c, const struct cdc_err *err)
 
 static void post_streaming(struct cdc_capture *c)
 {
+	const char *standby = cdc_source_awaited_standby(c->source);
 	struct cdc_err err;
 	enum cdc_state state = CDC_STATE_RUNNING;
 
@@ -625,6 +626,12 @@ static void post_streaming(struct cdc_capture *c)
 		state = CDC_STATE_WAITING;
 		(void)cdc_err_set(&err, CDC_BUSY,
 				  "the buffer has no room; the slot keeps the WAL meanwhile");
+	}
+	if (!err.code && standby) {
+		state = CDC_STATE_WAITING;
+		(void)cdc_err_set(&err, CDC_HELD, "the server waits for a standby: %s", standby);
+		(void)cdc_err_remedy(&err, "start that standby, or take its slot out of "
+					   "synchronized_standby_slots");
 	}
 	cdc_board_post(c->setup.board, state, &err, cdc_clock_wall_us());
 }

@@ -76,7 +76,7 @@ static enum cdc_code read_server(struct cdc_facts *f, struct cdc_pgconn *c, stru
 		"current_user, pg_catalog.current_database(), "
 		"pg_catalog.has_database_privilege(pg_catalog.current_database(), 'CREATE'), "
 		"pg_catalog.current_setting('synchronous_standby_names'), "
-		"pg_catalog.pg_backend_pid(), "
+		"pg_catalog.current_setting('extra_float_digits'), "
 		"(SELECT r.rolsuper FROM pg_catalog.pg_roles r WHERE r.rolname = current_user), "
 		"pg_catalog.current_setting('hot_standby_feedback'), "
 		"pg_catalog.current_setting('server_encoding'), "
@@ -103,7 +103,8 @@ static enum cdc_code read_server(struct cdc_facts *f, struct cdc_pgconn *c, stru
 	f->database = keep(f, r, 0, 6);
 	f->may_make_publications = cdc_pgconn_bool(r, 0, 7);
 	f->standby_names = keep(f, r, 0, 8);
-	f->is_pooled = cdc_pgconn_u32(r, 0, 9) != (uint32_t)PQbackendPID(c->pg);
+	/* The connect has set it; by itself it is 1. */
+	f->is_pooled = strcmp(cdc_pgconn_text(r, 0, 9), "3") != 0;
 	f->is_superuser = cdc_pgconn_bool(r, 0, 10);
 	f->has_feedback = strcmp(cdc_pgconn_text(r, 0, 11), "on") == 0;
 	f->encoding = keep(f, r, 0, 12);

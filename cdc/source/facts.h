@@ -92,7 +92,7 @@ struct cdc_facts {
 	bool is_in_recovery;
 	const char *wal_level, *role, *database, *standby_names;
 	enum cdc_platform platform;
-	bool is_pooled;       /* the server's process is not the one that answered the connect */
+	bool is_pooled;       /* what the connect set does not hold: a pooler has swallowed it */
 	bool is_superuser;    /* our role is one */
 	bool has_feedback;    /* hot_standby_feedback */
 	const char *encoding; /* server_encoding */

@@ -108,11 +108,12 @@ void cdc_judge_wal_level_remedy(const struct cdc_facts *f, char ret_remedy[768])
 
 static enum cdc_code is_pooled(const struct cdc_facts *f, struct cdc_err *err)
 {
-	(void)cdc_err_set(err, CDC_CONFIG,
-			  "%s: there is a connection pooler in between: the process that answered "
-			  "the connect is not the one that runs the statements, and logical "
-			  "replication needs one session from its beginning to its end",
-			  f->where);
+	(void)cdc_err_set(
+		err, CDC_CONFIG,
+		"%s: there is a connection pooler in between: it has swallowed the settings "
+		"of the session, and logical replication needs one session from its "
+		"beginning to its end",
+		f->where);
 	return cdc_err_remedy(err, "set hostname and port to those of the database server itself "
 				   "(Neon: the host name without -pooler; Supabase: the direct "
 				   "connection, port 5432)");

@@ -258,7 +258,12 @@ static void note(void *arg, const PGresult *notice)
 	const char *text = PQresultErrorField(notice, PG_DIAG_MESSAGE_PRIMARY);
 
 	/* The function's name is the same in every language.  PostgreSQL source
-	 * src/backend/replication/pgoutput/pgoutput.c. */
+	 * src/backend/replication/pgoutput/pgoutput.c and src/backend/replication/slot.c. */
+	if (function && strcmp(function, "StandbySlotsHaveCaughtup") == 0) {
+		one_line(text ? text : "a standby has not confirmed yet", c->awaited_standby,
+			 sizeof(c->awaited_standby));
+		c->awaited_ms = cdc_clock_mono_ms();
+	}
 	if (function && strcmp(function, "LoadPublications") == 0)
 		one_line(text ? text : "a publication is missing", c->skipped_publication,
 			 sizeof(c->skipped_publication));

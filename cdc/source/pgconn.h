@@ -36,6 +36,11 @@ struct cdc_pgconn {
 	/* Set by a notice that says that a publication is not there and changes are skipped
 	 * (PostgreSQL 18 warns where older ones fail). */
 	char skipped_publication[256];
+	/* What a notice said last of a standby that has to confirm first
+	 * (synchronized_standby_slots, PostgreSQL 17), and when (monotonic ms); it comes again
+	 * every second. */
+	char awaited_standby[256];
+	uint64_t awaited_ms;
 };
 
 enum cdc_pgconn_kind { CDC_PGCONN_SQL, CDC_PGCONN_REPLICATION };

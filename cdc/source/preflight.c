@@ -159,8 +159,8 @@ static void check_encoding(const struct check *k, const struct cdc_facts *f)
 	if (strcmp(f->encoding, "SQL_ASCII") == 0)
 		tell(k, CDC_WARN, "encoding",
 		     "store UTF-8 only, or move the data to a database made with ENCODING 'UTF8'",
-		     "the database is in SQL_ASCII, so any bytes may be in it; a value that is "
-		     "not UTF-8 is sent as {\"$bytes\": \"\\\\x...\"}");
+		     "the database is in SQL_ASCII, so any bytes may be in it; a value that is not "
+		     "UTF-8 is sent as its bytes, {\"$bytes\": ...}");
 	else
 		tell(k, CDC_PASS, "encoding", "", "%s%s", f->encoding,
 		     strcmp(f->encoding, "UTF8") == 0 ? "" : ", converted by the server to UTF8");

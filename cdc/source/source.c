@@ -24,6 +24,7 @@
 #define HEARD_MS    500  /* one look at the socket per this time is exact enough */
 #define SQL_MAX     2048 /* START_REPLICATION with two quoted names */
 #define FRAMES      10000 /* empty transactions may come for minutes; the caller has a clock to keep */
+#define AWAITED_MS  5000 /* the notice comes again every second while it is so */
 #define WATCH_MS    5000 /* a busy server writes some hundred MiB of WAL in it */
 #define TLS_RECORDS 4    /* reads that empty what TLS may hold back: a record is 16 KiB, a read 8 */
 
@@ -291,20 +292,20 @@ static enum cdc_code take_frame(struct cdc_source *s, const char *bytes, size_t 
  * again.  PostgreSQL docs, appendix A. */
 static void undecodable(const struct cdc_source *s, const char *state, struct cdc_err *err)
 {
-	const char *why =
+	const char *first =
 		strncmp(state, "22", 2) == 0
-			? "the server cannot convert a text to UTF-8: mend the row, or "
-			  "the database's encoding"
-			: "a row may be larger than a server can send as text (about 1 GB, "
-			  "or 500 MB of bytea), or the server has a mistake that its latest "
-			  "minor version mends: update it first";
+			? "the server cannot convert a text to UTF-8; correct such rows, so that "
+			  "it does not come again"
+			: "update the server to its latest minor version, in case it is a mistake "
+			  "of the server; else a row is larger than it can send (about 1 GB as "
+			  "text, 500 MB of bytea)";
 
 	(void)cdc_err_remedy(err,
-			     "%s. If that is not it, the changes up to now have to be given up: "
-			     "with walpost stopped, SELECT pg_replication_slot_advance('%s', "
-			     "pg_current_wal_lsn()); then start afresh with an empty data_dir and "
+			     "%s. Then the changes up to now have to be given up: with walpost "
+			     "stopped, SELECT pg_replication_slot_advance('%s', "
+			     "pg_current_wal_lsn()); and start afresh with an empty data_dir and "
 			     "copy the tables once",
-			     why, s->slot);
+			     first, s->slot);
 }
 
 /* The publication was there when the slot was looked at, so it is gone since, or came later than
@@ -468,6 +469,15 @@ enum cdc_code cdc_source_status(struct cdc_source *s, cdc_lsn received, cdc_lsn 
 	(void)cdc_pgconn_failed(s->stream, NULL, "sending a status update", err);
 	close_stream(s);
 	return CDC_IO;
+}
+
+const char *cdc_source_awaited_standby(const struct cdc_source *s)
+{
+	const struct cdc_pgconn *c = s->stream;
+
+	return c && c->awaited_ms && cdc_clock_mono_ms() - c->awaited_ms < AWAITED_MS
+		       ? c->awaited_standby
+		       : NULL;
 }
 
 bool cdc_source_is_leaving(struct cdc_source *s)

@@ -203,6 +203,11 @@ enum cdc_code cdc_source_watch(struct cdc_source *s, struct cdc_slot_report *ret
 int cdc_source_watch_fd(const struct cdc_source *s);
 short cdc_source_watch_events(const struct cdc_source *s);
 
+/* NULL, or the server's words for why nothing comes at the moment: a standby in
+ * synchronized_standby_slots has not confirmed yet, so that no change could be read that a failover
+ * would undo.  Valid until the next read. */
+const char *cdc_source_awaited_standby(const struct cdc_source *s);
+
 /*
  * Did the server end the connection that watch keeps open?  A server that
  * shuts down waits until we have taken all it has to send; who reads nothing at

@@ -9,7 +9,7 @@ import subprocess
 
 import pytest
 from machine import server_user, wait_for
-from postgres import programs
+from postgres import Server, programs
 
 pytestmark = pytest.mark.sanitized
 
@@ -392,7 +392,32 @@ def test_F06_a_slot_that_another_process_reads_is_waited_for_and_then_told(rig):
     rig.assert_whole()
 
 
-# --- bytes that nobody vouches for -------------------------------------------------------------
+def test_F28_a_standby_that_has_to_confirm_first_is_named(folder, make_rig):
+    """No change that a failover could undo is sent (17 and newer); it is no hang."""
+    server = Server(folder / "server18", {"synchronized_standby_slots": "'standby'"}, version=18)
+    try:
+        server.sql("SELECT pg_create_physical_replication_slot('standby', true)")
+        rig = make_rig(server.database())
+        rig.db.table("t")
+        rig.db.publish("t")
+        walpost = rig.start()
+        assert server.sql("SELECT failover FROM pg_replication_slots WHERE slot_type = 'logical'"
+                          ) == [(True,)]
+        rig.db.sql("INSERT INTO t VALUES (1, 'a')")
+        wait_for("the page names it", lambda: "waits for a standby" in walpost.get("/status.txt")[1],
+                 20, tail=walpost.tail)
+        assert '"state": "waiting"' in walpost.get("/readyz")[1]
+        server.sql("ALTER SYSTEM SET synchronized_standby_slots = ''")
+        server.reload()
+        rig.assert_whole()
+        wait_for("it is over", lambda: "waits for a standby" not in walpost.get("/status.txt")[1],
+                 20, tail=walpost.tail)
+        rig.end()
+    finally:
+        server.destroy()
+
+
+# --- what cannot be decoded --------------------------------------------------------------------
 
 
 def encoded(server, encoding):
