@@ -12,6 +12,7 @@ pytestmark = [pytest.mark.sanitized, pytest.mark.versions]
 NESTED_TABLES = 10
 NESTED_TYPES = 120
 ROWS = 10
+TRIES = 40
 
 # Objects stay lists of pairs, so that order and repeated keys count; numbers stay text.
 EXACT = json.JSONDecoder(object_pairs_hook=lambda pairs: ("object", pairs),
@@ -45,14 +46,14 @@ class Table:
 
     def run(self, make):
         """What the server refuses (a far date, say) is made again."""
-        for _ in range(100):
+        for _ in range(TRIES):
             try:
                 self.db.sql(make())
                 return
             except (psycopg.errors.DataError, psycopg.errors.ProgramLimitExceeded) as error:
                 self.refused += 1
                 last = error
-        raise AssertionError(f"a hundred values refused: {last}")
+        raise AssertionError(f"{TRIES} values refused: {last}")
 
     def write(self, n):
         for i in range(n):
@@ -101,11 +102,11 @@ def differences(rig):
     return wrong
 
 
-def test_records_of_random_types_are_postgresqls_own(rig, seed, note):
-    rng = seeded(seed)
-    version = rig.db.connection.info.server_version
+def tables_of_all_types(db, rng, note):
+    """Published and watched tables that have, together, a column of every type."""
+    version = db.connection.info.server_version
     values = Values(rng, version)
-    more, missing = extensions(rig.db, values)
+    more, missing = extensions(db, values)
     note(f"extensions that are not there: {', '.join(missing) or 'none'}")
     base = {**values.base(), **more}
     universe = Universe(rng, base, version)
@@ -116,17 +117,45 @@ def test_records_of_random_types_are_postgresqls_own(rig, seed, note):
     universe.grow(NESTED_TYPES)
     nested = universe.types[before:]
     for statement in universe.ddl:
-        rig.db.sql(statement)
+        db.sql(statement)
     groups = [plain[0::2], plain[1::2], arrays[0::2], arrays[1::2]]
     groups += [nested[i::NESTED_TABLES] for i in range(NESTED_TABLES)]
-    tables = [Table(rig.db, rng, i, types, is_full=i % 2 == 0) for i, types in enumerate(groups)]
-    rig.db.publish(*(t.name for t in tables))
+    tables = [Table(db, rng, i, types, is_full=i % 2 == 0) for i, types in enumerate(groups)]
+    db.publish(*(t.name for t in tables))
+    note(f"{sum(len(g) for g in groups)} columns")
+    return tables
+
+
+def test_records_of_random_types_are_postgresqls_own(rig, seed, note):
+    tables = tables_of_all_types(rig.db, seeded(seed), note)
     rig.start()
     for table in tables:
         table.write(ROWS)
-    note(f"{sum(len(g) for g in groups)} columns, {sum(t.refused for t in tables)} statements refused")
+    note(f"{sum(t.refused for t in tables)} statements refused")
     rig.settle()
     wrong = differences(rig)
     assert not wrong, f"{len(wrong)} values differ:\n" + "\n".join(wrong[:30])
     assert rig.walpost.metric("walpost_source_odd_values_total") == 0
     assert rig.walpost.metric("walpost_source_unknown_types_total") == 0
+
+
+def test_copied_rows_of_random_types_are_postgresqls_own(rig, seed, note):
+    tables = tables_of_all_types(rig.db, seeded(seed), note)
+    for table in tables:
+        table.write(ROWS)
+    right = {(f"public.{table.name}", key): EXACT.decode(row)[1] for table in tables
+             for key, row in rig.db.sql(f"SELECT id, to_json(t)::text FROM {table.name} t")}
+    rig.start(backfill=True)
+    rig.wait_arrived(len(right))
+    wrong, seen = [], set()
+    for request in rig.receiver.requests():
+        for record, text in checker.split_records(request.body) if request.accepted and request.body else ():
+            assert record["operation"] == "read"
+            row = record["schema"], record["fields"]["id"]
+            seen.add(row)
+            mine = exact(text, "fields")[1]
+            assert [column for column, _ in mine] == [column for column, _ in right[row]]
+            wrong += [f"{row[0]}.{column}: {value!r}\n    PostgreSQL: {theirs!r}"
+                      for (column, value), (_, theirs) in zip(mine, right[row]) if value != theirs]
+    assert seen == set(right)
+    assert not wrong, f"{len(wrong)} values differ:\n" + "\n".join(wrong[:30])

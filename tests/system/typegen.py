@@ -321,7 +321,8 @@ class Universe:
 
     def bounds(self, sql, sub):
         a, b = sub.value(self.rng, 0.2), sub.value(self.rng, 0.2)
-        marks = self.rng.choice(["[]", "[)", "(]", "()"])
+        # Bounds of discrete types are brought to [) by adding one, which the last value does not allow.
+        marks = "[)" if sub.sql in ("int4", "int8", "date") else self.rng.choice(["[]", "[)", "(]", "()"])
         return f"{sql}(least({a}, {b}), greatest({a}, {b}), '{marks}')"
 
     def ranges(self, sql, multi, sub):

@@ -99,7 +99,8 @@ class Walpost:
         def active():
             assert self.process.is_running, f"walpost ended: {self.process.wait()}\n{self.tail()}"
             slots = database.slots()
-            return slots and all(is_active for _, is_active, _ in slots)
+            # One that is still being made is active, too, and has no position.
+            return slots and all(is_active and lsn is not None for _, is_active, lsn in slots)
         wait_for(f"the slot of {database.name} is read", active, seconds, tail=self.tail)
 
     def kill(self):
