@@ -1,5 +1,6 @@
 #include "cdc/base/log.h"
 
+#include <poll.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -7,6 +8,7 @@
 #include "cdc/base/buf.h"
 #include "cdc/base/clock.h"
 
+#define WAIT_MS        100  /* for a reader that is merely slow */
 #define LINE_MAX_BYTES 8192 /* two full errors, escaped, and their fields */
 
 static const char *const level_names[] = {"debug", "info", "warn", "error"};
@@ -82,6 +84,14 @@ static void put_field(struct cdc_buf *b, enum cdc_log_format format, const struc
 	}
 }
 
+/* A pipe that nobody empties costs lines, and never the time of who logs. */
+static bool takes_line(int fd)
+{
+	struct pollfd p = {.fd = fd, .events = POLLOUT};
+
+	return poll(&p, 1, WAIT_MS) == 1 && p.revents & POLLOUT;
+}
+
 void cdc_log_write(const struct cdc_log *log, enum cdc_log_level level, const char *event,
 		   const struct cdc_kv *fields, size_t n)
 {
@@ -109,7 +119,7 @@ void cdc_log_write(const struct cdc_log *log, enum cdc_log_level level, const ch
 		}
 	}
 	cdc_buf_puts(&b, log->format == CDC_LOG_JSON ? "}\n" : "\n");
-	if (!b.failed && write(log->fd, b.data, b.len) < 0) {
+	if (!b.failed && takes_line(log->fd) && write(log->fd, b.data, b.len) < 0) {
 		/* Nobody is left to tell. */
 	}
 	cdc_buf_clear(&b);

@@ -69,3 +69,20 @@ enum cdc_code cdc_data_dir_lock(const char *path, int *ret_fd, struct cdc_err *e
 	*ret_fd = fd;
 	return CDC_OK;
 }
+
+bool cdc_data_dir_is_gone(const char *path, int fd)
+{
+	struct cdc_buf file;
+	struct stat locked, found;
+	bool is_gone;
+
+	cdc_buf_init(&file, 8192);
+	cdc_buf_printf(&file, "%s/lock", path);
+	cdc_buf_put(&file, "", 1);
+	is_gone = !file.failed && fstat(fd, &locked) == 0 &&
+		  (stat((const char *)file.data, &found) < 0
+			   ? errno == ENOENT
+			   : found.st_ino != locked.st_ino || found.st_dev != locked.st_dev);
+	cdc_buf_clear(&file);
+	return is_gone;
+}

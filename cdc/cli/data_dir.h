@@ -9,10 +9,15 @@
 #ifndef CDC_CLI_DATA_DIR_H
 #define CDC_CLI_DATA_DIR_H
 
+#include <stdbool.h>
+
 #include "cdc/base/err.h"
 
 /* Creates the folder (mode 0700) if it is missing and locks it.  *ret_fd holds the lock until
  * closed. CDC_HELD names the process that has it. */
 enum cdc_code cdc_data_dir_lock(const char *path, int *ret_fd, struct cdc_err *err) CDC_CHECK;
+
+/* Is the folder no longer the one that was locked?  What is written then, nobody finds again. */
+bool cdc_data_dir_is_gone(const char *path, int fd);
 
 #endif

@@ -572,12 +572,19 @@ static int watch(struct run *r, const sigset_t *signals)
 	for (;;) {
 		int sig = sigtimedwait(signals, NULL, &wait);
 
-		if (sig == SIGTERM || sig == SIGINT) {
-			LOG_INFO(&r->log, "stopping",
-				 KV("signal", sig == SIGTERM ? "SIGTERM" : "SIGINT"));
+		if (sig == SIGTERM || sig == SIGINT || sig == SIGHUP) {
+			LOG_INFO(&r->log, "stopping", KV("signal", sigabbrev_np(sig)));
 			return CDC_EXIT_DONE;
 		}
 		watch_store(r);
+		if (cdc_data_dir_is_gone(r->config->data_dir, r->lock_fd)) {
+			LOG_ERROR(&r->log, "data_dir_is_gone",
+				  KV("data_dir", (const char *)r->config->data_dir),
+				  KV("note",
+				     "buffer and state were removed or replaced while they "
+				     "were in use; what was not delivered is lost with them"));
+			return CDC_EXIT_FAILED;
+		}
 		for (size_t i = 0; i < r->feed_n; i++) {
 			if (r->feed_runs[i].buffer)
 				warn_of_budget(r, &r->feed_runs[i]);
@@ -656,6 +663,7 @@ int cdc_cli_run(const struct cdc_cli_args *args)
 	(void)sigemptyset(&signals);
 	(void)sigaddset(&signals, SIGTERM);
 	(void)sigaddset(&signals, SIGINT);
+	(void)sigaddset(&signals, SIGHUP);
 	(void)sigaddset(&signals, SIGPIPE);
 	(void)pthread_sigmask(SIG_BLOCK, &signals, NULL);
 	(void)sigdelset(&signals, SIGPIPE);

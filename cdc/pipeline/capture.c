@@ -46,6 +46,7 @@ struct cdc_capture {
 	bool reply_requested;
 	cdc_lsn started_lsn; /* where the session began */
 	bool was_streaming;  /* it came further, or lasted: the backoff starts again */
+	bool has_streamed;   /* once, so the settings were right then */
 };
 
 enum cdc_code cdc_capture_new(const struct cdc_capture_setup *setup, struct cdc_capture **ret,
@@ -265,6 +266,18 @@ static enum cdc_code remember_slot(struct cdc_capture *c, const struct cdc_sourc
 	return CDC_OK;
 }
 
+/* Nothing is known of a slot of our own name: the data_dir is another one than before, or the slot
+ * was made by hand. */
+static void warn_of_strange_slot(const struct cdc_capture *c, const struct cdc_source_info *info)
+{
+	if (!c->has_row && c->setup.slot_is_ours && !info->slot_was_created)
+		LOG_WARN(&c->setup.log, "slot_without_state", KV("slot", c->setup.plan.slot),
+			 KV("note",
+			    "the slot was there, and this data_dir knows nothing of it: what "
+			    "another data_dir had read and not delivered is not delivered by "
+			    "this one; reading goes on from the slot's position"));
+}
+
 static void log_connected(const struct cdc_capture *c, const struct cdc_source_info *info,
 			  cdc_lsn from)
 {
@@ -304,8 +317,10 @@ static enum cdc_code open_stream(struct cdc_capture *c, struct cdc_err *err)
 		rc = measure_loss(c, &st, &info, err);
 	if (!rc)
 		rc = check_position(c, &st, &info, err);
-	if (!rc)
+	if (!rc) {
+		warn_of_strange_slot(c, &info);
 		rc = remember_slot(c, &info, err);
+	}
 	if (rc)
 		return rc;
 	c->received = c->flushed = st.durable ? st.durable : info.slot_start;
@@ -668,6 +683,7 @@ static enum cdc_code stream(struct cdc_capture *c, struct cdc_err *err)
 			return rc;
 		if (is_dry || c->is_blocked)
 			wait_for_more(c, now_ms);
+		c->has_streamed = true;
 		if (now_ms - begun_ms >= STEADY_MS ||
 		    c->setup.ops->durable(c->setup.buffer) > c->started_lsn)
 			c->was_streaming = true;
@@ -741,7 +757,9 @@ void cdc_capture_run(struct cdc_capture *c)
 		rc = session(c, &err);
 		if (!rc || rc == CDC_STOPPED)
 			break;
-		if (cdc_code_class(rc) != CDC_CLASS_RETRY) {
+		/* A role that could and may not is often about to be mended: a password that is
+		 * changed here and there.  One that never could is a person's to mend. */
+		if (cdc_code_class(rc) != CDC_CLASS_RETRY && !(rc == CDC_AUTH && c->has_streamed)) {
 			cdc_board_post(c->setup.board, CDC_STATE_FAILED, &err, cdc_clock_wall_us());
 			LOG_ERROR(&c->setup.log, "capture_failed",
 				  KV("connection", c->setup.connection),

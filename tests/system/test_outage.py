@@ -1,14 +1,18 @@
 """Endpoints and servers that go away, refuse, hang and come back: nothing is lost, nobody else waits."""
 
 import os
+import select
+import shutil
 import signal
 import socket
+import subprocess
 import threading
 import time
 
 import pytest
 from load import Writers
 from machine import stays, wait_for
+from postgres import PASSWORD
 
 CALM = 2.0  # seconds for which something has to hold
 
@@ -383,3 +387,67 @@ def test_sigterm_ends_soon_while_the_source_is_silent(rig):
     assert time.monotonic() - begun < 5
     accepted.close()
     listener.close()
+
+
+def test_a_data_dir_that_is_removed_while_in_use_ends_the_program(rig):
+    table_with_sync(rig)
+    walpost = rig.walpost
+    shutil.rmtree(walpost.data)
+    assert walpost.process.wait(15) == 1
+    assert walpost.events("data_dir_is_gone")
+    walpost.start(databases=[rig.db])
+    assert walpost.events("slot_without_state"), "what the old one held is not delivered: that is told"
+
+
+def test_a_password_that_is_changed_there_first(own_server, make_rig):
+    rig = make_rig(own_server().database())
+    table_with_sync(rig)
+    rig.db.server.sql("ALTER ROLE walpost PASSWORD 'another'")
+    rig.db.server.sql("SELECT pg_terminate_backend(%s)", rig.db.walsender_pid())
+    wait_for("walpost is refused", lambda: "auth" in rig.walpost.get("/status.txt")[1], 20,
+             tail=rig.walpost.tail)
+    rig.db.server.sql(f"ALTER ROLE walpost PASSWORD '{PASSWORD}'")
+    insert(rig, 0, 10)
+    rig.assert_whole(seconds=60)
+
+
+def test_sighup_ends_as_sigterm_does(rig):
+    table_with_sync(rig)
+    rig.walpost.process.signal(signal.SIGHUP)
+    assert rig.walpost.process.wait(12) == 0
+
+
+def test_closed_standard_streams_do_not_become_our_files(rig):
+    rig.db.table("t")
+    rig.db.publish("t")
+    walpost = rig.prepare()
+    process = subprocess.Popen(["/bin/sh", "-c", f"exec {walpost.binary} run -c {walpost.file} >&- 2>&-"])
+    try:
+        wait_for("it is ready", lambda: walpost.get("/readyz")[0] == 200)
+        lock = (walpost.data / "lock").read_text()
+        assert lock == f"{process.pid}\n"
+    finally:
+        process.terminate()
+        assert process.wait(12) == 0
+    assert (walpost.data / "lock").read_text() == lock
+
+
+def test_a_log_that_nobody_reads_stops_nothing(rig):
+    rig.db.table("t")
+    rig.db.publish("t")
+    rig.add_receiver()
+    walpost = rig.prepare(change={"log": {"level": "debug"}})
+    reading, writing = os.pipe()
+    while select.select([], [writing], [], 0)[1]:
+        os.write(writing, b"x" * 4096)
+    process = subprocess.Popen([walpost.binary, "run", "-c", walpost.file], stderr=writing)
+    try:
+        wait_for("the slot is read", lambda: any(
+            active and lsn is not None for _, active, lsn in rig.db.slots()))
+        rig.db.sql("INSERT INTO t VALUES (1, 'x')")
+        rig.wait_arrived(1)
+    finally:
+        process.terminate()
+        assert process.wait(12) == 0
+        os.close(reading)
+        os.close(writing)
