@@ -323,7 +323,13 @@ static void read_syncs(struct load *ld, const struct cdc_node *root)
 	struct cdc_config *c = ld->config;
 	const struct cdc_node *node = cdc_node_get(root, "bulk_syncs");
 
-	if (!node || !is_objects(l, node))
+	if (!node || (node->kind == CDC_NODE_MAP && node->n == 0)) {
+		cdc_loader_mistake(l, node ? node : root, node ? NULL : "bulk_syncs",
+				   "must be set: at least one sync, as in bulk_syncs: {NAME: "
+				   "{source_connection: NAME, destination_connection: NAME}}");
+		return;
+	}
+	if (!is_objects(l, node))
 		return;
 	c->syncs = cdc_loader_alloc(l, node->n * sizeof(*c->syncs));
 	ld->syncs = cdc_loader_alloc(l, node->n * sizeof(*ld->syncs));

@@ -9,7 +9,7 @@ import time
 
 import pytest
 from load import Writers
-from machine import Process, build_dir, stays, wait_for
+from machine import build_dir, stays, wait_for
 from postgres import PASSWORD
 from walpost import Walpost, merge, source, sync, webhook
 
@@ -111,6 +111,19 @@ def test_all_mistakes_are_reported_at_once(folder):
     assert {"6", "17", "22"} <= set(lines), done.stdout + done.stderr
 
 
+@pytest.mark.parametrize("syncs,line", [("", 1), ("bulk_syncs: {}\n", 13), ("bulk_syncs:\n", 1)])
+def test_a_file_without_syncs_is_refused(folder, syncs, line):
+    """Nothing would be read or delivered: `run` would look well and idle for ever."""
+    text = GOOD[:GOOD.index("bulk_syncs:")] + syncs
+    done = check_text(folder, text)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert f"walpost.yaml:{line}: bulk_syncs: must be set: at least one sync" in done.stderr
+    assert "source_connection" in done.stderr, "it says what to write"
+    done = program("run", "-c", folder / "walpost.yaml")
+    assert done.returncode == 2 and "bulk_syncs" in done.stderr
+    assert not (folder / "data").exists()
+
+
 def test_run_refuses_a_wrong_file_before_it_opens_anything(folder):
     (folder / "walpost.yaml").write_text(GOOD.replace("port: 5432", "port: 99999"))
     done = subprocess.run([build_dir() / "walpost", "run", "-c", folder / "walpost.yaml"],
@@ -169,6 +182,7 @@ def test_config_prints_the_reference_of_every_key():
                 "url", "auth_method", "batch_size", "batch_bytes", "linger", "concurrency", "order",
                 "timeout", "operations", "schemas", "replication_slot", "level", "format"):
         assert re.search(rf"\b{key}\b", done.stdout), key
+    assert re.search(r"^  bulk_syncs +group +\(required\)$", done.stdout, re.MULTILINE)
 
 
 @pytest.mark.versions
@@ -573,11 +587,3 @@ def test_many_syncs_over_one_slot(rig):
     rig.db.sql("INSERT INTO t SELECT g, 'x' FROM generate_series(1, 2000) g")
     for name in names:
         rig.assert_whole(rig.receivers[name])
-
-
-def test_the_program_ends_by_itself_when_it_has_nothing_to_do(folder):
-    """A file without syncs: said, not idled over."""
-    file = folder / "walpost.yaml"
-    file.write_text(f"data_dir: {folder}/data\nlisten: ''\nconnections: {{}}\nbulk_syncs: {{}}\n")
-    process = Process([build_dir() / "walpost", "run", "-c", file], folder / "log")
-    assert process.wait(10) in (1, 2)

@@ -95,12 +95,19 @@ static void refuse(const char *text, const char *lines)
 }
 
 #define PROBE_HEAD "connections:\n  p:\n    type: probe\n    configuration:\n      "
+/* A destination for it, and a sync. */
+#define PROBE_TAIL                                                                                 \
+	"  to: {type: webhook, configuration: {url: 'http://h'}}\n"                                \
+	"bulk_syncs: {s: {source_connection: p, destination_connection: to}}\n"
+#define NO_SYNC                                                                                    \
+	"must be set: at least one sync, as in bulk_syncs: {NAME: {source_connection: NAME, "      \
+	"destination_connection: NAME}}\n"
 
 static struct probe *load_probe(struct loaded *l, const char *keys)
 {
 	char text[1024];
 
-	(void)snprintf(text, sizeof(text), PROBE_HEAD "%s\n", keys);
+	(void)snprintf(text, sizeof(text), PROBE_HEAD "%s\n" PROBE_TAIL, keys);
 	return load(l, text)->connections[0].settings;
 }
 
@@ -109,7 +116,7 @@ static void refuse_probe(const char *keys, const char *mistake)
 {
 	char text[1024], line[512];
 
-	(void)snprintf(text, sizeof(text), PROBE_HEAD "%s\n", keys);
+	(void)snprintf(text, sizeof(text), PROBE_HEAD "%s\n" PROBE_TAIL, keys);
 	(void)snprintf(line, sizeof(line), "walpost.yaml:5: connections.p.configuration%s%s\n",
 		       mistake[0] == ':' ? "" : ".", mistake);
 	refuse(text, line);
@@ -292,7 +299,8 @@ static void all_mistakes_are_told_up_to_fifty(void **state)
 	       "  b: {type: needy}\n"
 	       "  c: {type: prob}\n"
 	       "  d: {}\n"
-	       "buffer: {max_bytes: 1}\n",
+	       "buffer: {max_bytes: 1}\n"
+	       "bulk_syncs: {}\n",
 	       "walpost.yaml:6: buffer.max_bytes: \"1\" is below 16MiB (allowed: 16MiB to 64TiB)\n"
 	       "walpost.yaml:2: connections.a.configuration.number: \"0\" is below 1 (allowed: 1 "
 	       "to "
@@ -305,7 +313,8 @@ static void all_mistakes_are_told_up_to_fifty(void **state)
 	       "green)\n"
 	       "walpost.yaml:4: connections.c.type: \"prob\" is not a known type (allowed: "
 	       "postgresql, probe, needy, webhook)\n"
-	       "walpost.yaml:5: connections.d.type: must be set (allowed: 0 to 63 bytes)\n");
+	       "walpost.yaml:5: connections.d.type: must be set (allowed: 0 to 63 bytes)\n"
+	       "walpost.yaml:7: bulk_syncs: " NO_SYNC);
 	for (int i = 0; i < 60; i++)
 		(void)snprintf(text + strlen(text), sizeof(text) - strlen(text), "key%d: 1\n", i);
 	load_bytes(&l, "walpost.yaml", text, strlen(text));
@@ -390,7 +399,7 @@ static void a_secret_may_lie_in_a_file(void **state)
 	write_file(path, "one\r\n", 5);
 	(void)snprintf(text, sizeof(text),
 		       "data_dir: ./d\n" PROBE_HEAD "secret_file: ./s\n      secrets_file: %s\n"
-		       "      headers: [{name: n, value_file: s}]\n",
+		       "      headers: [{name: n, value_file: s}]\n" PROBE_TAIL,
 		       path);
 	(void)snprintf(path, sizeof(path), "%s/walpost.yaml", dir);
 	load_bytes(&l, path, text, strlen(text));
@@ -435,6 +444,10 @@ static void a_secret_may_lie_in_a_file(void **state)
 
 /* --- the text ----------------------------------------------------------------------- */
 
+#define NOTHING                                                                                    \
+	"walpost.yaml:1: connections: must be set: at least one connection\n"                      \
+	"walpost.yaml:1: bulk_syncs: " NO_SYNC
+
 static void what_is_not_yaml_is_named_with_its_line(void **state)
 {
 	static const struct {
@@ -459,14 +472,14 @@ static void what_is_not_yaml_is_named_with_its_line(void **state)
 				   "(byte 8)\n"},
 		{"a\n", "walpost.yaml:1: \"a\" is not a group of keys\n"},
 		{"- a\n", "walpost.yaml:1: a list is not a group of keys\n"},
-		{"", "walpost.yaml:1: connections: must be set: at least one connection\n"},
-		{"# nothing\n", "walpost.yaml:1: connections: must be set: at least one "
-				"connection\n"},
-		{"null\n", "walpost.yaml:1: connections: must be set: at least one connection\n"},
-		{"connections: {}\n",
-		 "walpost.yaml:1: connections: must be set: at least one connection\n"},
-		{"connections: [a]\n",
-		 "walpost.yaml:1: connections: a list is not a group of keys\n"},
+		{"", NOTHING},
+		{"# nothing\n", NOTHING},
+		{"null\n", NOTHING},
+		{"connections: {}\n", NOTHING},
+		{"connections: [a]\nbulk_syncs: [b]\n",
+		 "walpost.yaml:1: connections: a list is not a group of keys\n"
+		 "walpost.yaml:2: bulk_syncs: a list is not a group of keys\n"},
+		{"connections:\nbulk_syncs:\n", NOTHING},
 	};
 
 	(void)state;
@@ -494,9 +507,13 @@ static void a_file_has_limits(void **state)
 	cdc_buf_puts(&b, "connections:\n");
 	for (int i = 0; i < 1001; i++)
 		cdc_buf_printf(&b, "  c%d: {type: probe}\n", i);
+	cdc_buf_puts(&b, "bulk_syncs:\n");
+	for (int i = 0; i < 1001; i++)
+		cdc_buf_printf(&b, "  s%d: {}\n", i);
 	cdc_buf_put(&b, "", 1);
 	refuse((const char *)b.data,
-	       "walpost.yaml:1: connections: 1001 are too many (allowed: up to 1000)\n");
+	       "walpost.yaml:1: connections: 1001 are too many (allowed: up to 1000)\n"
+	       "walpost.yaml:1003: bulk_syncs: 1001 are too many (allowed: up to 1000)\n");
 	cdc_buf_reset(&b, 0);
 	for (size_t i = 0; i < (4u << 20) + 1; i++)
 		cdc_buf_putc(&b, '\n');
@@ -644,6 +661,8 @@ static void an_id_is_made_from_the_name_alone(void **state)
 	"  db: {type: postgresql, configuration: {hostname: h, database: d, username: u}}\n"       \
 	"  to: {type: webhook, configuration: {url: 'http://h'}}\n"
 
+#define TWO_AND_SYNC TWO "bulk_syncs: {s: {source_connection: db, destination_connection: to}}\n"
+
 #define SYNC_HEAD                                                                                  \
 	TWO "bulk_syncs:\n  s:\n    source_connection: db\n    destination_connection: to\n    "
 
@@ -680,7 +699,7 @@ static void keys_of_the_design_that_are_not_honoured_are_refused_by_name(void **
 
 	(void)state;
 	for (size_t i = 0; i < sizeof(file) / sizeof(file[0]); i++) {
-		(void)snprintf(text, sizeof(text), "%s\n" TWO, file[i].keys);
+		(void)snprintf(text, sizeof(text), "%s\n" TWO_AND_SYNC, file[i].keys);
 		(void)snprintf(line, sizeof(line),
 			       "walpost.yaml:1: %s: known, but this version cannot honour it yet; "
 			       "remove it\n",
@@ -698,13 +717,14 @@ static void keys_of_the_design_that_are_not_honoured_are_refused_by_name(void **
 	refuse("connections:\n"
 	       "  db: {type: postgresql, configuration: {hostname: h, database: d, username: u}}\n"
 	       "  to: {type: webhook, configuration: {url: 'http://h', signing_secrets: [" SECRET
-	       "]}}\n",
+	       "]}}\n"
+	       "bulk_syncs: {s: {source_connection: db, destination_connection: to}}\n",
 	       "walpost.yaml:3: connections.to.configuration.signing_secrets: known, but this "
 	       "version cannot honour it yet; remove it\n");
-	refuse("buffer: {type: kafka}\n" TWO,
+	refuse("buffer: {type: kafka}\n" TWO_AND_SYNC,
 	       "walpost.yaml:1: buffer.type: \"kafka\" is known, but this version cannot honour it "
 	       "yet (allowed: local)\n");
-	refuse("buffer: {confirm: delivered}\n" TWO,
+	refuse("buffer: {confirm: delivered}\n" TWO_AND_SYNC,
 	       "walpost.yaml:1: buffer.confirm: \"delivered\" is known, but this version cannot "
 	       "honour it yet (allowed: buffered)\n");
 	refuse(SYNC_HEAD "mode: snapshot\n",
@@ -736,9 +756,12 @@ static void objects_that_do_not_fit_together_are_refused(void **state)
 		 "bytes)\n"
 		 "walpost.yaml:5: bulk_syncs.s.destination_connection: must be set (allowed: 0 to "
 		 "63 bytes)\n"},
-		{"connections:\n  a b: {type: probe}\n",
+		{TWO, "walpost.yaml:1: bulk_syncs: " NO_SYNC},
+		{TWO "bulk_syncs: {}\n", "walpost.yaml:4: bulk_syncs: " NO_SYNC},
+		{"connections:\n  a b: {type: probe}\nbulk_syncs: [x]\n",
 		 "walpost.yaml:2: connections.a b: the name is not one (allowed: 1 to 63 letters, "
-		 "digits, _ and -)\n"},
+		 "digits, _ and -)\n"
+		 "walpost.yaml:3: bulk_syncs: a list is not a group of keys\n"},
 		{SYNC_HEAD "schemas: []\n",
 		 "walpost.yaml:8: bulk_syncs.s.schemas: empty; a list of tables is needed (leave "
 		 "the key out for every table of the publication)\n"},
@@ -772,17 +795,18 @@ static void objects_that_do_not_fit_together_are_refused(void **state)
 		 "bulk_syncs:\n  s: {source_connection: db, destination_connection: to}\n",
 		 "walpost.yaml:3: connections.db.configuration.change_detection: set "
 		 "change_detection: true, since a sync reads this connection\n"},
-		{"listen: 5100\n" TWO,
+		{"listen: 5100\n" TWO_AND_SYNC,
 		 "walpost.yaml:1: listen: \"5100\" is not an address to listen on (allowed: "
 		 "ADDRESS:PORT, [IPV6-ADDRESS]:PORT, \"\" for none)\n"},
-		{"listen: ::1:5100\n" TWO,
+		{"listen: ::1:5100\n" TWO_AND_SYNC,
 		 "walpost.yaml:1: listen: \"::1:5100\" is not an address to listen on (allowed: "
 		 "ADDRESS:PORT, [IPV6-ADDRESS]:PORT, \"\" for none)\n"},
-		{"listen: a:65536\n" TWO,
+		{"listen: a:65536\n" TWO_AND_SYNC,
 		 "walpost.yaml:1: listen: \"a:65536\" is not an address to listen on (allowed: "
 		 "ADDRESS:PORT, [IPV6-ADDRESS]:PORT, \"\" for none)\n"},
-		{"data_dir: ''\n" TWO, "walpost.yaml:1: data_dir: \"\" is shorter than 1 bytes "
-				       "(allowed: 1 to 4096 bytes)\n"},
+		{"data_dir: ''\n" TWO_AND_SYNC,
+		 "walpost.yaml:1: data_dir: \"\" is shorter than 1 bytes "
+		 "(allowed: 1 to 4096 bytes)\n"},
 	};
 
 	(void)state;
@@ -799,7 +823,7 @@ static void listening_is_turned_off_by_an_empty_text(void **state)
 	for (size_t i = 0; i < sizeof(good) / sizeof(good[0]); i++) {
 		char text[512];
 
-		(void)snprintf(text, sizeof(text), "listen: %s\n" TWO, good[i]);
+		(void)snprintf(text, sizeof(text), "listen: %s\n" TWO_AND_SYNC, good[i]);
 		(void)load(&l, text);
 		if (i == 0)
 			assert_string_equal(l.config->listen, "");
@@ -821,7 +845,7 @@ static void a_file_is_loaded_or_its_absence_told(void **state)
 	(void)state;
 	assert_true(fd >= 0);
 	(void)close(fd);
-	write_file(path, TWO, strlen(TWO));
+	write_file(path, TWO_AND_SYNC, strlen(TWO_AND_SYNC));
 	assert_int_equal(cdc_config_load(path, &tables, NULL, NULL, &c, &err), CDC_OK);
 	assert_string_equal(c->data_dir, "/tmp/walpost-data");
 	cdc_config_free(c);
@@ -889,6 +913,8 @@ static void the_reference_has_every_key(void **state)
 	expect_key(page, "buffer.", "max_bytes");
 	expect_key(page, "", "connections");
 	expect_key(page, "", "bulk_syncs");
+	assert_non_null(
+		strstr(page, "  bulk_syncs                         group     (required)\n"));
 	expect_key(page, "", "source_connection");
 	expect_key(page, "source_configuration.", "replication_slot");
 	expect_key(page, "default_schedule.", "frequency");
