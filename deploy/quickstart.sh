@@ -271,7 +271,7 @@ write_config() {
 		    unquote = urllib.parse.unquote
 		    host = unquote(options.get("host") or url.hostname or "127.0.0.1")
 		    is_local = host.startswith("/") or host in ("localhost", "127.0.0.1", "::1")
-		    mode = options.get("sslmode", "disable" if is_local else "require")
+		    mode = options.get("sslmode", "disable" if is_local and "sslrootcert" not in options else "require")
 		    source = {
 		        "hostname": text(host),
 		        "port": int(options.get("port") or url.port or 5432),
@@ -280,7 +280,7 @@ write_config() {
 		        "password_file": "source.password",
 		        "ssl": "false" if mode in ("disable", "allow") else "true",
 		    }
-		    if "sslrootcert" in options:
+		    if "sslrootcert" in options and source["ssl"] == "true":
 		        source["ca_cert"] = text(os.path.abspath(options["sslrootcert"]))
 		else:
 		    source = {"hostname": "127.0.0.1", "port": server_port, "database": "shop", "username": "walpost",

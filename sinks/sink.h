@@ -65,6 +65,10 @@ struct sink_ops {
 	const char *name; /* the connection's type in the file: "webhook" */
 	size_t connection_size;
 	const struct cdc_opt *connection_options;
+	/* Whether the settings of a connection go together, while the file is loaded and nothing is
+	 * open; pure.  CDC_CONFIG: err says what does not, *ret_key is the option where it is best
+	 * mended (NULL: none).  NULL: nothing to check. */
+	enum cdc_code (*check)(const void *connection, const char **ret_key, struct cdc_err *err);
 	size_t sync_size;
 	const struct cdc_opt
 		*sync_options; /* keys of destination_configuration that are the sink's own */

@@ -169,6 +169,7 @@ const struct sink_ops sink_webhook = {
 	.name = "webhook",
 	.connection_size = sizeof(struct sink_webhook_connection),
 	.connection_options = sink_webhook_connection_options,
+	.check = sink_webhook_auth_check,
 	.sync_size = sizeof(struct sink_webhook_sync),
 	.sync_options = sink_webhook_sync_options,
 	.moves = false,

@@ -83,6 +83,18 @@ MISTAKES = {
                                   ["fields"]),
     "an environment variable that is not set": ('"secret-one"', '"${WALPOST_NOT_SET}"', 6,
                                                 ["WALPOST_NOT_SET"]),
+    "a method without its section": ("auth_method: none", "auth_method: basic", 12,
+                                     ["basic", "username"]),
+    "a secret that is empty": ("auth_method: none", 'auth_method: polytomic_secret\n      secret: ""',
+                               12, ["polytomic_secret", "secret"]),
+    "a section that no method uses": ("auth_method: none", "header: {name: X-Key, value: secret-one}",
+                                      12, ["header is given", "auth_method: header"]),
+    "a header that cannot be sent": ("auth_method: none", "headers: [{name: Host, value: x}]", None,
+                                     ["headers", "Host"]),
+    "a certificate without tls": ("ssl: false", "ssl: false, ca_cert: /etc/ca.pem", 7,
+                                  ["ca_cert", "ssl: true"]),
+    "a client's certificate without tls": ("ssl: false", "ssl: false, client_certificate: /etc/c.pem",
+                                           7, ["client_certificate", "ssl: true"]),
     "no yaml at all": ("data_dir: ./data", "data_dir: [", None, []),
 }
 
@@ -125,10 +137,11 @@ def test_a_file_without_syncs_is_refused(folder, syncs, line):
 
 
 def test_run_refuses_a_wrong_file_before_it_opens_anything(folder):
-    (folder / "walpost.yaml").write_text(GOOD.replace("port: 5432", "port: 99999"))
-    done = subprocess.run([build_dir() / "walpost", "run", "-c", folder / "walpost.yaml"],
-                          capture_output=True, text=True, timeout=20)
-    assert done.returncode == 2 and not (folder / "data").exists()
+    for old, new in (("port: 5432", "port: 99999"), ("auth_method: none", "auth_method: header")):
+        (folder / "walpost.yaml").write_text(GOOD.replace(old, new))
+        done = subprocess.run([build_dir() / "walpost", "run", "-c", folder / "walpost.yaml"],
+                              capture_output=True, text=True, timeout=20)
+        assert done.returncode == 2 and not (folder / "data").exists(), done.stderr
 
 
 def test_a_file_that_is_not_there(folder):

@@ -814,6 +814,85 @@ static void objects_that_do_not_fit_together_are_refused(void **state)
 		refuse(cases[i].text, cases[i].mistake);
 }
 
+/* The keys of a webhook's connection, from line 6 on; what is about all of them is told of line 5.
+ */
+static void an_auth_method_and_its_section_go_together(void **state)
+{
+	static const struct {
+		const char *keys, *mistake;
+	} cases[] = {
+		{"auth_method: basic", ".auth_method: auth_method basic needs the key basic: "
+				       "{username: NAME, password: PASSWORD}"},
+		{"auth_method: header", ".auth_method: auth_method header needs the key header: "
+					"{name: NAME, value: VALUE}"},
+		{"auth_method: query", ".auth_method: auth_method query needs the key query: "
+				       "[{name: NAME, value: VALUE}]"},
+		{"auth_method: query\n      query: []",
+		 ".auth_method: auth_method query needs the key query: "
+		 "[{name: NAME, value: VALUE}]"},
+		{"auth_method: polytomic_secret",
+		 ".auth_method: auth_method polytomic_secret needs the key secret: SECRET"},
+		{"auth_method: polytomic_secret\n      secret: ''",
+		 ".auth_method: auth_method polytomic_secret needs the key secret: SECRET"},
+		{"header: {name: X-Key, value: " SECRET "}",
+		 ".header: header is given, but auth_method is none; set auth_method: header, or "
+		 "remove header"},
+		{"secret: " SECRET "\n      auth_method: basic\n      basic: {username: u}",
+		 ".secret: secret is given, but auth_method is basic; set auth_method: "
+		 "polytomic_secret, or remove secret"},
+		{"basic: {username: u, password: " SECRET "}",
+		 ".basic: basic is given, but auth_method is none; set auth_method: basic, or "
+		 "remove basic"},
+		{"query: [{name: n, value: " SECRET "}]",
+		 ".query: query is given, but auth_method is none; set auth_method: query, or "
+		 "remove query"},
+		{"headers: [{name: 'X Y', value: " SECRET "}]",
+		 ": headers: \"X Y\" is not a header's name"},
+		{"auth_method: basic\n      basic: {username: 'a:b'}",
+		 ": basic.username may not contain a colon"},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		char text[1024], line[512];
+
+		(void)snprintf(text, sizeof(text),
+			       "connections:\n"
+			       "  db: {type: probe}\n"
+			       "  to:\n    type: webhook\n    configuration:\n"
+			       "      %s\n      url: 'http://h'\n"
+			       "bulk_syncs: {s: {source_connection: db, destination_connection: "
+			       "to}}\n",
+			       cases[i].keys);
+		(void)snprintf(line, sizeof(line),
+			       "walpost.yaml:%d: connections.to.configuration%s\n",
+			       cases[i].mistake[0] == ':' ? 5 : 6, cases[i].mistake);
+		refuse(text, line);
+	}
+}
+
+static void a_section_in_a_file_is_named_where_it_is(void **state)
+{
+	char path[] = "/tmp/test_config.XXXXXX", text[512];
+	int fd = mkstemp(path);
+
+	(void)state;
+	assert_true(fd >= 0);
+	(void)close(fd);
+	write_file(path, SECRET "\n", strlen(SECRET) + 1);
+	(void)snprintf(text, sizeof(text),
+		       "connections:\n"
+		       "  db: {type: probe}\n"
+		       "  to:\n    type: webhook\n    configuration:\n"
+		       "      url: 'http://h'\n      secret_file: %s\n"
+		       "bulk_syncs: {s: {source_connection: db, destination_connection: to}}\n",
+		       path);
+	refuse(text, "walpost.yaml:7: connections.to.configuration.secret_file: secret is given, "
+		     "but auth_method is none; set auth_method: polytomic_secret, or remove "
+		     "secret\n");
+	(void)unlink(path);
+}
+
 static void listening_is_turned_off_by_an_empty_text(void **state)
 {
 	static const char *const good[] = {"''", "0.0.0.0:0", "'[::1]:5100'", "localhost:65535"};
@@ -984,6 +1063,8 @@ int main(void)
 		cmocka_unit_test(an_id_is_made_from_the_name_alone),
 		cmocka_unit_test(keys_of_the_design_that_are_not_honoured_are_refused_by_name),
 		cmocka_unit_test(objects_that_do_not_fit_together_are_refused),
+		cmocka_unit_test(an_auth_method_and_its_section_go_together),
+		cmocka_unit_test(a_section_in_a_file_is_named_where_it_is),
 		cmocka_unit_test(listening_is_turned_off_by_an_empty_text),
 		cmocka_unit_test(a_file_is_loaded_or_its_absence_told),
 		cmocka_unit_test(the_reference_has_every_key),
