@@ -125,9 +125,8 @@ static void wrong(struct cdc_loader *l, const struct cdc_node *node, const struc
 		  const char *why)
 {
 	char shown[CDC_SHOWN_MAX], allowed[CDC_ALLOWED_MAX];
-	/* A url may hold a user's name and password before its "@". */
-	bool is_hidden = is_secret(o) || (o->flags & CDC_OPT_HTTP && node->kind == CDC_NODE_TEXT &&
-					  strchr(node->written, '@'));
+	/* A url may hold a password before its "@", or a token in its path or query. */
+	bool is_hidden = is_secret(o) || o->flags & CDC_OPT_HTTP;
 
 	cdc_option_allowed(o, allowed);
 	cdc_loader_mistake(l, node, NULL, "%s %s%s%s%s", cdc_node_show(node, is_hidden, shown), why,

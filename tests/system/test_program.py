@@ -68,6 +68,8 @@ MISTAKES = {
     "a bad duration": ("batch_size: 100", "timeout: 15 parsecs", 22, ["timeout", "15 parsecs"]),
     "a bad choice": ("batch_size: 100", "order: chaos", 22, ["order", "chaos", "key"]),
     "a bad url": ("url: https://api.example.com/hooks/orders", "url: ftp://x", 11, ["url"]),
+    "a bad url with a token": ("url: https://api.example.com/hooks/orders",
+                               "url: htps://h/x?token=secret-one", 11, ["url", "https://"]),
     "a bad address": ("listen: 127.0.0.1:5100", "listen: everywhere", 2, ["listen", "everywhere"]),
     "a missing key": ("url: https://api.example.com/hooks/orders", "headers: []", None, ["url"]),
     "a key twice": ("data_dir: ./data", "data_dir: ./data\ndata_dir: ./other", 2, ["data_dir"]),

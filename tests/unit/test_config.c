@@ -219,10 +219,11 @@ static void a_wrong_value_is_named_with_its_range(void **state)
 		{"text: [a]", "text: a list is not a single value (allowed: 2 to 8 bytes)"},
 		{"text: {a: b}",
 		 "text: a group of keys is not a single value (allowed: 2 to 8 bytes)"},
-		{"url: ftp://x", "url: \"ftp://x\" is not a url that begins with http:// or "
+		{"url: ftp://x", "url: the value (secret) is not a url that begins with http:// or "
 				 "https:// (allowed: 0 to 4096 bytes)"},
-		{"url: 'http://'", "url: \"http://\" is not a url that begins with http:// or "
-				   "https:// (allowed: 0 to 4096 bytes)"},
+		{"url: 'http://'",
+		 "url: the value (secret) is not a url that begins with http:// or "
+		 "https:// (allowed: 0 to 4096 bytes)"},
 		{"number: 0", "number: \"0\" is below 1 (allowed: 1 to 65535)"},
 		{"number: 65536", "number: \"65536\" is above 65535 (allowed: 1 to 65535)"},
 		{"number: -1", "number: \"-1\" is not a whole number (allowed: 1 to 65535)"},
@@ -364,7 +365,7 @@ static void what_came_from_the_environment_is_never_shown(void **state)
 	refuse_probe("fixed: '${TEST_SECRET}'",
 		     "fixed: \"${TEST_SECRET}\" is not known (allowed: red)");
 	refuse_probe("url: '${TEST_SECRET}'",
-		     "url: \"${TEST_SECRET}\" is not a url that begins with http:// or https:// "
+		     "url: the value (secret) is not a url that begins with http:// or https:// "
 		     "(allowed: 0 to 4096 bytes)");
 }
 
@@ -383,6 +384,11 @@ static void a_secret_is_never_shown(void **state)
 	refuse_probe("url: 'http://me:" SECRET "@h x/'",
 		     "url: the value (secret) is not a url that begins with http:// or https:// "
 		     "(allowed: 0 to 4096 bytes)");
+	refuse_probe("url: 'htps://h/x?token=" SECRET "'",
+		     "url: the value (secret) is not a url that begins with http:// or https:// "
+		     "(allowed: 0 to 4096 bytes)");
+	refuse_probe("url: [" SECRET "]",
+		     "url: a list is not a single value (allowed: 0 to 4096 bytes)");
 	refuse_probe("headers: " SECRET, "headers: the value (secret) is not a list");
 }
 
