@@ -193,20 +193,20 @@ static const struct cdc_connection *find_connection(struct load *ld, const struc
 	const struct cdc_config *c = ld->config;
 	const struct cdc_node *node = cdc_node_get(sync, key);
 	char shown[CDC_SHOWN_MAX], nearest[NAME_MAX_BYTES + 1] = "";
-	unsigned distance = 3;
+	unsigned best = CDC_VALUE_NO_GUESS;
 
 	for (size_t i = 0; i < c->connection_n; i++) {
 		const struct cdc_connection *found = &c->connections[i];
-		unsigned d;
+		unsigned guess;
 
 		if (!found->name)
 			continue;
-		d = cdc_value_distance(found->name, name);
-		if (d < distance) {
-			distance = d;
+		guess = cdc_value_guess(name, found->name);
+		if (guess < best) {
+			best = guess;
 			(void)snprintf(nearest, sizeof(nearest), "%s", found->name);
 		}
-		if (d > 0)
+		if (guess > 0)
 			continue;
 		if (!found->type) /* its own mistake says why */
 			return NULL;

@@ -58,6 +58,8 @@ def test_a_good_file_is_accepted_and_nothing_is_opened(folder):
 MISTAKES = {
     "an unknown key": ("data_dir: ./data", "data_dirs: ./data", 1, ["data_dirs"]),
     "an unknown key inside": ("ssl: false", "sssl: false", 7, ["sssl"]),
+    "a key cut short": ("hostname: db", "host: db", 6, ['did you mean "hostname"?']),
+    "a key of another program": ("port: 5432", "sort: 1", 6, ['did you mean "port"?']),
     "a port out of range": ("port: 5432", "port: 99999", 6, ["port", "99999", "65535"]),
     "a port that is no number": ("port: 5432", "port: lots", 6, ["port", "lots"]),
     "a type nobody knows": ("type: webhook", "type: pigeon", 9, ["pigeon"]),

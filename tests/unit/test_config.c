@@ -1044,6 +1044,15 @@ static void numbers_are_read_and_written_with_their_units(void **state)
 	assert_string_equal(cdc_value_size_text(0, text), "0");
 	assert_string_equal(cdc_value_size_text(1023, text), "1023");
 	assert_string_equal(cdc_value_size_text(3 << 20, text), "3MiB");
+	assert_int_equal(cdc_value_guess("body", "body"), 0);
+	assert_int_equal(cdc_value_guess("host", "hostname"), 1);
+	assert_int_equal(cdc_value_guess("user", "username"), 1);
+	assert_int_equal(cdc_value_guess("db", "database"), CDC_VALUE_NO_GUESS);
+	assert_int_equal(cdc_value_guess("bodi", "body"), 2);
+	assert_int_equal(cdc_value_guess("host", "port"), CDC_VALUE_NO_GUESS);
+	assert_int_equal(cdc_value_guess("host", "hose"), 2);
+	assert_int_equal(cdc_value_guess("numbre", "number"), 3);
+	assert_int_equal(cdc_value_guess("nubmer", "something"), CDC_VALUE_NO_GUESS);
 	assert_int_equal(cdc_value_distance("body", "bodi"), 1);
 	assert_int_equal(cdc_value_distance("", "ab"), 2);
 	assert_int_equal(cdc_value_distance("ab", "ba"), 2);
