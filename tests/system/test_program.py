@@ -285,6 +285,40 @@ def test_uninstall_leaves_a_publication_that_others_made(rig):
     assert program("uninstall", "nobody", "-c", rig.walpost.file).returncode in (1, 2)
 
 
+def test_uninstall_from_another_data_dir_must_be_forced(rig):
+    """Two files may name one source: only the walpost that made the slot gives it up unasked."""
+    rig.db.table("t")
+    rig.start(tables=["public.t"])
+    rig.db.sql("INSERT INTO t VALUES (1, 'a')")
+    rig.assert_whole()
+    rig.walpost.stop()
+    made = rig.walpost.data
+    rig.walpost.write(merge(rig.walpost.config, {"data_dir": str(rig.folder / "elsewhere")}))
+    for _ in range(2):
+        done = rig.walpost.command("uninstall", rig.db.name)
+        assert done.returncode == 1 and rig.db.slots(), done.stdout + done.stderr
+        assert "--force" in done.stderr and "elsewhere" in done.stderr, done.stderr
+        assert not (rig.folder / "elsewhere").exists()
+    done = rig.walpost.command("uninstall", rig.db.name, "--force")
+    assert done.returncode == 0 and not rig.db.slots(), done.stdout + done.stderr
+    assert not (rig.folder / "elsewhere").exists()
+    assert rig.db.value("SELECT count(*) FROM pg_publication") == 1, "whose it is nobody knows"
+    assert made.exists()
+    done = rig.walpost.command("uninstall", rig.db.name, "--force")
+    assert done.returncode == 0 and "is dropped" not in done.stdout, done.stdout + done.stderr
+
+
+def test_uninstall_twice_says_that_there_is_nothing_left(rig):
+    rig.db.table("t")
+    rig.start(tables=["public.t"])
+    rig.walpost.stop()
+    done = rig.walpost.command("uninstall", rig.db.name)
+    assert done.returncode == 0 and "is dropped" in done.stdout, done.stdout + done.stderr
+    done = rig.walpost.command("uninstall", rig.db.name)
+    assert done.returncode == 1 and "is dropped" not in done.stdout, done.stdout + done.stderr
+    assert "knows nothing of a slot" in done.stderr
+
+
 # --- the process ---------------------------------------------------------------------------
 
 
