@@ -88,8 +88,9 @@ struct sink_ops {
 	size_t (*poll)(void *state, uint64_t wait_ms, struct sink_result *ret_results, size_t max);
 
 	/* One request that changes nothing, to see whether the endpoint can be reached at all
-	 * (`check`): any HTTP answer counts.  Fills a text for a person.  CDC_BUSY when jobs are
-	 * in flight. */
+	 * (`check`).  Fills a text for a person.  CDC_REJECTED: something answers, but as
+	 * one that may not accept records; err says what it answered and what to look at.  CDC_BUSY
+	 * when jobs are in flight. */
 	enum cdc_code (*probe)(void *state, char *ret_text, size_t text_size, struct cdc_err *err);
 
 	/* Drops what is in flight; NULL is fine. */

@@ -1,10 +1,12 @@
 """The program as a person or a supervisor meets it: commands, file, pages, signals, secrets."""
 
+import http.server
 import json
 import os
 import pathlib
 import re
 import subprocess
+import threading
 import time
 
 import pytest
@@ -227,6 +229,36 @@ def test_check_names_an_endpoint_that_nobody_serves(rig):
     assert done.returncode == 1
     failed = [line for line in done.stdout.splitlines() if line.startswith("FAIL")]
     assert len(failed) == 1 and str(rig.receiver.port) in failed[0], done.stdout
+
+
+@pytest.mark.parametrize("status,word", [
+    (200, "ok"), (204, "ok"), (400, "ok"), (405, "ok"), (501, "ok"),
+    (302, "redirect"), (401, "auth_method"), (403, "auth_method"), (404, "path"), (500, "fails"),
+    (503, "fails")])
+def test_check_warns_of_an_endpoint_that_answers_badly(folder, status, word):
+    """Nobody serves the database: that is a failure of its own."""
+    class Answer(http.server.BaseHTTPRequestHandler):
+        def do_OPTIONS(self):
+            self.send_response(status)
+            self.send_header("Location", "http://127.0.0.1:9/?token=secret-two")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *args):
+            pass
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Answer) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        (folder / "walpost.yaml").write_text(GOOD.replace(
+            "https://api.example.com", f"http://127.0.0.1:{server.server_port}").replace(
+                "hostname: db, port: 5432", "hostname: 127.0.0.1, port: 1"))
+        done = program("check", "-c", folder / "walpost.yaml")
+        server.shutdown()
+    lines = [line for line in done.stdout.splitlines() if ": endpoint: " in line]
+    assert len(lines) == 1 and str(status) in lines[0], done.stdout
+    assert lines[0].startswith("ok  " if word == "ok" else "warn  "), lines
+    assert word == "ok" or (word in lines[0] and "to mend it" in lines[0]), lines
+    assert "secret-two" not in done.stdout + done.stderr
 
 
 @pytest.mark.versions
