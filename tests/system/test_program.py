@@ -5,7 +5,9 @@ import json
 import os
 import pathlib
 import re
+import shutil
 import subprocess
+import tempfile
 import threading
 import time
 
@@ -655,6 +657,57 @@ def test_a_wrong_password_is_not_printed(db, folder):
     done = walpost.command("check")
     for text in (walpost.log_text(), done.stdout, done.stderr):
         assert "wrong-and-secret" not in text
+
+
+# --- the quickstart --------------------------------------------------------------------------
+
+
+@pytest.fixture
+def checkout():
+    """Its scripts alone, in a folder that everybody may read."""
+    folder = pathlib.Path(tempfile.mkdtemp(prefix="walpost-checkout."))
+    shutil.copytree(pathlib.Path(__file__).parents[2] / "deploy", folder / "deploy")
+    (folder / "tmp").mkdir()
+    (folder / "tmp").chmod(0o777)
+    (folder / "stubs").mkdir()
+    for name in ("dpkg-query", "apt-get", "sudo"):
+        (folder / "stubs" / name).write_text(f"#!/bin/sh\necho no {name} here >&2\nexit 1\n")
+        (folder / "stubs" / name).chmod(0o755)
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder)
+
+
+def quickstart(checkout):
+    """Run by nobody, on a machine where nothing can be installed."""
+    done = subprocess.run(
+        ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups", checkout / "deploy/quickstart.sh"],
+        capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL, cwd="/",
+        env=dict(os.environ, PATH=f"{checkout}/stubs:{os.environ['PATH']}", TMPDIR=str(checkout / "tmp")))
+    assert done.returncode == 1, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="runs a script as another user")
+
+
+@needs_root
+def test_quickstart_says_whose_checkout_it_cannot_build_in(checkout):
+    text = quickstart(checkout)
+    assert "build cannot be made: this checkout belongs to root; use a checkout of your own" in text
+    (checkout / "build").mkdir()
+    text = quickstart(checkout)
+    assert "build belongs to root and cannot be written; use a checkout of your own" in text
+    assert "no dpkg-query" not in text, "before anything is installed"
+
+
+@needs_root
+def test_quickstart_names_no_file_that_is_gone(checkout):
+    shutil.chown(checkout, "nobody")
+    text = quickstart(checkout)
+    assert "the packages could not be installed" in text and "no sudo here" in text, text
+    assert not list((checkout / "tmp").iterdir())
+    assert f"{checkout}/tmp" not in text, text
 
 
 # --- the journey of many -------------------------------------------------------------------
