@@ -279,14 +279,14 @@ def test_tail_prints_records_and_stores_nothing(rig):
             rig.db.sql("INSERT INTO t VALUES (1, 'a'), (2, 'b')")
             rig.db.sql("INSERT INTO u VALUES (1, 'a')")
             rig.db.sql("DELETE FROM t WHERE id = 1")
-            wait_for("three records", lambda: (rig.folder / "tail.out").read_text().count("\n") >= 3,
+            wait_for("four records", lambda: (rig.folder / "tail.out").read_text().count("\n") >= 4,
                      10)
         finally:
             tail.terminate()
         assert tail.wait(10) == 0
     records = [json.loads(line) for line in (rig.folder / "tail.out").read_text().splitlines()]
     assert [(r["operation"], r["schema"]) for r in records] == [
-        ("insert", "public.t"), ("insert", "public.t"), ("delete", "public.t")]
+        ("schema", "public.t"), ("insert", "public.t"), ("insert", "public.t"), ("delete", "public.t")]
     wait_for("its slot is gone", lambda: rig.db.slots() == [], 10)
     assert not rig.walpost.data.exists()
 
