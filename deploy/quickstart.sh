@@ -56,6 +56,11 @@ step() {
 	printf '\n%s==> %s%s\n' "$bold" "$*" "$plain"
 }
 
+# As a shell takes it, for a command that is to be pasted.
+quoted() {
+	printf '%q' "$1"
+}
+
 say() {
 	printf '    %s\n' "$@"
 }
@@ -63,7 +68,12 @@ say() {
 fail() {
 	printf '\n%squickstart: %s%s\n' "$bold" "$*" "$plain" >&2
 	if [[ $failing_log && -s $failing_log ]]; then
-		printf '    the last lines of %s:\n' "$failing_log" >&2
+		# What lies in the scratch folder is gone by the time anybody could look.
+		if [[ $failing_log == "$scratch"/* ]]; then
+			printf '    its last lines:\n' >&2
+		else
+			printf '    the last lines of %s:\n' "$failing_log" >&2
+		fi
 		tail -n 20 "$failing_log" | cut -c 1-240 | sed 's/^/    | /' >&2
 	fi
 	exit 1
@@ -145,7 +155,7 @@ read_command_line() {
 }
 
 usage_error() {
-	printf 'quickstart: %s\n(deploy/quickstart.sh --help shows what there is)\n' "$1" >&2
+	printf 'quickstart: %s\n(%q --help shows what there is)\n' "$1" "$checkout/deploy/quickstart.sh" >&2
 	exit 2
 }
 
@@ -163,11 +173,22 @@ install_what_is_missing() {
 	failing_log=
 }
 
+# Root's build cannot be gone on with by somebody else.
+check_build_folder() {
+	local path
+	mkdir -p "$checkout/build" 2>/dev/null ||
+		fail "$checkout/build cannot be made: this checkout belongs to $(stat -c %U "$checkout"); use a checkout of your own"
+	for path in "$checkout/build" "$checkout/build/release" "$checkout"/build/release/{CMakeCache.txt,.ninja_log} \
+		"$checkout/build/quickstart.log"; do
+		[[ ! -e $path || -w $path ]] ||
+			fail "$path belongs to $(stat -c %U "$path") and cannot be written; use a checkout of your own"
+	done
+}
+
 build() {
 	local first=
 	[[ -x $program ]] || first=" (the first time takes about a minute)"
 	step "Building walpost, preset release$first"
-	mkdir -p "$checkout/build" || fail "$checkout/build cannot be made"
 	failing_log=$checkout/build/quickstart.log
 	(
 		cd "$checkout"
@@ -271,7 +292,7 @@ write_config() {
 		    unquote = urllib.parse.unquote
 		    host = unquote(options.get("host") or url.hostname or "127.0.0.1")
 		    is_local = host.startswith("/") or host in ("localhost", "127.0.0.1", "::1")
-		    mode = options.get("sslmode", "disable" if is_local else "require")
+		    mode = options.get("sslmode", "disable" if is_local and "sslrootcert" not in options else "require")
 		    source = {
 		        "hostname": text(host),
 		        "port": int(options.get("port") or url.port or 5432),
@@ -280,7 +301,7 @@ write_config() {
 		        "password_file": "source.password",
 		        "ssl": "false" if mode in ("disable", "allow") else "true",
 		    }
-		    if "sslrootcert" in options:
+		    if "sslrootcert" in options and source["ssl"] == "true":
 		        source["ca_cert"] = text(os.path.abspath(options["sslrootcert"]))
 		else:
 		    source = {"hostname": "127.0.0.1", "port": server_port, "database": "shop", "username": "walpost",
@@ -475,17 +496,17 @@ offer_to_remove() {
 		return
 	fi
 	say "The slot is kept: until it is read again your database keeps every change for it, on its disk." \
-		"go on:  $program run -c $folder/walpost.yaml" \
-		"remove: $program uninstall source -c $folder/walpost.yaml"
+		"go on:  $(quoted "$program") run -c $(quoted "$folder/walpost.yaml")" \
+		"remove: $(quoted "$program") uninstall source -c $(quoted "$folder/walpost.yaml")"
 	[[ -z $receiver_pid ]] || say "The url in walpost.yaml is that of the example receiver, which ends now: set your own."
 }
 
 say_what_is_next() {
 	step "Done; everything that was started is stopped. What to try next"
-	say "your own endpoint:  deploy/quickstart.sh --webhook https://..." \
-		"your own database:  deploy/quickstart.sh --source postgresql://user@host/database" \
-		"every setting:      build/release/walpost config" \
-		"the tests:          tests/run.sh" \
+	say "your own endpoint:  $(quoted "$checkout/deploy/quickstart.sh") --webhook https://..." \
+		"your own database:  $(quoted "$checkout/deploy/quickstart.sh") --source postgresql://user@host/database" \
+		"every setting:      $(quoted "$program") config" \
+		"the tests:          $(quoted "$checkout/tests/run.sh")" \
 		"and README.md, which is short"
 }
 
@@ -501,6 +522,7 @@ if [[ $source_url ]]; then
 fi
 is_own=$source_url$webhook_url
 
+check_build_folder
 install_what_is_missing
 build
 umask 077

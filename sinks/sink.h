@@ -65,6 +65,10 @@ struct sink_ops {
 	const char *name; /* the connection's type in the file: "webhook" */
 	size_t connection_size;
 	const struct cdc_opt *connection_options;
+	/* Whether the settings of a connection go together, while the file is loaded and nothing is
+	 * open; pure.  CDC_CONFIG: err says what does not, *ret_key is the option where it is best
+	 * mended (NULL: none).  NULL: nothing to check. */
+	enum cdc_code (*check)(const void *connection, const char **ret_key, struct cdc_err *err);
 	size_t sync_size;
 	const struct cdc_opt
 		*sync_options; /* keys of destination_configuration that are the sink's own */
@@ -84,8 +88,9 @@ struct sink_ops {
 	size_t (*poll)(void *state, uint64_t wait_ms, struct sink_result *ret_results, size_t max);
 
 	/* One request that changes nothing, to see whether the endpoint can be reached at all
-	 * (`check`): any HTTP answer counts.  Fills a text for a person.  CDC_BUSY when jobs are
-	 * in flight. */
+	 * (`check`).  Fills a text for a person.  CDC_REJECTED: something answers, but as
+	 * one that may not accept records; err says what it answered and what to look at.  CDC_BUSY
+	 * when jobs are in flight. */
 	enum cdc_code (*probe)(void *state, char *ret_text, size_t text_size, struct cdc_err *err);
 
 	/* Drops what is in flight; NULL is fine. */

@@ -36,7 +36,7 @@ enum {
 	CDC_OPT_REQUIRED = 1, /* must be present and not empty */
 	CDC_OPT_SECRET = 2,   /* never printed; `name_file: PATH` is accepted in its place */
 	/* PAIRS: values are secret, names are not. */
-	CDC_OPT_HTTP = 4, /* STR: an http:// or https:// url with a host */
+	CDC_OPT_HTTP = 4, /* STR: an http:// or https:// url with a host; never printed */
 };
 
 struct cdc_opt_strs {

@@ -92,9 +92,10 @@ static void print_verdict(const struct tally *t, bool is_config_only)
 		(void)printf("\nEverything is ready for `walpost run`: %zu tests passed.\n", t->n);
 }
 
-static void print_error(struct tally *t, const char *name, const struct cdc_err *err)
+static void print_error(struct tally *t, enum cdc_verdict verdict, const char *name,
+			const struct cdc_err *err)
 {
-	struct cdc_finding f = {.verdict = CDC_FAIL};
+	struct cdc_finding f = {.verdict = verdict};
 
 	(void)snprintf(f.name, sizeof(f.name), "%s", name);
 	(void)snprintf(f.text, sizeof(f.text), "%.*s", (int)sizeof(f.text) - 1, err->msg);
@@ -127,13 +128,16 @@ static void check_destination(const struct cdc_sync *sync, struct tally *t)
 	struct cdc_err err;
 	char subject[128];
 	void *state = NULL;
+	enum cdc_code rc;
 
 	memset(&err, 0, sizeof(err));
 	(void)snprintf(subject, sizeof(subject), "sync %s", sync->name);
 	t->subject = subject;
-	if (sink->open(&settings, &state, &err) ||
-	    sink->probe(state, found.text, sizeof(found.text), &err))
-		print_error(t, "endpoint", &err);
+	rc = sink->open(&settings, &state, &err);
+	if (!rc)
+		rc = sink->probe(state, found.text, sizeof(found.text), &err);
+	if (rc)
+		print_error(t, rc == CDC_REJECTED ? CDC_WARN : CDC_FAIL, "endpoint", &err);
 	else
 		print_finding(t, &found);
 	sink->close(state);
@@ -155,7 +159,7 @@ static void check_data_dir(const struct cdc_config *config, size_t feed_n, struc
 	t->subject = "buffer";
 	rc = cdc_data_dir_lock(config->data_dir, &fd, &err);
 	if (rc && rc != CDC_HELD) {
-		print_error(t, "data_dir", &err);
+		print_error(t, CDC_FAIL, "data_dir", &err);
 		return;
 	}
 	if (statvfs(config->data_dir, &fs) == 0) {

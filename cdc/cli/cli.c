@@ -47,6 +47,22 @@ struct tables {
 	struct cdc_config_tables config;
 };
 
+/* Without TLS no certificate is looked at: who gives one believes to be protected. */
+static enum cdc_code check_source(const void *settings, const char **ret_key, struct cdc_err *err)
+{
+	const struct cdc_source_settings *s = settings;
+
+	*ret_key = s->ca_cert              ? "ca_cert"
+		   : s->client_certificate ? "client_certificate"
+		   : s->client_key         ? "client_key"
+					   : NULL;
+	if (s->ssl || !*ret_key)
+		return CDC_OK;
+	return cdc_err_set(err, CDC_CONFIG,
+			   "%s is given, but ssl is false; set ssl: true, or remove %s", *ret_key,
+			   *ret_key);
+}
+
 static void make_tables(struct tables *t)
 {
 	size_t n = 0;
@@ -56,6 +72,7 @@ static void make_tables(struct tables *t)
 		.is_source = true,
 		.size = sizeof(struct cdc_source_settings),
 		.options = cdc_source_options,
+		.check = check_source,
 	};
 	for (size_t i = 0; sink_at(i); i++) {
 		CDC_ASSERT(n < TYPES_MAX);
@@ -64,6 +81,7 @@ static void make_tables(struct tables *t)
 			.is_sink = true,
 			.size = sink_at(i)->connection_size,
 			.options = sink_at(i)->connection_options,
+			.check = sink_at(i)->check,
 			.sync_size = sink_at(i)->sync_size,
 			.sync_options = sink_at(i)->sync_options,
 		};

@@ -2,6 +2,7 @@
  * `walpost uninstall CONNECTION`: drops what walpost made on the source (slot,
  * publication) and removes the buffer that belonged to it.
  */
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -90,20 +91,50 @@ static void remove_buffer(const struct cdc_config *config, const char *slot)
 	}
 }
 
+/* Nothing here says that the slot is ours: another walpost, with another data_dir, may read it. */
+static enum cdc_code uninstall_unknown(const struct cdc_cli_args *args,
+				       const struct cdc_config *config, const struct cdc_feed *feed,
+				       struct cdc_err *err)
+{
+	const struct cdc_source_plan plan = cdc_feed_plan(feed);
+	enum cdc_code rc;
+
+	if (!args->is_forced) {
+		(void)cdc_err_set(err, CDC_MISSING,
+				  "data_dir %s knows nothing of a slot %s: there is none, or the "
+				  "walpost that made it has another data_dir",
+				  config->data_dir, feed->slot);
+		return cdc_err_remedy(err, "run this with the file of the walpost that made it; or "
+					   "add --force to drop the slot all the same");
+	}
+	rc = cdc_source_uninstall(&plan, false, err);
+	if (rc)
+		return rc;
+	/* The state may be what got lost. */
+	remove_buffer(config, feed->slot);
+	(void)printf("there is no slot %s on the server any more; a publication %s, if "
+		     "there is one, is kept\n",
+		     feed->slot, plan.settings->publication);
+	return CDC_OK;
+}
+
+/* store NULL: there is no data_dir. */
 static enum cdc_code uninstall_feed(const struct cdc_cli_args *args,
 				    const struct cdc_config *config, const struct cdc_feed *feed,
 				    struct cdc_store *store, struct cdc_err *err)
 {
 	const struct cdc_source_plan plan = cdc_feed_plan(feed);
 	struct cdc_slot_row row;
-	enum cdc_code rc = cdc_store_slot_get(store, feed->connection->name, feed->slot, &row, err);
+	enum cdc_code rc =
+		store ? cdc_store_slot_get(store, feed->connection->name, feed->slot, &row, err)
+		      : CDC_MISSING;
 
 	if (rc && rc != CDC_MISSING)
 		return rc;
-	if (rc == CDC_MISSING)
-		/* A slot under our own name is ours, even if the state that said so is gone. */
-		row = (struct cdc_slot_row){.slot_is_ours = !feed->is_named};
-	if (!row.slot_is_ours) {
+	if (rc == CDC_MISSING && !feed->is_named)
+		return uninstall_unknown(args, config, feed, err);
+	/* A slot that a sync names was made by somebody else. */
+	if (rc == CDC_MISSING || !row.slot_is_ours) {
 		(void)printf("the slot %s was there before walpost; it is kept\n", feed->slot);
 		return CDC_OK;
 	}
@@ -122,6 +153,18 @@ static enum cdc_code uninstall_feed(const struct cdc_cli_args *args,
 	if (!rc)
 		remove_buffer(config, feed->slot);
 	return rc;
+}
+
+/* Locks data_dir and opens its store; where there is none, none is made, and *ret_store is NULL. */
+static enum cdc_code open_store(const struct cdc_config *config, int *ret_fd,
+				struct cdc_store **ret_store, struct cdc_err *err)
+{
+	enum cdc_code rc;
+
+	if (access(config->data_dir, F_OK) != 0 && errno == ENOENT)
+		return CDC_OK;
+	rc = cdc_data_dir_lock(config->data_dir, ret_fd, err);
+	return rc ? rc : cdc_store_open(config->data_dir, ret_store, err);
 }
 
 int cdc_cli_uninstall(const struct cdc_cli_args *args)
@@ -145,9 +188,7 @@ int cdc_cli_uninstall(const struct cdc_cli_args *args)
 	memset(&err, 0, sizeof(err));
 	rc = cdc_feeds_make(config, &feeds, &feed_n, &err);
 	if (!rc)
-		rc = cdc_data_dir_lock(config->data_dir, &lock_fd, &err);
-	if (!rc)
-		rc = cdc_store_open(config->data_dir, &store, &err);
+		rc = open_store(config, &lock_fd, &store, &err);
 	for (size_t i = 0; !rc && i < feed_n; i++) {
 		if (strcmp(feeds[i].connection->name, args->subject) != 0)
 			continue;

@@ -105,6 +105,34 @@ static const struct cdc_connection_type *find_type(struct load *ld, const struct
 	return NULL;
 }
 
+/* What no option says by itself; only of settings that were read without a mistake. */
+static void check_settings(struct load *ld, const struct cdc_node *configuration,
+			   const struct cdc_connection *conn)
+{
+	struct cdc_loader *l = &ld->l;
+	const struct cdc_node *at;
+	const char *key = NULL;
+	char file_key[64];
+	struct cdc_err err;
+	enum cdc_code rc;
+
+	memset(&err, 0, sizeof(err));
+	rc = conn->type->check(conn->settings, &key, &err);
+	if (rc == CDC_NOMEM)
+		l->is_out_of_memory = true;
+	if (!rc || rc == CDC_NOMEM)
+		return;
+	at = key ? cdc_node_get(configuration, key) : configuration;
+	if (!at) {
+		(void)snprintf(file_key, sizeof(file_key), "%s_file", key);
+		at = cdc_node_get(configuration, file_key);
+	}
+	if (at)
+		cdc_loader_mistake(l, at, NULL, "%s", err.msg);
+	else
+		cdc_loader_mistake(l, configuration, key, "%s", err.msg);
+}
+
 static void read_connection(struct load *ld, const struct cdc_node *node,
 			    struct cdc_connection *ret)
 {
@@ -113,6 +141,7 @@ static void read_connection(struct load *ld, const struct cdc_node *node,
 	struct cdc_file_connection keys = {0};
 	const struct cdc_option_part part = {cdc_file_connection_options, &keys};
 	const struct cdc_node *configuration;
+	unsigned before;
 
 	ret->line = node->line;
 	ret->name = take_name(l, node, "connection", ret->uuid);
@@ -125,8 +154,12 @@ static void read_connection(struct load *ld, const struct cdc_node *node,
 		return;
 	ret->settings = cdc_loader_alloc(l, ret->type->size);
 	configuration = section(l, node, "configuration");
-	if (ret->settings && configuration)
-		cdc_options_read_table(l, configuration, ret->type->options, ret->settings);
+	if (!ret->settings || !configuration)
+		return;
+	before = l->mistake_n;
+	cdc_options_read_table(l, configuration, ret->type->options, ret->settings);
+	if (ret->type->check && l->mistake_n == before && !l->is_out_of_memory)
+		check_settings(ld, configuration, ret);
 }
 
 static void read_connections(struct load *ld, const struct cdc_node *root)
@@ -160,20 +193,20 @@ static const struct cdc_connection *find_connection(struct load *ld, const struc
 	const struct cdc_config *c = ld->config;
 	const struct cdc_node *node = cdc_node_get(sync, key);
 	char shown[CDC_SHOWN_MAX], nearest[NAME_MAX_BYTES + 1] = "";
-	unsigned distance = 3;
+	unsigned best = CDC_VALUE_NO_GUESS;
 
 	for (size_t i = 0; i < c->connection_n; i++) {
 		const struct cdc_connection *found = &c->connections[i];
-		unsigned d;
+		unsigned guess;
 
 		if (!found->name)
 			continue;
-		d = cdc_value_distance(found->name, name);
-		if (d < distance) {
-			distance = d;
+		guess = cdc_value_guess(name, found->name);
+		if (guess < best) {
+			best = guess;
 			(void)snprintf(nearest, sizeof(nearest), "%s", found->name);
 		}
-		if (d > 0)
+		if (guess > 0)
 			continue;
 		if (!found->type) /* its own mistake says why */
 			return NULL;
@@ -323,7 +356,13 @@ static void read_syncs(struct load *ld, const struct cdc_node *root)
 	struct cdc_config *c = ld->config;
 	const struct cdc_node *node = cdc_node_get(root, "bulk_syncs");
 
-	if (!node || !is_objects(l, node))
+	if (!node || (node->kind == CDC_NODE_MAP && node->n == 0)) {
+		cdc_loader_mistake(l, node ? node : root, node ? NULL : "bulk_syncs",
+				   "must be set: at least one sync, as in bulk_syncs: {NAME: "
+				   "{source_connection: NAME, destination_connection: NAME}}");
+		return;
+	}
+	if (!is_objects(l, node))
 		return;
 	c->syncs = cdc_loader_alloc(l, node->n * sizeof(*c->syncs));
 	ld->syncs = cdc_loader_alloc(l, node->n * sizeof(*ld->syncs));

@@ -30,6 +30,11 @@ struct cdc_connection_type {
 	bool is_source, is_sink;
 	size_t size;                   /* of the struct that options fill */
 	const struct cdc_opt *options; /* of `configuration` */
+	/* Whether the settings of a struct that was read without a mistake go together; pure.
+	 * CDC_CONFIG: err says what does not, *ret_key is the option where it is best mended
+	 * (NULL: none).  Called once per connection while the file is loaded.  NULL: nothing to
+	 * check. */
+	enum cdc_code (*check)(const void *settings, const char **ret_key, struct cdc_err *err);
 	size_t sync_size; /* sinks: the struct for their keys of destination_configuration */
 	const struct cdc_opt *sync_options;
 };

@@ -125,9 +125,8 @@ static void wrong(struct cdc_loader *l, const struct cdc_node *node, const struc
 		  const char *why)
 {
 	char shown[CDC_SHOWN_MAX], allowed[CDC_ALLOWED_MAX];
-	/* A url may hold a user's name and password before its "@". */
-	bool is_hidden = is_secret(o) || (o->flags & CDC_OPT_HTTP && node->kind == CDC_NODE_TEXT &&
-					  strchr(node->written, '@'));
+	/* A url may hold a password before its "@", or a token in its path or query. */
+	bool is_hidden = is_secret(o) || o->flags & CDC_OPT_HTTP;
 
 	cdc_option_allowed(o, allowed);
 	cdc_loader_mistake(l, node, NULL, "%s %s%s%s%s", cdc_node_show(node, is_hidden, shown), why,
@@ -540,20 +539,20 @@ static void read_option(struct cdc_loader *l, const struct cdc_node *map, const 
 struct name_search {
 	const char *key;
 	bool is_found;
-	unsigned distance; /* of the nearest */
+	unsigned guess; /* how good the nearest is */
 	char nearest[64];
 	char known[320]; /* "a, b, c" */
 };
 
 static void see_name(struct name_search *s, const char *name, bool is_listed)
 {
-	unsigned distance = cdc_value_distance(s->key, name);
+	unsigned guess = cdc_value_guess(s->key, name);
 	size_t len = strlen(s->known);
 
-	if (distance == 0)
+	if (guess == 0)
 		s->is_found = true;
-	if (distance < s->distance) {
-		s->distance = distance;
+	if (guess < s->guess) {
+		s->guess = guess;
 		(void)snprintf(s->nearest, sizeof(s->nearest), "%s", name);
 	}
 	if (is_listed && len + strlen(name) + 3 < sizeof(s->known))
@@ -564,7 +563,7 @@ static void see_name(struct name_search *s, const char *name, bool is_listed)
 static void check_key(struct cdc_loader *l, const struct cdc_node *node,
 		      const struct cdc_option_set *set)
 {
-	struct name_search s = {.key = node->key, .distance = 3};
+	struct name_search s = {.key = node->key, .guess = CDC_VALUE_NO_GUESS};
 	char file_name[64];
 
 	for (size_t i = 0; i < set->part_n; i++) {

@@ -151,6 +151,7 @@ void cdc_config_reference(const struct cdc_config_tables *tables, FILE *out)
 	put_option(out, "",
 		   &(struct cdc_opt){.name = "bulk_syncs",
 				     .type = CDC_OPT_GROUP,
+				     .flags = CDC_OPT_REQUIRED,
 				     .help = "What goes where, each under its name, as above."});
 
 	put_title(out, "connections.NAME", NULL);

@@ -116,6 +116,19 @@ const char *cdc_value_duration_text(uint64_t ms, char ret_text[CDC_VALUE_TEXT])
 	return unit_text(ms, durations, DURATION_N, ret_text);
 }
 
+unsigned cdc_value_guess(const char *written, const char *known)
+{
+	size_t len = strlen(written);
+	unsigned distance = cdc_value_distance(written, known);
+
+	if (distance == 0)
+		return 0;
+	if (len >= 3 && strncmp(written, known, len) == 0)
+		return 1;
+	/* Two changes make one short word out of any other. */
+	return distance <= (len <= 4 ? 1 : 2) ? distance + 1 : CDC_VALUE_NO_GUESS;
+}
+
 unsigned cdc_value_distance(const char *a, const char *b)
 {
 	size_t a_len = strlen(a), b_len = strlen(b);

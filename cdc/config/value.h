@@ -28,4 +28,10 @@ const char *cdc_value_duration_text(uint64_t ms, char ret_text[CDC_VALUE_TEXT]);
  * for names of more than 63 bytes. */
 unsigned cdc_value_distance(const char *a, const char *b);
 
+#define CDC_VALUE_NO_GUESS 4
+/* How far known is from being what was meant by written: 0 it is written; 1 written is its
+ * beginning (3 bytes or more); 2 and 3 a few letters differ, for short words one;
+ * CDC_VALUE_NO_GUESS. */
+unsigned cdc_value_guess(const char *written, const char *known);
+
 #endif

@@ -163,8 +163,6 @@ static enum cdc_code add_basic(struct sink_webhook_auth_parts *a, const char *us
 	struct cdc_buf plain, line;
 	enum cdc_code rc = CDC_OK;
 
-	if (!user)
-		return cdc_err_set(err, CDC_CONFIG, "auth_method basic needs basic.username");
 	if (strchr(user, ':'))
 		return cdc_err_set(err, CDC_CONFIG, "basic.username may not contain a colon");
 	cdc_buf_init(&plain, LINE_MAX_BYTES);
@@ -190,8 +188,6 @@ static enum cdc_code add_secret(struct sink_webhook_auth_parts *a, const char *s
 	char line[LINE_MAX_BYTES];
 	enum cdc_code rc;
 
-	if (!secret)
-		return cdc_err_set(err, CDC_CONFIG, "auth_method polytomic_secret needs secret");
 	(void)snprintf(line, sizeof(line), "Bearer %s", secret);
 	rc = is_header_value(secret)
 		     ? add_line(a, "Authorization", line, err)
@@ -262,23 +258,62 @@ static enum cdc_code add_method(const struct sink_webhook_connection *c,
 	case SINK_WEBHOOK_AUTH_BASIC:
 		return add_basic(a, c->basic.username, c->basic.password, err);
 	case SINK_WEBHOOK_AUTH_HEADER:
-		if (!c->header.name)
-			return cdc_err_set(err, CDC_CONFIG, "auth_method header needs header");
 		return add_header(a, "header", c->header.name, c->header.value, err);
 	case SINK_WEBHOOK_AUTH_QUERY:
-		if (!c->query.n)
-			return cdc_err_set(err, CDC_CONFIG, "auth_method query needs query");
 		return CDC_OK;
 	}
 	return CDC_OK;
 }
 
-enum cdc_code sink_webhook_auth_make(const struct sink_webhook_connection *c,
-				     struct sink_webhook_auth_parts *ret, struct cdc_err *err)
+/* A method of auth_method, and the section that it alone takes. */
+struct method {
+	const char *name, *section, *example;
+	bool is_given;
+};
+
+static enum cdc_code check_sections(const struct sink_webhook_connection *c, const char **ret_key,
+				    struct cdc_err *err)
+{
+	const struct method methods[] = {
+		[SINK_WEBHOOK_AUTH_NONE] = {.name = "none"},
+		[SINK_WEBHOOK_AUTH_POLYTOMIC_SECRET] = {"polytomic_secret", "secret", "SECRET",
+							c->secret && *c->secret},
+		[SINK_WEBHOOK_AUTH_BASIC] = {"basic", "basic",
+					     "{username: NAME, password: PASSWORD}",
+					     c->basic.username != NULL},
+		[SINK_WEBHOOK_AUTH_HEADER] = {"header", "header", "{name: NAME, value: VALUE}",
+					      c->header.name != NULL},
+		[SINK_WEBHOOK_AUTH_QUERY] = {"query", "query", "[{name: NAME, value: VALUE}]",
+					     c->query.n > 0},
+	};
+	const struct method *used = &methods[c->auth_method];
+
+	for (size_t i = 0; i < sizeof(methods) / sizeof(methods[0]); i++) {
+		const struct method *m = &methods[i];
+
+		if (m == used || !m->is_given)
+			continue;
+		*ret_key = m->section;
+		return cdc_err_set(err, CDC_CONFIG,
+				   "%s is given, but auth_method is %s; set auth_method: %s, or "
+				   "remove %s",
+				   m->section, used->name, m->name, m->section);
+	}
+	if (!used->section || used->is_given)
+		return CDC_OK;
+	*ret_key = "auth_method";
+	return cdc_err_set(err, CDC_CONFIG, "auth_method %s needs the key %s: %s", used->name,
+			   used->section, used->example);
+}
+
+static enum cdc_code make(const struct sink_webhook_connection *c, const char **ret_key,
+			  struct sink_webhook_auth_parts *ret, struct cdc_err *err)
 {
 	struct sink_webhook_auth_parts a = {0};
-	enum cdc_code rc = make_url(c, &a, err);
+	enum cdc_code rc = check_sections(c, ret_key, err);
 
+	if (!rc)
+		rc = make_url(c, &a, err);
 	if (!rc)
 		rc = add_line(&a, "Content-Type", "application/json", err);
 	if (!rc)
@@ -294,4 +329,23 @@ enum cdc_code sink_webhook_auth_make(const struct sink_webhook_connection *c,
 	}
 	*ret = a;
 	return CDC_OK;
+}
+
+enum cdc_code sink_webhook_auth_make(const struct sink_webhook_connection *c,
+				     struct sink_webhook_auth_parts *ret, struct cdc_err *err)
+{
+	const char *key;
+
+	return make(c, &key, ret, err);
+}
+
+enum cdc_code sink_webhook_auth_check(const void *connection, const char **ret_key,
+				      struct cdc_err *err)
+{
+	struct sink_webhook_auth_parts parts;
+	enum cdc_code rc = make(connection, ret_key, &parts, err);
+
+	if (!rc)
+		sink_webhook_auth_clear(&parts);
+	return rc;
 }

@@ -136,6 +136,39 @@ static size_t poll_results(void *state, uint64_t wait_ms, struct sink_result *re
 	return n;
 }
 
+/*
+ * An OPTIONS request is not a POST: that it is not known to the endpoint (405, 501), or not right
+ * (400, 415, ...), says nothing.  These answers would most likely be those to a POST as well.
+ */
+static enum cdc_code judge_status(int status, struct cdc_err *err)
+{
+	const char *what = NULL, *remedy = NULL;
+
+	if (status >= 300 && status < 400) {
+		what = "it redirects, and a redirect is not followed";
+		remedy = "set url to where it redirects";
+	} else if (status == 401 || status == 407) {
+		what = "it does not know who asks";
+		remedy = "look at auth_method and its keys";
+	} else if (status == 403) {
+		what = "it forbids this to who asks";
+		remedy = "look at auth_method and its keys, and at the endpoint's own rules";
+	} else if (status == 404 || status == 410) {
+		what = "it has nothing at this path";
+		remedy = "look at the path of url";
+	} else if (status >= 500 && status != 501) {
+		what = "it fails, or what is behind it does";
+		remedy = "look at the endpoint's own log";
+	}
+	if (!what)
+		return CDC_OK;
+	(void)cdc_err_set(err, CDC_REJECTED,
+			  "answers with status %d to an OPTIONS request: %s; records may fare no "
+			  "better",
+			  status, what);
+	return cdc_err_remedy(err, "%s", remedy);
+}
+
 static enum cdc_code probe(void *state, char *ret_text, size_t text_size, struct cdc_err *err)
 {
 	struct sink_webhook_state *s = state;
@@ -160,6 +193,9 @@ static enum cdc_code probe(void *state, char *ret_text, size_t text_size, struct
 	if (answer.end != SINK_HTTP_ANSWERED)
 		return cdc_err_set(err, answer.end == SINK_HTTP_TIMEOUT ? CDC_TIMEOUT : CDC_IO,
 				   "%s", answer.reason);
+	rc = judge_status(answer.status, err);
+	if (rc)
+		return rc;
 	(void)snprintf(ret_text, text_size, "answers (status %d to an OPTIONS request)",
 		       answer.status);
 	return CDC_OK;
@@ -169,6 +205,7 @@ const struct sink_ops sink_webhook = {
 	.name = "webhook",
 	.connection_size = sizeof(struct sink_webhook_connection),
 	.connection_options = sink_webhook_connection_options,
+	.check = sink_webhook_auth_check,
 	.sync_size = sizeof(struct sink_webhook_sync),
 	.sync_options = sink_webhook_sync_options,
 	.moves = false,

@@ -606,10 +606,14 @@ static void an_auth_method_needs_its_settings(void **state)
 	expect_refused(r, &c, "secret", NULL);
 	c.secret = secret;
 	expect_refused(r, &c, "secret", "hidden");
+	c.auth_method = SINK_WEBHOOK_AUTH_NONE;
+	expect_refused(r, &c, "secret is given, but auth_method is none", "hidden");
+	c = r->good;
 	c.auth_method = SINK_WEBHOOK_AUTH_BASIC;
-	expect_refused(r, &c, "basic.username", NULL);
+	expect_refused(r, &c, "basic: {username: ", NULL);
 	c.basic.username = user;
 	expect_refused(r, &c, "basic.username", NULL);
+	c = r->good;
 	c.auth_method = SINK_WEBHOOK_AUTH_HEADER;
 	expect_refused(r, &c, "header", NULL);
 	c.auth_method = SINK_WEBHOOK_AUTH_QUERY;

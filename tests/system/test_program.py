@@ -1,15 +1,19 @@
 """The program as a person or a supervisor meets it: commands, file, pages, signals, secrets."""
 
+import http.server
 import json
 import os
 import pathlib
 import re
+import shutil
 import subprocess
+import tempfile
+import threading
 import time
 
 import pytest
 from load import Writers
-from machine import Process, build_dir, stays, wait_for
+from machine import build_dir, stays, wait_for
 from postgres import PASSWORD
 from walpost import Walpost, merge, source, sync, webhook
 
@@ -58,6 +62,8 @@ def test_a_good_file_is_accepted_and_nothing_is_opened(folder):
 MISTAKES = {
     "an unknown key": ("data_dir: ./data", "data_dirs: ./data", 1, ["data_dirs"]),
     "an unknown key inside": ("ssl: false", "sssl: false", 7, ["sssl"]),
+    "a key cut short": ("hostname: db", "host: db", 6, ['did you mean "hostname"?']),
+    "a key of another program": ("port: 5432", "sort: 1", 6, ['did you mean "port"?']),
     "a port out of range": ("port: 5432", "port: 99999", 6, ["port", "99999", "65535"]),
     "a port that is no number": ("port: 5432", "port: lots", 6, ["port", "lots"]),
     "a type nobody knows": ("type: webhook", "type: pigeon", 9, ["pigeon"]),
@@ -68,6 +74,8 @@ MISTAKES = {
     "a bad duration": ("batch_size: 100", "timeout: 15 parsecs", 22, ["timeout", "15 parsecs"]),
     "a bad choice": ("batch_size: 100", "order: chaos", 22, ["order", "chaos", "key"]),
     "a bad url": ("url: https://api.example.com/hooks/orders", "url: ftp://x", 11, ["url"]),
+    "a bad url with a token": ("url: https://api.example.com/hooks/orders",
+                               "url: htps://h/x?token=secret-one", 11, ["url", "https://"]),
     "a bad address": ("listen: 127.0.0.1:5100", "listen: everywhere", 2, ["listen", "everywhere"]),
     "a missing key": ("url: https://api.example.com/hooks/orders", "headers: []", None, ["url"]),
     "a key twice": ("data_dir: ./data", "data_dir: ./data\ndata_dir: ./other", 2, ["data_dir"]),
@@ -83,6 +91,18 @@ MISTAKES = {
                                   ["fields"]),
     "an environment variable that is not set": ('"secret-one"', '"${WALPOST_NOT_SET}"', 6,
                                                 ["WALPOST_NOT_SET"]),
+    "a method without its section": ("auth_method: none", "auth_method: basic", 12,
+                                     ["basic", "username"]),
+    "a secret that is empty": ("auth_method: none", 'auth_method: polytomic_secret\n      secret: ""',
+                               12, ["polytomic_secret", "secret"]),
+    "a section that no method uses": ("auth_method: none", "header: {name: X-Key, value: secret-one}",
+                                      12, ["header is given", "auth_method: header"]),
+    "a header that cannot be sent": ("auth_method: none", "headers: [{name: Host, value: x}]", None,
+                                     ["headers", "Host"]),
+    "a certificate without tls": ("ssl: false", "ssl: false, ca_cert: /etc/ca.pem", 7,
+                                  ["ca_cert", "ssl: true"]),
+    "a client's certificate without tls": ("ssl: false", "ssl: false, client_certificate: /etc/c.pem",
+                                           7, ["client_certificate", "ssl: true"]),
     "no yaml at all": ("data_dir: ./data", "data_dir: [", None, []),
 }
 
@@ -111,11 +131,25 @@ def test_all_mistakes_are_reported_at_once(folder):
     assert {"6", "17", "22"} <= set(lines), done.stdout + done.stderr
 
 
+@pytest.mark.parametrize("syncs,line", [("", 1), ("bulk_syncs: {}\n", 13), ("bulk_syncs:\n", 1)])
+def test_a_file_without_syncs_is_refused(folder, syncs, line):
+    """Nothing would be read or delivered: `run` would look well and idle for ever."""
+    text = GOOD[:GOOD.index("bulk_syncs:")] + syncs
+    done = check_text(folder, text)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert f"walpost.yaml:{line}: bulk_syncs: must be set: at least one sync" in done.stderr
+    assert "source_connection" in done.stderr, "it says what to write"
+    done = program("run", "-c", folder / "walpost.yaml")
+    assert done.returncode == 2 and "bulk_syncs" in done.stderr
+    assert not (folder / "data").exists()
+
+
 def test_run_refuses_a_wrong_file_before_it_opens_anything(folder):
-    (folder / "walpost.yaml").write_text(GOOD.replace("port: 5432", "port: 99999"))
-    done = subprocess.run([build_dir() / "walpost", "run", "-c", folder / "walpost.yaml"],
-                          capture_output=True, text=True, timeout=20)
-    assert done.returncode == 2 and not (folder / "data").exists()
+    for old, new in (("port: 5432", "port: 99999"), ("auth_method: none", "auth_method: header")):
+        (folder / "walpost.yaml").write_text(GOOD.replace(old, new))
+        done = subprocess.run([build_dir() / "walpost", "run", "-c", folder / "walpost.yaml"],
+                              capture_output=True, text=True, timeout=20)
+        assert done.returncode == 2 and not (folder / "data").exists(), done.stderr
 
 
 def test_a_file_that_is_not_there(folder):
@@ -169,6 +203,7 @@ def test_config_prints_the_reference_of_every_key():
                 "url", "auth_method", "batch_size", "batch_bytes", "linger", "concurrency", "order",
                 "timeout", "operations", "schemas", "replication_slot", "level", "format"):
         assert re.search(rf"\b{key}\b", done.stdout), key
+    assert re.search(r"^  bulk_syncs +group +\(required\)$", done.stdout, re.MULTILINE)
 
 
 @pytest.mark.versions
@@ -198,6 +233,36 @@ def test_check_names_an_endpoint_that_nobody_serves(rig):
     assert len(failed) == 1 and str(rig.receiver.port) in failed[0], done.stdout
 
 
+@pytest.mark.parametrize("status,word", [
+    (200, "ok"), (204, "ok"), (400, "ok"), (405, "ok"), (501, "ok"),
+    (302, "redirect"), (401, "auth_method"), (403, "auth_method"), (404, "path"), (500, "fails"),
+    (503, "fails")])
+def test_check_warns_of_an_endpoint_that_answers_badly(folder, status, word):
+    """Nobody serves the database: that is a failure of its own."""
+    class Answer(http.server.BaseHTTPRequestHandler):
+        def do_OPTIONS(self):
+            self.send_response(status)
+            self.send_header("Location", "http://127.0.0.1:9/?token=secret-two")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *args):
+            pass
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Answer) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        (folder / "walpost.yaml").write_text(GOOD.replace(
+            "https://api.example.com", f"http://127.0.0.1:{server.server_port}").replace(
+                "hostname: db, port: 5432", "hostname: 127.0.0.1, port: 1"))
+        done = program("check", "-c", folder / "walpost.yaml")
+        server.shutdown()
+    lines = [line for line in done.stdout.splitlines() if ": endpoint: " in line]
+    assert len(lines) == 1 and str(status) in lines[0], done.stdout
+    assert lines[0].startswith("ok  " if word == "ok" else "warn  "), lines
+    assert word == "ok" or (word in lines[0] and "to mend it" in lines[0]), lines
+    assert "secret-two" not in done.stdout + done.stderr
+
+
 @pytest.mark.versions
 def test_tail_prints_records_and_stores_nothing(rig):
     rig.db.table("t")
@@ -214,14 +279,14 @@ def test_tail_prints_records_and_stores_nothing(rig):
             rig.db.sql("INSERT INTO t VALUES (1, 'a'), (2, 'b')")
             rig.db.sql("INSERT INTO u VALUES (1, 'a')")
             rig.db.sql("DELETE FROM t WHERE id = 1")
-            wait_for("three records", lambda: (rig.folder / "tail.out").read_text().count("\n") >= 3,
+            wait_for("four records", lambda: (rig.folder / "tail.out").read_text().count("\n") >= 4,
                      10)
         finally:
             tail.terminate()
         assert tail.wait(10) == 0
     records = [json.loads(line) for line in (rig.folder / "tail.out").read_text().splitlines()]
     assert [(r["operation"], r["schema"]) for r in records] == [
-        ("insert", "public.t"), ("insert", "public.t"), ("delete", "public.t")]
+        ("schema", "public.t"), ("insert", "public.t"), ("insert", "public.t"), ("delete", "public.t")]
     wait_for("its slot is gone", lambda: rig.db.slots() == [], 10)
     assert not rig.walpost.data.exists()
 
@@ -252,6 +317,40 @@ def test_uninstall_leaves_a_publication_that_others_made(rig):
     assert rig.db.slots() == []
     assert rig.db.value("SELECT count(*) FROM pg_publication") == 1
     assert program("uninstall", "nobody", "-c", rig.walpost.file).returncode in (1, 2)
+
+
+def test_uninstall_from_another_data_dir_must_be_forced(rig):
+    """Two files may name one source: only the walpost that made the slot gives it up unasked."""
+    rig.db.table("t")
+    rig.start(tables=["public.t"])
+    rig.db.sql("INSERT INTO t VALUES (1, 'a')")
+    rig.assert_whole()
+    rig.walpost.stop()
+    made = rig.walpost.data
+    rig.walpost.write(merge(rig.walpost.config, {"data_dir": str(rig.folder / "elsewhere")}))
+    for _ in range(2):
+        done = rig.walpost.command("uninstall", rig.db.name)
+        assert done.returncode == 1 and rig.db.slots(), done.stdout + done.stderr
+        assert "--force" in done.stderr and "elsewhere" in done.stderr, done.stderr
+        assert not (rig.folder / "elsewhere").exists()
+    done = rig.walpost.command("uninstall", rig.db.name, "--force")
+    assert done.returncode == 0 and not rig.db.slots(), done.stdout + done.stderr
+    assert not (rig.folder / "elsewhere").exists()
+    assert rig.db.value("SELECT count(*) FROM pg_publication") == 1, "whose it is nobody knows"
+    assert made.exists()
+    done = rig.walpost.command("uninstall", rig.db.name, "--force")
+    assert done.returncode == 0 and "is dropped" not in done.stdout, done.stdout + done.stderr
+
+
+def test_uninstall_twice_says_that_there_is_nothing_left(rig):
+    rig.db.table("t")
+    rig.start(tables=["public.t"])
+    rig.walpost.stop()
+    done = rig.walpost.command("uninstall", rig.db.name)
+    assert done.returncode == 0 and "is dropped" in done.stdout, done.stdout + done.stderr
+    done = rig.walpost.command("uninstall", rig.db.name)
+    assert done.returncode == 1 and "is dropped" not in done.stdout, done.stdout + done.stderr
+    assert "knows nothing of a slot" in done.stderr
 
 
 # --- the process ---------------------------------------------------------------------------
@@ -560,6 +659,57 @@ def test_a_wrong_password_is_not_printed(db, folder):
         assert "wrong-and-secret" not in text
 
 
+# --- the quickstart --------------------------------------------------------------------------
+
+
+@pytest.fixture
+def checkout():
+    """Its scripts alone, in a folder that everybody may read."""
+    folder = pathlib.Path(tempfile.mkdtemp(prefix="walpost-checkout."))
+    shutil.copytree(pathlib.Path(__file__).parents[2] / "deploy", folder / "deploy")
+    (folder / "tmp").mkdir()
+    (folder / "tmp").chmod(0o777)
+    (folder / "stubs").mkdir()
+    for name in ("dpkg-query", "apt-get", "sudo"):
+        (folder / "stubs" / name).write_text(f"#!/bin/sh\necho no {name} here >&2\nexit 1\n")
+        (folder / "stubs" / name).chmod(0o755)
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder)
+
+
+def quickstart(checkout):
+    """Run by nobody, on a machine where nothing can be installed."""
+    done = subprocess.run(
+        ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups", checkout / "deploy/quickstart.sh"],
+        capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL, cwd="/",
+        env=dict(os.environ, PATH=f"{checkout}/stubs:{os.environ['PATH']}", TMPDIR=str(checkout / "tmp")))
+    assert done.returncode == 1, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="runs a script as another user")
+
+
+@needs_root
+def test_quickstart_says_whose_checkout_it_cannot_build_in(checkout):
+    text = quickstart(checkout)
+    assert "build cannot be made: this checkout belongs to root; use a checkout of your own" in text
+    (checkout / "build").mkdir()
+    text = quickstart(checkout)
+    assert "build belongs to root and cannot be written; use a checkout of your own" in text
+    assert "no dpkg-query" not in text, "before anything is installed"
+
+
+@needs_root
+def test_quickstart_names_no_file_that_is_gone(checkout):
+    shutil.chown(checkout, "nobody")
+    text = quickstart(checkout)
+    assert "the packages could not be installed" in text and "no sudo here" in text, text
+    assert not list((checkout / "tmp").iterdir())
+    assert f"{checkout}/tmp" not in text, text
+
+
 # --- the journey of many -------------------------------------------------------------------
 
 
@@ -573,11 +723,3 @@ def test_many_syncs_over_one_slot(rig):
     rig.db.sql("INSERT INTO t SELECT g, 'x' FROM generate_series(1, 2000) g")
     for name in names:
         rig.assert_whole(rig.receivers[name])
-
-
-def test_the_program_ends_by_itself_when_it_has_nothing_to_do(folder):
-    """A file without syncs: said, not idled over."""
-    file = folder / "walpost.yaml"
-    file.write_text(f"data_dir: {folder}/data\nlisten: ''\nconnections: {{}}\nbulk_syncs: {{}}\n")
-    process = Process([build_dir() / "walpost", "run", "-c", file], folder / "log")
-    assert process.wait(10) in (1, 2)

@@ -116,6 +116,7 @@ static inline struct cdc_config_tables config_tables(struct cdc_connection_type 
 							  .is_sink = true,
 							  .size = sink_at(i)->connection_size,
 							  .options = sink_at(i)->connection_options,
+							  .check = sink_at(i)->check,
 							  .sync_size = sink_at(i)->sync_size,
 							  .sync_options = sink_at(i)->sync_options};
 	}

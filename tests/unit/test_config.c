@@ -95,12 +95,19 @@ static void refuse(const char *text, const char *lines)
 }
 
 #define PROBE_HEAD "connections:\n  p:\n    type: probe\n    configuration:\n      "
+/* A destination for it, and a sync. */
+#define PROBE_TAIL                                                                                 \
+	"  to: {type: webhook, configuration: {url: 'http://h'}}\n"                                \
+	"bulk_syncs: {s: {source_connection: p, destination_connection: to}}\n"
+#define NO_SYNC                                                                                    \
+	"must be set: at least one sync, as in bulk_syncs: {NAME: {source_connection: NAME, "      \
+	"destination_connection: NAME}}\n"
 
 static struct probe *load_probe(struct loaded *l, const char *keys)
 {
 	char text[1024];
 
-	(void)snprintf(text, sizeof(text), PROBE_HEAD "%s\n", keys);
+	(void)snprintf(text, sizeof(text), PROBE_HEAD "%s\n" PROBE_TAIL, keys);
 	return load(l, text)->connections[0].settings;
 }
 
@@ -109,7 +116,7 @@ static void refuse_probe(const char *keys, const char *mistake)
 {
 	char text[1024], line[512];
 
-	(void)snprintf(text, sizeof(text), PROBE_HEAD "%s\n", keys);
+	(void)snprintf(text, sizeof(text), PROBE_HEAD "%s\n" PROBE_TAIL, keys);
 	(void)snprintf(line, sizeof(line), "walpost.yaml:5: connections.p.configuration%s%s\n",
 		       mistake[0] == ':' ? "" : ".", mistake);
 	refuse(text, line);
@@ -212,10 +219,11 @@ static void a_wrong_value_is_named_with_its_range(void **state)
 		{"text: [a]", "text: a list is not a single value (allowed: 2 to 8 bytes)"},
 		{"text: {a: b}",
 		 "text: a group of keys is not a single value (allowed: 2 to 8 bytes)"},
-		{"url: ftp://x", "url: \"ftp://x\" is not a url that begins with http:// or "
+		{"url: ftp://x", "url: the value (secret) is not a url that begins with http:// or "
 				 "https:// (allowed: 0 to 4096 bytes)"},
-		{"url: 'http://'", "url: \"http://\" is not a url that begins with http:// or "
-				   "https:// (allowed: 0 to 4096 bytes)"},
+		{"url: 'http://'",
+		 "url: the value (secret) is not a url that begins with http:// or "
+		 "https:// (allowed: 0 to 4096 bytes)"},
 		{"number: 0", "number: \"0\" is below 1 (allowed: 1 to 65535)"},
 		{"number: 65536", "number: \"65536\" is above 65535 (allowed: 1 to 65535)"},
 		{"number: -1", "number: \"-1\" is not a whole number (allowed: 1 to 65535)"},
@@ -292,7 +300,8 @@ static void all_mistakes_are_told_up_to_fifty(void **state)
 	       "  b: {type: needy}\n"
 	       "  c: {type: prob}\n"
 	       "  d: {}\n"
-	       "buffer: {max_bytes: 1}\n",
+	       "buffer: {max_bytes: 1}\n"
+	       "bulk_syncs: {}\n",
 	       "walpost.yaml:6: buffer.max_bytes: \"1\" is below 16MiB (allowed: 16MiB to 64TiB)\n"
 	       "walpost.yaml:2: connections.a.configuration.number: \"0\" is below 1 (allowed: 1 "
 	       "to "
@@ -305,7 +314,8 @@ static void all_mistakes_are_told_up_to_fifty(void **state)
 	       "green)\n"
 	       "walpost.yaml:4: connections.c.type: \"prob\" is not a known type (allowed: "
 	       "postgresql, probe, needy, webhook)\n"
-	       "walpost.yaml:5: connections.d.type: must be set (allowed: 0 to 63 bytes)\n");
+	       "walpost.yaml:5: connections.d.type: must be set (allowed: 0 to 63 bytes)\n"
+	       "walpost.yaml:7: bulk_syncs: " NO_SYNC);
 	for (int i = 0; i < 60; i++)
 		(void)snprintf(text + strlen(text), sizeof(text) - strlen(text), "key%d: 1\n", i);
 	load_bytes(&l, "walpost.yaml", text, strlen(text));
@@ -355,7 +365,7 @@ static void what_came_from_the_environment_is_never_shown(void **state)
 	refuse_probe("fixed: '${TEST_SECRET}'",
 		     "fixed: \"${TEST_SECRET}\" is not known (allowed: red)");
 	refuse_probe("url: '${TEST_SECRET}'",
-		     "url: \"${TEST_SECRET}\" is not a url that begins with http:// or https:// "
+		     "url: the value (secret) is not a url that begins with http:// or https:// "
 		     "(allowed: 0 to 4096 bytes)");
 }
 
@@ -374,6 +384,11 @@ static void a_secret_is_never_shown(void **state)
 	refuse_probe("url: 'http://me:" SECRET "@h x/'",
 		     "url: the value (secret) is not a url that begins with http:// or https:// "
 		     "(allowed: 0 to 4096 bytes)");
+	refuse_probe("url: 'htps://h/x?token=" SECRET "'",
+		     "url: the value (secret) is not a url that begins with http:// or https:// "
+		     "(allowed: 0 to 4096 bytes)");
+	refuse_probe("url: [" SECRET "]",
+		     "url: a list is not a single value (allowed: 0 to 4096 bytes)");
 	refuse_probe("headers: " SECRET, "headers: the value (secret) is not a list");
 }
 
@@ -390,7 +405,7 @@ static void a_secret_may_lie_in_a_file(void **state)
 	write_file(path, "one\r\n", 5);
 	(void)snprintf(text, sizeof(text),
 		       "data_dir: ./d\n" PROBE_HEAD "secret_file: ./s\n      secrets_file: %s\n"
-		       "      headers: [{name: n, value_file: s}]\n",
+		       "      headers: [{name: n, value_file: s}]\n" PROBE_TAIL,
 		       path);
 	(void)snprintf(path, sizeof(path), "%s/walpost.yaml", dir);
 	load_bytes(&l, path, text, strlen(text));
@@ -435,6 +450,10 @@ static void a_secret_may_lie_in_a_file(void **state)
 
 /* --- the text ----------------------------------------------------------------------- */
 
+#define NOTHING                                                                                    \
+	"walpost.yaml:1: connections: must be set: at least one connection\n"                      \
+	"walpost.yaml:1: bulk_syncs: " NO_SYNC
+
 static void what_is_not_yaml_is_named_with_its_line(void **state)
 {
 	static const struct {
@@ -459,14 +478,14 @@ static void what_is_not_yaml_is_named_with_its_line(void **state)
 				   "(byte 8)\n"},
 		{"a\n", "walpost.yaml:1: \"a\" is not a group of keys\n"},
 		{"- a\n", "walpost.yaml:1: a list is not a group of keys\n"},
-		{"", "walpost.yaml:1: connections: must be set: at least one connection\n"},
-		{"# nothing\n", "walpost.yaml:1: connections: must be set: at least one "
-				"connection\n"},
-		{"null\n", "walpost.yaml:1: connections: must be set: at least one connection\n"},
-		{"connections: {}\n",
-		 "walpost.yaml:1: connections: must be set: at least one connection\n"},
-		{"connections: [a]\n",
-		 "walpost.yaml:1: connections: a list is not a group of keys\n"},
+		{"", NOTHING},
+		{"# nothing\n", NOTHING},
+		{"null\n", NOTHING},
+		{"connections: {}\n", NOTHING},
+		{"connections: [a]\nbulk_syncs: [b]\n",
+		 "walpost.yaml:1: connections: a list is not a group of keys\n"
+		 "walpost.yaml:2: bulk_syncs: a list is not a group of keys\n"},
+		{"connections:\nbulk_syncs:\n", NOTHING},
 	};
 
 	(void)state;
@@ -494,9 +513,13 @@ static void a_file_has_limits(void **state)
 	cdc_buf_puts(&b, "connections:\n");
 	for (int i = 0; i < 1001; i++)
 		cdc_buf_printf(&b, "  c%d: {type: probe}\n", i);
+	cdc_buf_puts(&b, "bulk_syncs:\n");
+	for (int i = 0; i < 1001; i++)
+		cdc_buf_printf(&b, "  s%d: {}\n", i);
 	cdc_buf_put(&b, "", 1);
 	refuse((const char *)b.data,
-	       "walpost.yaml:1: connections: 1001 are too many (allowed: up to 1000)\n");
+	       "walpost.yaml:1: connections: 1001 are too many (allowed: up to 1000)\n"
+	       "walpost.yaml:1003: bulk_syncs: 1001 are too many (allowed: up to 1000)\n");
 	cdc_buf_reset(&b, 0);
 	for (size_t i = 0; i < (4u << 20) + 1; i++)
 		cdc_buf_putc(&b, '\n');
@@ -644,6 +667,8 @@ static void an_id_is_made_from_the_name_alone(void **state)
 	"  db: {type: postgresql, configuration: {hostname: h, database: d, username: u}}\n"       \
 	"  to: {type: webhook, configuration: {url: 'http://h'}}\n"
 
+#define TWO_AND_SYNC TWO "bulk_syncs: {s: {source_connection: db, destination_connection: to}}\n"
+
 #define SYNC_HEAD                                                                                  \
 	TWO "bulk_syncs:\n  s:\n    source_connection: db\n    destination_connection: to\n    "
 
@@ -680,7 +705,7 @@ static void keys_of_the_design_that_are_not_honoured_are_refused_by_name(void **
 
 	(void)state;
 	for (size_t i = 0; i < sizeof(file) / sizeof(file[0]); i++) {
-		(void)snprintf(text, sizeof(text), "%s\n" TWO, file[i].keys);
+		(void)snprintf(text, sizeof(text), "%s\n" TWO_AND_SYNC, file[i].keys);
 		(void)snprintf(line, sizeof(line),
 			       "walpost.yaml:1: %s: known, but this version cannot honour it yet; "
 			       "remove it\n",
@@ -698,13 +723,14 @@ static void keys_of_the_design_that_are_not_honoured_are_refused_by_name(void **
 	refuse("connections:\n"
 	       "  db: {type: postgresql, configuration: {hostname: h, database: d, username: u}}\n"
 	       "  to: {type: webhook, configuration: {url: 'http://h', signing_secrets: [" SECRET
-	       "]}}\n",
+	       "]}}\n"
+	       "bulk_syncs: {s: {source_connection: db, destination_connection: to}}\n",
 	       "walpost.yaml:3: connections.to.configuration.signing_secrets: known, but this "
 	       "version cannot honour it yet; remove it\n");
-	refuse("buffer: {type: kafka}\n" TWO,
+	refuse("buffer: {type: kafka}\n" TWO_AND_SYNC,
 	       "walpost.yaml:1: buffer.type: \"kafka\" is known, but this version cannot honour it "
 	       "yet (allowed: local)\n");
-	refuse("buffer: {confirm: delivered}\n" TWO,
+	refuse("buffer: {confirm: delivered}\n" TWO_AND_SYNC,
 	       "walpost.yaml:1: buffer.confirm: \"delivered\" is known, but this version cannot "
 	       "honour it yet (allowed: buffered)\n");
 	refuse(SYNC_HEAD "mode: snapshot\n",
@@ -736,9 +762,12 @@ static void objects_that_do_not_fit_together_are_refused(void **state)
 		 "bytes)\n"
 		 "walpost.yaml:5: bulk_syncs.s.destination_connection: must be set (allowed: 0 to "
 		 "63 bytes)\n"},
-		{"connections:\n  a b: {type: probe}\n",
+		{TWO, "walpost.yaml:1: bulk_syncs: " NO_SYNC},
+		{TWO "bulk_syncs: {}\n", "walpost.yaml:4: bulk_syncs: " NO_SYNC},
+		{"connections:\n  a b: {type: probe}\nbulk_syncs: [x]\n",
 		 "walpost.yaml:2: connections.a b: the name is not one (allowed: 1 to 63 letters, "
-		 "digits, _ and -)\n"},
+		 "digits, _ and -)\n"
+		 "walpost.yaml:3: bulk_syncs: a list is not a group of keys\n"},
 		{SYNC_HEAD "schemas: []\n",
 		 "walpost.yaml:8: bulk_syncs.s.schemas: empty; a list of tables is needed (leave "
 		 "the key out for every table of the publication)\n"},
@@ -772,22 +801,102 @@ static void objects_that_do_not_fit_together_are_refused(void **state)
 		 "bulk_syncs:\n  s: {source_connection: db, destination_connection: to}\n",
 		 "walpost.yaml:3: connections.db.configuration.change_detection: set "
 		 "change_detection: true, since a sync reads this connection\n"},
-		{"listen: 5100\n" TWO,
+		{"listen: 5100\n" TWO_AND_SYNC,
 		 "walpost.yaml:1: listen: \"5100\" is not an address to listen on (allowed: "
 		 "ADDRESS:PORT, [IPV6-ADDRESS]:PORT, \"\" for none)\n"},
-		{"listen: ::1:5100\n" TWO,
+		{"listen: ::1:5100\n" TWO_AND_SYNC,
 		 "walpost.yaml:1: listen: \"::1:5100\" is not an address to listen on (allowed: "
 		 "ADDRESS:PORT, [IPV6-ADDRESS]:PORT, \"\" for none)\n"},
-		{"listen: a:65536\n" TWO,
+		{"listen: a:65536\n" TWO_AND_SYNC,
 		 "walpost.yaml:1: listen: \"a:65536\" is not an address to listen on (allowed: "
 		 "ADDRESS:PORT, [IPV6-ADDRESS]:PORT, \"\" for none)\n"},
-		{"data_dir: ''\n" TWO, "walpost.yaml:1: data_dir: \"\" is shorter than 1 bytes "
-				       "(allowed: 1 to 4096 bytes)\n"},
+		{"data_dir: ''\n" TWO_AND_SYNC,
+		 "walpost.yaml:1: data_dir: \"\" is shorter than 1 bytes "
+		 "(allowed: 1 to 4096 bytes)\n"},
 	};
 
 	(void)state;
 	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++)
 		refuse(cases[i].text, cases[i].mistake);
+}
+
+/* The keys of a webhook's connection, from line 6 on; what is about all of them is told of line 5.
+ */
+static void an_auth_method_and_its_section_go_together(void **state)
+{
+	static const struct {
+		const char *keys, *mistake;
+	} cases[] = {
+		{"auth_method: basic", ".auth_method: auth_method basic needs the key basic: "
+				       "{username: NAME, password: PASSWORD}"},
+		{"auth_method: header", ".auth_method: auth_method header needs the key header: "
+					"{name: NAME, value: VALUE}"},
+		{"auth_method: query", ".auth_method: auth_method query needs the key query: "
+				       "[{name: NAME, value: VALUE}]"},
+		{"auth_method: query\n      query: []",
+		 ".auth_method: auth_method query needs the key query: "
+		 "[{name: NAME, value: VALUE}]"},
+		{"auth_method: polytomic_secret",
+		 ".auth_method: auth_method polytomic_secret needs the key secret: SECRET"},
+		{"auth_method: polytomic_secret\n      secret: ''",
+		 ".auth_method: auth_method polytomic_secret needs the key secret: SECRET"},
+		{"header: {name: X-Key, value: " SECRET "}",
+		 ".header: header is given, but auth_method is none; set auth_method: header, or "
+		 "remove header"},
+		{"secret: " SECRET "\n      auth_method: basic\n      basic: {username: u}",
+		 ".secret: secret is given, but auth_method is basic; set auth_method: "
+		 "polytomic_secret, or remove secret"},
+		{"basic: {username: u, password: " SECRET "}",
+		 ".basic: basic is given, but auth_method is none; set auth_method: basic, or "
+		 "remove basic"},
+		{"query: [{name: n, value: " SECRET "}]",
+		 ".query: query is given, but auth_method is none; set auth_method: query, or "
+		 "remove query"},
+		{"headers: [{name: 'X Y', value: " SECRET "}]",
+		 ": headers: \"X Y\" is not a header's name"},
+		{"auth_method: basic\n      basic: {username: 'a:b'}",
+		 ": basic.username may not contain a colon"},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		char text[1024], line[512];
+
+		(void)snprintf(text, sizeof(text),
+			       "connections:\n"
+			       "  db: {type: probe}\n"
+			       "  to:\n    type: webhook\n    configuration:\n"
+			       "      %s\n      url: 'http://h'\n"
+			       "bulk_syncs: {s: {source_connection: db, destination_connection: "
+			       "to}}\n",
+			       cases[i].keys);
+		(void)snprintf(line, sizeof(line),
+			       "walpost.yaml:%d: connections.to.configuration%s\n",
+			       cases[i].mistake[0] == ':' ? 5 : 6, cases[i].mistake);
+		refuse(text, line);
+	}
+}
+
+static void a_section_in_a_file_is_named_where_it_is(void **state)
+{
+	char path[] = "/tmp/test_config.XXXXXX", text[512];
+	int fd = mkstemp(path);
+
+	(void)state;
+	assert_true(fd >= 0);
+	(void)close(fd);
+	write_file(path, SECRET "\n", strlen(SECRET) + 1);
+	(void)snprintf(text, sizeof(text),
+		       "connections:\n"
+		       "  db: {type: probe}\n"
+		       "  to:\n    type: webhook\n    configuration:\n"
+		       "      url: 'http://h'\n      secret_file: %s\n"
+		       "bulk_syncs: {s: {source_connection: db, destination_connection: to}}\n",
+		       path);
+	refuse(text, "walpost.yaml:7: connections.to.configuration.secret_file: secret is given, "
+		     "but auth_method is none; set auth_method: polytomic_secret, or remove "
+		     "secret\n");
+	(void)unlink(path);
 }
 
 static void listening_is_turned_off_by_an_empty_text(void **state)
@@ -799,7 +908,7 @@ static void listening_is_turned_off_by_an_empty_text(void **state)
 	for (size_t i = 0; i < sizeof(good) / sizeof(good[0]); i++) {
 		char text[512];
 
-		(void)snprintf(text, sizeof(text), "listen: %s\n" TWO, good[i]);
+		(void)snprintf(text, sizeof(text), "listen: %s\n" TWO_AND_SYNC, good[i]);
 		(void)load(&l, text);
 		if (i == 0)
 			assert_string_equal(l.config->listen, "");
@@ -821,7 +930,7 @@ static void a_file_is_loaded_or_its_absence_told(void **state)
 	(void)state;
 	assert_true(fd >= 0);
 	(void)close(fd);
-	write_file(path, TWO, strlen(TWO));
+	write_file(path, TWO_AND_SYNC, strlen(TWO_AND_SYNC));
 	assert_int_equal(cdc_config_load(path, &tables, NULL, NULL, &c, &err), CDC_OK);
 	assert_string_equal(c->data_dir, "/tmp/walpost-data");
 	cdc_config_free(c);
@@ -889,6 +998,8 @@ static void the_reference_has_every_key(void **state)
 	expect_key(page, "buffer.", "max_bytes");
 	expect_key(page, "", "connections");
 	expect_key(page, "", "bulk_syncs");
+	assert_non_null(
+		strstr(page, "  bulk_syncs                         group     (required)\n"));
 	expect_key(page, "", "source_connection");
 	expect_key(page, "source_configuration.", "replication_slot");
 	expect_key(page, "default_schedule.", "frequency");
@@ -933,6 +1044,15 @@ static void numbers_are_read_and_written_with_their_units(void **state)
 	assert_string_equal(cdc_value_size_text(0, text), "0");
 	assert_string_equal(cdc_value_size_text(1023, text), "1023");
 	assert_string_equal(cdc_value_size_text(3 << 20, text), "3MiB");
+	assert_int_equal(cdc_value_guess("body", "body"), 0);
+	assert_int_equal(cdc_value_guess("host", "hostname"), 1);
+	assert_int_equal(cdc_value_guess("user", "username"), 1);
+	assert_int_equal(cdc_value_guess("db", "database"), CDC_VALUE_NO_GUESS);
+	assert_int_equal(cdc_value_guess("bodi", "body"), 2);
+	assert_int_equal(cdc_value_guess("host", "port"), CDC_VALUE_NO_GUESS);
+	assert_int_equal(cdc_value_guess("host", "hose"), 2);
+	assert_int_equal(cdc_value_guess("numbre", "number"), 3);
+	assert_int_equal(cdc_value_guess("nubmer", "something"), CDC_VALUE_NO_GUESS);
 	assert_int_equal(cdc_value_distance("body", "bodi"), 1);
 	assert_int_equal(cdc_value_distance("", "ab"), 2);
 	assert_int_equal(cdc_value_distance("ab", "ba"), 2);
@@ -958,6 +1078,8 @@ int main(void)
 		cmocka_unit_test(an_id_is_made_from_the_name_alone),
 		cmocka_unit_test(keys_of_the_design_that_are_not_honoured_are_refused_by_name),
 		cmocka_unit_test(objects_that_do_not_fit_together_are_refused),
+		cmocka_unit_test(an_auth_method_and_its_section_go_together),
+		cmocka_unit_test(a_section_in_a_file_is_named_where_it_is),
 		cmocka_unit_test(listening_is_turned_off_by_an_empty_text),
 		cmocka_unit_test(a_file_is_loaded_or_its_absence_told),
 		cmocka_unit_test(the_reference_has_every_key),
