@@ -120,7 +120,7 @@ def test_X05_large_transactions_that_end_in_a_rollback(own_server, make_rig):
             connection.commit()
     rig.walpost.start(databases=[rig.db])
     assert rig.assert_whole().expected == 3 * 601
-    assert len(rig.walpost.events("capture_started")) == 2, "one at each start"
+    assert not rig.walpost.events("capture_failed")
 
 
 def test_a_setting_that_is_reported_changes_while_it_is_read(own_server, make_rig):
