@@ -91,7 +91,7 @@ static const struct row sync_rows[] = {
 	 SYNC(delivered), FORM_PLAIN},
 	{"walpost_skipped_records_total", "counter", "Records read and not selected.",
 	 SYNC(skipped), FORM_PLAIN},
-	{"walpost_requests_total", "counter", "Requests begun.", SYNC(requests), FORM_PLAIN},
+	{"walpost_requests_total", "counter", "Requests that ended, accepted or not.", SYNC(requests), FORM_PLAIN},
 	{"walpost_failed_requests_total", "counter", "Requests that were not accepted.",
 	 SYNC(failed), FORM_PLAIN},
 	{"walpost_retried_requests_total", "counter", "Requests that repeat records sent before.",

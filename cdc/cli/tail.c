@@ -55,6 +55,14 @@ static bool is_asked_for(const struct cdc_cli_args *args, struct cdc_view v)
 	return args->schema_n == 0;
 }
 
+/* A json column may hold line ends, which in JSON are white space and nothing else. */
+static void print_line(const char *json, size_t len)
+{
+	for (size_t i = 0; i < len; i++)
+		(void)putchar_unlocked(json[i] == '\n' || json[i] == '\r' ? ' ' : json[i]);
+	(void)putchar_unlocked('\n');
+}
+
 /* False when nobody reads any more. */
 static bool print_batch(const struct cdc_cli_args *args, const struct cdc_batch *b)
 {
@@ -63,8 +71,7 @@ static bool print_batch(const struct cdc_cli_args *args, const struct cdc_batch 
 
 		if (!is_asked_for(args, v))
 			continue;
-		(void)fwrite(cdc_view_json(v), 1, v.rec->json_len, stdout);
-		(void)putchar('\n');
+		print_line(cdc_view_json(v), v.rec->json_len);
 	}
 	return fflush(stdout) == 0;
 }

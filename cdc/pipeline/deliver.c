@@ -67,7 +67,8 @@ struct cdc_deliver {
 	size_t in_flight;
 	bool is_finishing;
 	struct cdc_breaker breaker;
-	uint64_t hold_ms;     /* 429: nothing goes out before */
+	char told[sizeof(((struct sink_result *)0)->text)]; /* why it opened last */
+	uint64_t hold_ms;                                   /* 429: nothing goes out before */
 	struct cdc_id probed; /* the last probe that failed; zero: none since it opened */
 
 	struct mark handed; /* the last checkpoint given to the store, */
@@ -314,16 +315,19 @@ static bool must_halve(const struct cdc_deliver *d, const struct lane *lane,
 
 static void note_opened(struct cdc_deliver *d, const struct sink_result *r, uint64_t now_ms)
 {
+	const char *reason = r ? r->text : "no answer";
 	struct cdc_err why = {0};
 
 	(void)cdc_err_set(&why, CDC_IO,
 			  "the endpoint accepts nothing (%s); %zu records wait, nothing is lost",
-			  r ? r->text : "no answer", cdc_window_records(d->window));
+			  reason, cdc_window_records(d->window));
 	post(d, CDC_STATE_WAITING, &why);
-	if (cdc_log_is_due(d->breaker.openings))
+	/* Another reason is news: it may be the first attempt to mend the one before. */
+	if (cdc_log_is_due(d->breaker.openings) || strcmp(d->told, reason) != 0)
 		LOG_WARN(&d->setup.log, "endpoint_trouble", KV("sync", d->setup.sync),
 			 KV("status", r ? r->status : 0), KV("failures", d->breaker.failures),
 			 KV("next_probe_ms", d->breaker.until_ms - now_ms), KV_ERR(&why));
+	(void)snprintf(d->told, sizeof(d->told), "%s", reason);
 }
 
 static enum cdc_code fail_job(struct cdc_deliver *d, struct lane *lane, size_t index,
@@ -739,6 +743,7 @@ enum cdc_code cdc_deliver_step(struct cdc_deliver *d, uint64_t now_ms, int64_t w
 static void finish(struct cdc_deliver *d, bool is_ended)
 {
 	uint64_t now_ms = cdc_clock_mono_ms(), end_ms = now_ms + STOP_MS;
+	struct cdc_err unheard;
 
 	if (!d->is_open)
 		return;
@@ -753,12 +758,12 @@ static void finish(struct cdc_deliver *d, bool is_ended)
 		bool goes_on = !is_ended && d->breaker.state == CDC_BREAKER_CLOSED &&
 			       cdc_window_has_gaps(d->window);
 
-		if (goes_on && send_all(d, now_ms, NULL))
+		if (goes_on && send_all(d, now_ms, &unheard))
 			is_ended = true;
 		if (!d->in_flight && !goes_on)
 			break;
 		if (take_results(d, now_ms, cdc_clock_wall_us(), FINISH_TURN_MS,
-				 cdc_backoff_random(), NULL))
+				 cdc_backoff_random(), &unheard))
 			is_ended = true;
 		now_ms = cdc_clock_mono_ms();
 		cdc_board_beat(d->setup.board, now_ms);
@@ -800,7 +805,7 @@ void cdc_deliver_run(struct cdc_deliver *d)
 		rc = cdc_deliver_step(d, now_ms, cdc_clock_wall_us(), wait_ms, cdc_backoff_random(),
 				      &wait_ms, &err);
 		if (!rc) {
-			if (attempt)
+			if (attempt && d->breaker.state == CDC_BREAKER_CLOSED)
 				post(d, CDC_STATE_RUNNING, NULL);
 			attempt = 0;
 		} else if (cdc_code_class(rc) == CDC_CLASS_RETRY) {

@@ -418,6 +418,17 @@ static void publication_sql(const struct cdc_source_plan *plan, const char *verb
 	cdc_buf_clear(&sql);
 }
 
+static void then_publish(const struct cdc_source_plan *plan, const struct cdc_fact_table *t,
+			 char ret_remedy[CDC_REMEDY_BYTES])
+{
+	char after[CDC_REMEDY_BYTES];
+	const size_t len = strlen(ret_remedy), room = CDC_REMEDY_BYTES - len;
+
+	publication_sql(plan, " ADD TABLE ONLY ", t->sql_name, "", after);
+	if (strlen(after) + 1 < room)
+		(void)snprintf(ret_remedy + len, room, " %.*s", (int)room - 2, after);
+}
+
 static void left_out_reason(const struct cdc_facts *f, const struct cdc_source_plan *plan,
 			    const struct cdc_fact_table *t, char ret_reason[CDC_REASON_BYTES],
 			    char ret_remedy[CDC_REMEDY_BYTES])
@@ -451,6 +462,9 @@ static void left_out_reason(const struct cdc_facts *f, const struct cdc_source_p
 						       : "would fail once it is published",
 			    ret_reason);
 		hurt_remedy(plan, t, ret_remedy);
+		/* A publication that is there gets no table by itself, unless the file names it. */
+		if (plan->table_n == 0)
+			then_publish(plan, t, ret_remedy);
 	} else {
 		(void)snprintf(ret_reason, CDC_REASON_BYTES,
 			       "it belongs to role %s, so role %s may not publish it", t->owner,
