@@ -301,7 +301,7 @@ def test_a_slow_stream_before_a_dead_endpoint_stays_within_the_window(rig):
         rig.db.sql("INSERT INTO t (v) SELECT repeat('x', 1000) FROM generate_series(1, 200)")
         time.sleep(0.02)
     wait_for("all is captured", lambda: rig.walpost.metric(
-        "walpost_captured_records_total") == 30000, tail=rig.walpost.tail)
+        "walpost_captured_records_total") >= 30000, tail=rig.walpost.tail)
     # 8 MiB of JSON, and what one read may bring beyond it.
     assert rig.walpost.metric("walpost_window_records") < 10000
     rig.receiver.start()

@@ -103,6 +103,9 @@ def test_a_second_connection_that_hangs_costs_the_stream_nothing(rig):
         return rig.db.server.sql(
             "SELECT pid FROM pg_stat_activity WHERE application_name = %s"
             " AND backend_type = 'client backend'", f"walpost_{rig.db.name}")
+    # What the table looks like is asked for before its first row, and that is waited for.
+    rig.db.sql("INSERT INTO t VALUES (0, 'first')")
+    rig.wait_arrived(1)
     pid = wait_for("the second connection is there", second, 20, tail=walpost.tail)[0][0]
     os.kill(pid, signal.SIGSTOP)
     try:
@@ -112,7 +115,7 @@ def test_a_second_connection_that_hangs_costs_the_stream_nothing(rig):
             """One more record arrives; was the look at the slot given up meanwhile?"""
             n = next(sent)
             rig.db.sql("INSERT INTO t VALUES (%s, 'on')", n)
-            rig.wait_arrived(n)
+            rig.wait_arrived(n + 1)
             return walpost.events("slot_is_unwatched")
         wait_for("the look is given up", failed, 30, 0.2, tail=walpost.tail)
     finally:
