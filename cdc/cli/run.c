@@ -194,7 +194,8 @@ static enum cdc_code new_backfill(struct run *r, struct sync_run *s, struct cdc_
 		.plan = cdc_feed_plan(s->feed->feed),
 		.settings = {.connections = r->config->backfill_connections,
 			     .max_bytes = r->config->backfill_max_bytes,
-			     .rows_per_second = r->config->backfill_rows_per_second},
+			     .rows_per_second = r->config->backfill_rows_per_second,
+			     .stall_ms = r->config->backfill_stall_ms},
 		.is_off = s->sync->skip_initial_backfill ||
 			  !(delivery->operations >> CDC_OP_READ & 1),
 		.is_whole = delivery->order == CDC_ORDER_SYNC,

@@ -84,6 +84,15 @@ static const struct cdc_opt backfill_options[] = {
 	 .def = "0",
 	 .max = 100000000,
 	 .help = "Most rows of a sync that are copied in a second; 0: no limit."},
+	{.name = "stall_timeout",
+	 .type = CDC_OPT_DURATION,
+	 .offset = offsetof(struct cdc_config, backfill_stall_ms),
+	 .def = "60s",
+	 .min = 1000,
+	 .max = 86400000,
+	 .help = "When the destination takes no rows for this long, the snapshot is let go, so "
+		 "that "
+		 "the database can clean up; the copy begins again later."},
 	{0},
 };
 

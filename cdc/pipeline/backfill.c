@@ -50,7 +50,8 @@ struct cdc_backfill {
 	unsigned failures; /* since something worked */
 	uint64_t wait_ms;  /* nothing happens before */
 	uint64_t waiters_ms, progress_ms, begun_ms;
-	uint64_t rows_before; /* copied by attempts of this round that broke */
+	uint64_t full_ms; /* there is no room since; 0: there is */
+	bool is_stalled;  /* the snapshot was let go: no new one before everything is delivered */
 };
 
 /* --- life --------------------------------------------------------------------------- */
@@ -419,7 +420,6 @@ static enum cdc_code step_idle(struct cdc_backfill *b, uint64_t now_ms, struct c
 	}
 	LOG_INFO(&b->setup.log, "backfill_round", KV("sync", b->setup.sync),
 		 KV("tables", b->table_n), KV("first", b->tables[0]));
-	b->rows_before = 0;
 	post(b, CDC_STATE_RUNNING, NULL);
 	(void)pthread_mutex_lock(&b->mu);
 	show_tables(b, CDC_PHASE_ASKED);
@@ -463,12 +463,8 @@ static enum cdc_code fail_tables(struct cdc_backfill *b, size_t index, const str
 	return rc;
 }
 
-/* What an error of the copy means; CDC_OK: it was dealt with. */
-static enum cdc_code judge(struct cdc_backfill *b, enum cdc_code rc, const struct cdc_err *why,
-			   struct cdc_err *err)
+static void close_copy(struct cdc_backfill *b)
 {
-	size_t index = cdc_copy_failed(b->copy);
-
 	cdc_copy_close(b->copy);
 	b->copy = NULL;
 	cdc_batch_free(b->batch);
@@ -477,6 +473,31 @@ static enum cdc_code judge(struct cdc_backfill *b, enum cdc_code rc, const struc
 	(void)pthread_mutex_lock(&b->mu);
 	drop_queue(b);
 	(void)pthread_mutex_unlock(&b->mu);
+}
+
+/* Nobody takes rows: a snapshot that stays open would keep the database from cleaning up. */
+static void release(struct cdc_backfill *b)
+{
+	struct cdc_err why = {0};
+
+	close_copy(b);
+	b->is_stalled = true;
+	b->full_ms = 0;
+	(void)cdc_err_set(&why, CDC_BUSY,
+			  "the destination takes no rows, so the snapshot is let go; the copy "
+			  "begins again when it does");
+	post(b, CDC_STATE_WAITING, &why);
+	LOG_WARN(&b->setup.log, "backfill_released", KV("sync", b->setup.sync), KV_ERR(&why));
+	enter(b, CDC_PHASE_HELD, b->delivery_fd);
+}
+
+/* What an error of the copy means; CDC_OK: it was dealt with. */
+static enum cdc_code judge(struct cdc_backfill *b, enum cdc_code rc, const struct cdc_err *why,
+			   struct cdc_err *err)
+{
+	size_t index = cdc_copy_failed(b->copy);
+
+	close_copy(b);
 	if (rc == CDC_STOPPED)
 		return CDC_OK;
 	if (rc == CDC_TIMEOUT || rc == CDC_HELD) {
@@ -496,6 +517,16 @@ static enum cdc_code judge(struct cdc_backfill *b, enum cdc_code rc, const struc
 	return CDC_OK;
 }
 
+static uint64_t bytes_out(struct cdc_backfill *b)
+{
+	uint64_t bytes;
+
+	(void)pthread_mutex_lock(&b->mu);
+	bytes = b->out_bytes;
+	(void)pthread_mutex_unlock(&b->mu);
+	return bytes;
+}
+
 static enum cdc_code step_held(struct cdc_backfill *b, struct cdc_err *err)
 {
 	const struct cdc_copy_setup setup = {
@@ -506,8 +537,12 @@ static enum cdc_code step_held(struct cdc_backfill *b, struct cdc_err *err)
 		.generation = b->generation,
 	};
 	struct cdc_err why = {0};
-	enum cdc_code rc = cdc_copy_open(&setup, &b->copy, &why);
+	enum cdc_code rc;
 
+	if (b->is_stalled && bytes_out(b))
+		return CDC_OK;
+	b->is_stalled = false;
+	rc = cdc_copy_open(&setup, &b->copy, &why);
 	if (rc)
 		return judge(b, rc, &why, err);
 	b->failures = 0;
@@ -606,8 +641,14 @@ static enum cdc_code step_copying(struct cdc_backfill *b, uint64_t now_ms, struc
 		show_progress(b, now_ms);
 	}
 	b->is_dry = true;
-	if (!rc && !has_room(b))
+	if (!rc && !has_room(b)) {
+		if (!b->full_ms)
+			b->full_ms = now_ms;
+		if (now_ms - b->full_ms >= b->setup.settings.stall_ms)
+			release(b);
 		return CDC_OK;
+	}
+	b->full_ms = 0;
 	if (!rc && !b->batch) {
 		b->batch = cdc_batch_new(BATCH_MAX_BYTES);
 		if (!b->batch)

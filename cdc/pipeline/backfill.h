@@ -36,6 +36,7 @@ struct cdc_backfill_settings {
 	uint64_t connections;     /* 1 to 16 */
 	uint64_t max_bytes;       /* JSON of copied rows that are not delivered yet */
 	uint64_t rows_per_second; /* 0: as fast as it goes */
+	uint64_t stall_ms;        /* without room for a row: the snapshot is let go */
 };
 
 /* Everything outlives the backfill. */

@@ -314,3 +314,24 @@ def test_a_dead_endpoint_costs_no_memory_and_the_copy_ends_after(rig):
     rig.receiver.start()
     wait_copied(rig, 1)
     rig.wait_arrived(200000)
+
+
+def test_a_dead_endpoint_does_not_hold_the_snapshot(rig):
+    """What a snapshot keeps alive, vacuum cannot remove."""
+    def snapshots():
+        return rig.db.server.sql("SELECT count(*) FROM pg_stat_activity WHERE datname = %s"
+                                 " AND application_name = 'walpost copy'"
+                                 " AND backend_xmin IS NOT NULL", rig.db.name)[0][0]
+    rig.db.sql("CREATE TABLE t (id int PRIMARY KEY, v text)")
+    rig.db.sql("INSERT INTO t SELECT g, repeat('x', 300) FROM generate_series(1, 50000) g")
+    rig.db.publish("t")
+    rig.add_receiver(start=False)
+    rig.start(syncs=backfilled(rig), change={"backfill": {"stall_timeout": "2s", "max_bytes": "1MiB"}})
+    wait_for("the copy has a snapshot", lambda: snapshots() > 0, tail=rig.tail)
+    wait_for("it lets it go", lambda: rig.walpost.events("backfill_released"), 30, tail=rig.tail)
+    stays("and takes no other", lambda: snapshots() == 0, 2)
+    rig.db.sql("UPDATE t SET v = 'new' WHERE id % 2 = 0")
+    rig.receiver.start()
+    wait_copied(rig, 1)
+    wait_equal(rig, "t")
+    assert_ids_rise_per_key(first_arrivals(rig.receiver))
