@@ -125,18 +125,6 @@ static enum cdc_code check_home(struct run *r, const struct sync_run *s, bool is
 	return CDC_OK;
 }
 
-/* The lowest position of the stream and of the tables that are held back from it. */
-static struct cdc_stream_position lowest(const struct cdc_cursor *c)
-{
-	struct cdc_stream_position low = c->streams[0];
-
-	for (size_t i = 0; i < c->table_n; i++) {
-		if (cdc_id_cmp(&c->tables[i].id, &low.id) < 0)
-			low.id = c->tables[i].id;
-	}
-	return low;
-}
-
 /* A sync without a cursor begins at the buffer's durable end. */
 static enum cdc_code new_cursor(struct run *r, struct sync_run *s, struct cdc_err *err)
 {
@@ -175,7 +163,7 @@ static enum cdc_code add_group(struct run *r, struct sync_run *s, struct cdc_err
 	if (rc)
 		return rc;
 	if (!is_new)
-		low = lowest(&s->cursor);
+		low = cdc_cursor_lowest(&s->cursor);
 	rc = s->feed->ops->group_add(s->feed->buffer, s->sync->name, is_new ? &none : &position,
 				     &start, &found, &gap, err);
 	if (rc || !is_new)

@@ -39,7 +39,8 @@ static enum cdc_code check_delivered(const struct cdc_config *config, const stru
 
 	rc = ops->open(&settings, &buffer, err);
 	for (size_t i = 0; !rc && i < feed->sync_n; i++) {
-		struct cdc_stream_position position;
+		struct cdc_stream_position low, position;
+		const struct cdc_position at = {.n = 1, .streams = &low};
 		struct cdc_cursor cursor;
 		struct cdc_gap gap;
 
@@ -51,8 +52,7 @@ static enum cdc_code check_delivered(const struct cdc_config *config, const stru
 		}
 		if (rc)
 			break;
-		const struct cdc_position at = {.n = cursor.stream_n, .streams = cursor.streams};
-
+		low = cdc_cursor_lowest(&cursor);
 		rc = ops->group_add(buffer, feed->syncs[i]->name, &at, &start, &position, &gap,
 				    err);
 		cdc_cursor_clear(&cursor);

@@ -16,6 +16,17 @@ void cdc_cursor_clear(struct cdc_cursor *c)
 	c->stream_n = c->table_n = 0;
 }
 
+struct cdc_stream_position cdc_cursor_lowest(const struct cdc_cursor *c)
+{
+	struct cdc_stream_position low = c->streams[0];
+
+	for (size_t i = 0; i < c->table_n; i++) {
+		if (cdc_id_cmp(&c->tables[i].id, &low.id) < 0)
+			low.id = c->tables[i].id;
+	}
+	return low;
+}
+
 /* --- writing ------------------------------------------------------------------------ */
 
 static enum cdc_code erase(struct cdc_database *db, const char *sync, struct cdc_err *err)

@@ -80,6 +80,9 @@ struct cdc_cursor {
 	size_t table_n;
 };
 void cdc_cursor_clear(struct cdc_cursor *c); /* frees the arrays */
+/* The lower of its first stream's position and those of its tables: what is not above it is done.
+ */
+struct cdc_stream_position cdc_cursor_lowest(const struct cdc_cursor *c);
 
 /* CDC_MISSING: the sync is new. The caller clears *ret. */
 enum cdc_code cdc_store_cursor_get(struct cdc_store *s, const char *sync, struct cdc_cursor *ret,

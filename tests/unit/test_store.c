@@ -267,6 +267,43 @@ static void a_deleted_slot_leaves_its_highest_generation_behind(void **state)
 	assert_int_equal(number_in(f, "SELECT count(*) FROM epoch"), 3);
 }
 
+static void tables_and_their_copies_come_back_and_go_with_their_sync(void **state)
+{
+	struct fixture *f = *state;
+	struct cdc_backfill_row rows[2] = {
+		{.table = "public.b", .state = CDC_BACKFILL_PENDING},
+		{.table = "public.a",
+		 .state = CDC_BACKFILL_FAILED,
+		 .rows = 7,
+		 .begun_us = 1,
+		 .ended_us = 2,
+		 .reason = "permission denied"},
+	};
+	struct cdc_backfill_row *got;
+	size_t n;
+
+	assert_int_equal(cdc_store_backfill_put(f->store, "orders", rows, 2, NULL), CDC_OK);
+	rows[0].state = CDC_BACKFILL_DONE;
+	rows[0].rows = UINT64_C(1) << 40;
+	assert_int_equal(cdc_store_backfill_put(f->store, "orders", rows, 1, NULL), CDC_OK);
+	close_it(f);
+	open_it(f);
+	assert_int_equal(cdc_store_backfill_get(f->store, "orders", &got, &n, NULL), CDC_OK);
+	assert_int_equal(n, 2);
+	assert_string_equal(got[0].table, "public.a");
+	assert_int_equal(got[0].state, CDC_BACKFILL_FAILED);
+	assert_int_equal(got[0].ended_us, 2);
+	assert_string_equal(got[0].reason, "permission denied");
+	assert_string_equal(got[1].table, "public.b");
+	assert_int_equal(got[1].state, CDC_BACKFILL_DONE);
+	assert_true(got[1].rows == UINT64_C(1) << 40);
+	free(got);
+	assert_int_equal(cdc_store_cursor_delete(f->store, "orders", NULL), CDC_OK);
+	assert_int_equal(cdc_store_backfill_get(f->store, "orders", &got, &n, NULL), CDC_OK);
+	assert_int_equal(n, 0);
+	free(got);
+}
+
 static void a_cursor_comes_back_with_its_streams_and_tables(void **state)
 {
 	struct fixture *f = *state;
@@ -285,6 +322,7 @@ static void a_cursor_comes_back_with_its_streams_and_tables(void **state)
 			       .tables = tables,
 			       .table_n = 2},
 			  got = {0};
+	struct cdc_stream_position low;
 
 	assert_int_equal(cdc_store_cursor_put(f->store, &c, NULL), CDC_OK);
 	close_it(f);
@@ -297,6 +335,8 @@ static void a_cursor_comes_back_with_its_streams_and_tables(void **state)
 	assert_true(got.streams[1].stream == UINT32_MAX);
 	assert_int_equal(cdc_id_cmp(&got.streams[1].id, &streams[0].id), 0);
 	assert_int_equal(got.table_n, 2);
+	low = cdc_cursor_lowest(&got);
+	assert_int_equal(cdc_id_cmp(&low.id, &tables[0].id), 0);
 	assert_string_equal(got.tables[0].table, "public.a");
 	assert_int_equal(got.tables[0].state, CDC_TABLE_HELD);
 	assert_int_equal(cdc_id_cmp(&got.tables[0].id, &tables[1].id), 0);
@@ -948,6 +988,7 @@ int main(void)
 		STORE(a_new_store_is_empty_and_its_owners_alone),
 		STORE(a_slot_comes_back_as_it_was_put),
 		STORE(a_deleted_slot_leaves_its_highest_generation_behind),
+		STORE(tables_and_their_copies_come_back_and_go_with_their_sync),
 		STORE(a_cursor_comes_back_with_its_streams_and_tables),
 		STORE(every_cursor_is_listed_and_a_deleted_one_is_not),
 		STORE(a_gap_is_kept_once),
