@@ -145,7 +145,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	struct stream s = {0};
 	const uint8_t *at = data, *end = data + size;
 
-	cdc_lookup_init(&s.lookup, NULL, "fuzz");
+	cdc_lookup_init(&s.lookup, NULL, "fuzz", NULL);
 	cdc_timelines_init(&s.timelines, 1);
 	pgo_init(&s.decoder);
 	s.catalog = cdc_catalog_new(&s.lookup);
