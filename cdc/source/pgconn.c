@@ -12,7 +12,8 @@
 
 #include "cdc/base/clock.h"
 
-#define CONNECT_MS 10000
+#define LAST_WORD_MS 500 /* for an answer that is on its way when the stop flag is set */
+#define CONNECT_MS   10000
 
 /* Startup parameters beat what a role or database has set; each of these changes how a value looks,
  * could end a statement of ours, or hides the warning that rows are skipped (see note below). */
@@ -299,20 +300,26 @@ static enum cdc_code as_path(struct cdc_pgconn *c, size_t slot, const char *valu
 	return CDC_OK;
 }
 
-/* Polls until the socket is ready, the deadline has come, or the stop flag is set. */
+/* Polls until the socket is ready, the deadline has come, or some time after the stop flag was set:
+ * what the server has just made should not be left behind unknown. */
 static bool wait_socket(const struct cdc_pgconn *c, short events, uint64_t deadline_ms)
 {
 	for (;;) {
-		struct pollfd fds[2] = {{.fd = PQsocket(c->pg), .events = events},
-					{.fd = c->stop ? c->stop->fd : -1, .events = POLLIN}};
+		const bool is_stopping = c->stop && cdc_stop_is_set(c->stop);
+		struct pollfd fds[2] = {
+			{.fd = PQsocket(c->pg), .events = events},
+			{.fd = c->stop && !is_stopping ? c->stop->fd : -1, .events = POLLIN}};
 		uint64_t now = cdc_clock_mono_ms();
 		int n;
+
+		if (is_stopping && deadline_ms > now + LAST_WORD_MS)
+			deadline_ms = now + LAST_WORD_MS;
 
 		if (now >= deadline_ms || fds[0].fd < 0)
 			return false;
 		n = poll(fds, 2, (int)(deadline_ms - now));
-		if (n > 0)
-			return fds[1].revents == 0;
+		if (n > 0 && fds[0].revents)
+			return true;
 		if (n < 0 && errno != EINTR)
 			return false;
 	}
@@ -576,7 +583,7 @@ enum cdc_code cdc_pgconn_exec(struct cdc_pgconn *c, const char *sql, uint64_t wa
 		if (PQresultStatus(last) == PGRES_COPY_BOTH || PQstatus(c->pg) == CONNECTION_BAD)
 			break;
 	}
-	/* Who is told to stop waits for no answer, not even to a cancel. */
+	/* Who is told to stop waits no longer, not even for the answer to a cancel. */
 	if (is_late && c->stop && cdc_stop_is_set(c->stop))
 		return cdc_err_set(err, CDC_STOPPED, "%s: %s: stopped", c->where, doing);
 	if (is_late) {

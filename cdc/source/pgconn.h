@@ -75,8 +75,8 @@ bool cdc_pgconn_is_open(const struct cdc_pgconn *c); /* NULL: false */
 
 /*
  * Runs one statement and waits for its end, at most wait_ms (then the connection
- * is cut for good, and the code is CDC_TIMEOUT); until c->stop is set at most
- * (CDC_STOPPED).
+ * is cut for good, and the code is CDC_TIMEOUT); half a second longer than until
+ * c->stop is set at most (CDC_STOPPED).
  * doing: "reading the slot", for texts.  On success the caller clears *ret_result,
  * whose status is PGRES_COMMAND_OK, PGRES_TUPLES_OK or PGRES_COPY_BOTH.
  */
