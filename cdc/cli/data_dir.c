@@ -21,6 +21,14 @@ static long holder_of(int fd)
 	return strtol(text, NULL, 10);
 }
 
+/* With its NUL; the caller asks whether it failed, and clears it. */
+static void put_lock_path(struct cdc_buf *file, const char *path)
+{
+	cdc_buf_init(file, 8192);
+	cdc_buf_printf(file, "%s/lock", path);
+	cdc_buf_put(file, "", 1);
+}
+
 enum cdc_code cdc_data_dir_lock(const char *path, int *ret_fd, struct cdc_err *err)
 {
 	struct cdc_buf file;
@@ -35,9 +43,7 @@ enum cdc_code cdc_data_dir_lock(const char *path, int *ret_fd, struct cdc_err *e
 		return cdc_err_remedy(err, "create its parent folder, or set data_dir to a folder "
 					   "that this user may write");
 	}
-	cdc_buf_init(&file, 8192);
-	cdc_buf_printf(&file, "%s/lock", path);
-	cdc_buf_put(&file, "", 1);
+	put_lock_path(&file, path);
 	if (file.failed) {
 		cdc_buf_clear(&file);
 		return cdc_err_set(err, CDC_CONFIG, "data_dir is too long");
@@ -76,9 +82,7 @@ bool cdc_data_dir_is_gone(const char *path, int fd)
 	struct stat locked, found;
 	bool is_gone;
 
-	cdc_buf_init(&file, 8192);
-	cdc_buf_printf(&file, "%s/lock", path);
-	cdc_buf_put(&file, "", 1);
+	put_lock_path(&file, path);
 	is_gone = !file.failed && fstat(fd, &locked) == 0 &&
 		  (stat((const char *)file.data, &found) < 0
 			   ? errno == ENOENT

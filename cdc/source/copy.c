@@ -33,7 +33,6 @@ struct worker {
 struct table {
 	uint64_t rows;
 	uint64_t blocks_done, blocks_total;
-	size_t ranges_left;
 };
 
 struct cdc_copy {
@@ -68,7 +67,7 @@ static enum cdc_code list(struct cdc_pgconn *c, const struct cdc_source_plan *pl
 		"SELECT n.nspname || '.' || c.relname, "
 		"coalesce((SELECT sum(pg_catalog.pg_table_size(l.relid)) FROM "
 		"pg_catalog.pg_partition_tree(c.oid) l WHERE l.isleaf), "
-		"pg_catalog.pg_table_size(c.oid), 0), greatest(c.reltuples, 0)::int8 "
+		"pg_catalog.pg_table_size(c.oid), 0) "
 		"FROM pg_catalog.pg_publication_tables pt "
 		"JOIN pg_catalog.pg_namespace n ON n.nspname = pt.schemaname "
 		"JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = pt.tablename "
@@ -97,7 +96,6 @@ static enum cdc_code list(struct cdc_pgconn *c, const struct cdc_source_plan *pl
 		if (!t->name)
 			return cdc_err_set(err, CDC_NOMEM, "out of memory for the list of tables");
 		t->bytes = strtoull(cdc_pgconn_text(r, i, 1), NULL, 10);
-		t->rows = strtoull(cdc_pgconn_text(r, i, 2), NULL, 10);
 		(*ret_n)++;
 	}
 	return CDC_OK;
@@ -255,11 +253,6 @@ static enum cdc_code describe(struct cdc_copy *c, struct cdc_err *err)
 		if (rc)
 			c->failed = i;
 	}
-	for (size_t i = 0; i < c->plan.range_n && !rc; i++) {
-		const struct cdc_copy_range *r = &c->plan.ranges[i];
-
-		c->tables[r->table].ranges_left++;
-	}
 	for (size_t i = 0; i < c->plan.relation_n && !rc; i++) {
 		for (size_t k = 0; k < c->plan.relations[i].leaf_n; k++)
 			c->tables[i].blocks_total += c->plan.relations[i].leaves[k].blocks;
@@ -320,11 +313,6 @@ cdc_lsn cdc_copy_point(const struct cdc_copy *c)
 	return c->point;
 }
 
-uint32_t cdc_copy_epoch(const struct cdc_copy *c)
-{
-	return c->epoch;
-}
-
 /* --- rows --------------------------------------------------------------------------- */
 
 static const char *table_of(const struct cdc_copy *c, const struct worker *w)
@@ -377,7 +365,6 @@ static void end_range(struct cdc_copy *c, struct worker *w)
 	uint64_t to = r->to ? r->to : c->plan.relations[r->table].leaves[r->leaf].blocks;
 
 	t->blocks_done += to > r->from ? to - r->from : 0;
-	t->ranges_left--;
 	c->ranges_left--;
 	w->range = NULL;
 }
@@ -569,8 +556,6 @@ void cdc_copy_progress(const struct cdc_copy *c, size_t table, struct cdc_copy_p
 {
 	const struct table *t = &c->tables[table];
 
-	*ret = (struct cdc_copy_progress){.rows = t->rows,
-					  .blocks_done = t->blocks_done,
-					  .blocks_total = t->blocks_total,
-					  .is_finished = t->ranges_left == 0};
+	*ret = (struct cdc_copy_progress){
+		.rows = t->rows, .blocks_done = t->blocks_done, .blocks_total = t->blocks_total};
 }

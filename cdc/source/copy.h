@@ -37,7 +37,6 @@
 struct cdc_copy_table {
 	char *name;     /* "public.orders"; a root when partitions are published under it */
 	uint64_t bytes; /* on disk, leaves included; an estimate for progress */
-	uint64_t rows;  /* the planner's estimate; 0: unknown */
 };
 
 /* Lists the tables of the plan's publication (of plan->tables, when there are some), on a
@@ -74,8 +73,6 @@ void cdc_copy_close(struct cdc_copy *c); /* NULL is fine; cancels what runs, doe
 size_t cdc_copy_failed(const struct cdc_copy *c);
 
 cdc_lsn cdc_copy_point(const struct cdc_copy *c); /* the consistent point */
-uint32_t
-cdc_copy_epoch(const struct cdc_copy *c); /* of every id: generation, and timeline of the point */
 
 struct cdc_copy_read {
 	bool is_dry;      /* the sockets held nothing more: poll, then call again */
@@ -103,7 +100,6 @@ enum cdc_code cdc_copy_check_waiters(struct cdc_copy *c, struct cdc_err *err) CD
 struct cdc_copy_progress {
 	uint64_t rows;                      /* given out */
 	uint64_t blocks_done, blocks_total; /* of the ranges finished, and of all */
-	bool is_finished;
 };
 void cdc_copy_progress(const struct cdc_copy *c, size_t table, struct cdc_copy_progress *ret);
 
