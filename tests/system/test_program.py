@@ -723,3 +723,16 @@ def test_many_syncs_over_one_slot(rig):
     rig.db.sql("INSERT INTO t SELECT g, 'x' FROM generate_series(1, 2000) g")
     for name in names:
         rig.assert_whole(rig.receivers[name])
+
+
+def test_quickstart_shows_changes_arriving_and_leaves_nothing_running():
+    """As the README says it; the build of this run is there already."""
+    root = pathlib.Path(__file__).parents[2]
+    done = subprocess.run([root / "deploy" / "quickstart.sh"], capture_output=True, text=True,
+                          timeout=200, stdin=subprocess.DEVNULL, start_new_session=True)
+    text = done.stdout + done.stderr
+    assert done.returncode == 0, text[-3000:]
+    for operation in ("INSERT", "UPDATE", "DELETE"):
+        assert f"<- {operation} public.orders" in text, text[-3000:]
+    folders = set(re.findall(r"/tmp/walpost-quickstart\.\w+", text))
+    assert not [f for f in folders if pathlib.Path(f).exists()], folders
