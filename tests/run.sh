@@ -28,6 +28,7 @@ export DEBIAN_FRONTEND=noninteractive LC_ALL=C.UTF-8
 mkdir -p build
 export WALPOST_STAGES=$PWD/build/stages.txt
 : >"$WALPOST_STAGES"
+: >"$WALPOST_STAGES.failures"
 failed=()
 begun=$SECONDS
 
@@ -36,11 +37,13 @@ stage() {
 	local name=$1 rc start=$SECONDS
 	shift
 	printf '\n=== %s\n' "$name"
-	"$@"
-	rc=$?
+	"$@" 2>&1 | tee build/stage.log
+	rc=${PIPESTATUS[0]}
 	printf '%s\t%d\t%d\n' "$name" "$rc" $((SECONDS - start)) >>"$WALPOST_STAGES"
 	if [ $rc -ne 0 ]; then
 		failed+=("$name")
+		grep -aE '^(FAILED|ERROR) |tests failed|\*\*\*Failed|error:' build/stage.log | head -20 |
+			sed "s/^/$name: /" >>"$WALPOST_STAGES.failures"
 		printf '=== %s FAILED (%d) after %d s\n' "$name" "$rc" $((SECONDS - start))
 	else
 		printf '=== %s passed in %d s\n' "$name" $((SECONDS - start))
@@ -160,6 +163,7 @@ stage "lint symbols" lint_symbols
 stage "lint format" tests/lint/check_format.sh
 stage "unit tests dev" unit_tests dev
 if [ $quick = no ]; then
+	stage "postgresql" fetch_postgresql
 	stage "build clang" build clang
 	stage "lint tidy" tests/lint/check_tidy.sh build/clang
 	stage "build asan" build asan
@@ -169,7 +173,6 @@ if [ $quick = no ]; then
 	stage "unit tests tsan" unit_tests tsan
 	stage "build fuzz" build fuzz
 	stage "fuzz" fuzz_all
-	stage "postgresql" fetch_postgresql
 	for version in 13 14 16 17; do
 		stage "postgresql $version" system_tests_on "$version" -m versions
 	done
@@ -186,4 +189,5 @@ else
 fi
 rc=$?
 [ ${#failed[@]} -eq 0 ] || rc=1
+cat "$WALPOST_STAGES.failures"
 exit $rc

@@ -196,6 +196,12 @@ class Rig:
         assert report.ok, f"{report}\n{self.tail()}"
         return report
 
+    def assert_repeated(self, n, why):
+        """Everything arrived, and n records twice: the repeats may come after all the rest."""
+        machine.wait_for(f"{n} repeats: {why}", lambda: self.assert_whole().repeats >= n,
+                         30, tail=self.tail)
+        assert self.assert_whole().repeats == n, why
+
     def tail(self):
         return "\n".join(w.tail() for w in self.walposts)
 

@@ -83,7 +83,7 @@ def test_kill_inside(steady, moment, transaction):
     if moment == "append":
         assert report.repeats == 0, "nothing had been taken"
     if moment == "checkpoint" and transaction == "one row":
-        assert report.repeats == 1, "it was delivered, and nobody knew"
+        rig.assert_repeated(1, "it was delivered, and nobody knew")
     if moment == "evict" and transaction == "one row":
         assert report.repeats == 0, "its checkpoint was durable"
 
@@ -131,7 +131,7 @@ def test_kill_right_after_the_answer_left(steady):
     rig.walpost.kill()
     rig.receiver.behave()
     rig.walpost.start(databases=[rig.db])
-    assert rig.assert_whole().repeats == 1
+    rig.assert_repeated(1, "the answer was not read")
 
 
 def test_kill_while_postgresql_is_stopped_in_the_middle_of_a_transaction(steady):

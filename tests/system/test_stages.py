@@ -18,4 +18,5 @@ def stages():
 def test_stage(name, code, seconds):
     if not name:
         pytest.skip("not run by tests/run.sh")
-    assert code == "0", f"stage {name!r} failed after {seconds} s; its output is above"
+    failures = pathlib.Path(os.environ["WALPOST_STAGES"] + ".failures").read_text()
+    assert code == "0", f"stage {name!r} failed after {seconds} s; of its output above:\n{failures}"
