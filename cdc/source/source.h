@@ -149,6 +149,14 @@ enum cdc_code cdc_source_read(struct cdc_source *s, struct cdc_batch *batch, siz
 			      size_t target_records, struct cdc_source_read *ret,
 			      struct cdc_err *err) CDC_CHECK;
 
+/*
+ * Is it time to stop and start again, at durable?  libpq keeps the room of the
+ * largest message for as long as the connection lives.  True once a message above
+ * 16 MiB was read, what it was part of has ended below durable, nothing is open,
+ * and none came for 2 s.
+ */
+bool cdc_source_is_bloated(const struct cdc_source *s, cdc_lsn durable);
+
 /* Sends a status update: write and flush (0: nothing durable yet).  Never waits; the rest goes out
  * when fd is writable.  Own clock: at most every 3 s is enough, wal_sender_timeout is 10 s. */
 enum cdc_code cdc_source_status(struct cdc_source *s, cdc_lsn received, cdc_lsn flush,
