@@ -69,6 +69,9 @@ struct sink_ops {
 	 * open; pure.  CDC_CONFIG: err says what does not, *ret_key is the option where it is best
 	 * mended (NULL: none).  NULL: nothing to check. */
 	enum cdc_code (*check)(const void *connection, const char **ret_key, struct cdc_err *err);
+	/* What of a connection's settings is unsafe, for a person, to be shown as long as it is so;
+	 * NULL: nothing.  Pure; the text is constant and holds no secret.  NULL: never anything. */
+	const char *(*caution)(const void *connection);
 	size_t sync_size;
 	const struct cdc_opt
 		*sync_options; /* keys of destination_configuration that are the sink's own */

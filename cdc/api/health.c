@@ -102,6 +102,14 @@ static void add_warning(json_t *warnings, const struct cdc_server_source *s)
 					      (int)step, "message", text));
 }
 
+static void add_caution(json_t *warnings, const struct cdc_server_sync *s)
+{
+	if (s->caution)
+		(void)json_array_append_new(warnings,
+					    json_pack("{s:s, s:o, s:s}", "loop", "sync", "name",
+						      text_json(s->name), "message", s->caution));
+}
+
 /* What the source's slot keeps, null before it was looked at. */
 static json_t *wal_json(const struct cdc_source_metrics *m)
 {
@@ -134,6 +142,8 @@ unsigned cdc_health_json(const struct cdc_server_setup *setup, uint64_t started_
 				  started_ms, now_ms);
 	for (size_t i = 0; i < setup->source_n; i++)
 		add_warning(warnings, &setup->sources[i]);
+	for (size_t i = 0; i < setup->sync_n; i++)
+		add_caution(warnings, &setup->syncs[i]);
 	return put_json(json_pack("{s:s, s:s, s:o, s:o}", "status", is_ok ? "ok" : "stalled",
 				  "version", WALPOST_VERSION, "loops", loops, "warnings", warnings),
 			is_ok ? 200 : 503, out);

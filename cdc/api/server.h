@@ -30,6 +30,7 @@ struct cdc_server_source {
 
 struct cdc_server_sync {
 	const char *name, *uuid, *source, *destination;
+	const char *caution; /* what is unsafe about the destination's settings; NULL: nothing */
 	size_t source_index; /* into sources */
 	struct cdc_sync_metrics *metrics;
 	struct cdc_board *board;

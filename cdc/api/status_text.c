@@ -230,6 +230,8 @@ static void put_syncs(struct table *t, const struct cdc_server_setup *setup, int
 						 delivered, behind, age, failed,
 						 breaker < 3 ? breakers[breaker] : "?"});
 		put_error(t, &view);
+		if (t->out && s->caution)
+			cdc_buf_printf(t->out, ERROR_INDENT "caution: %s\n", s->caution);
 	}
 }
 

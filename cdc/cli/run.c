@@ -319,6 +319,26 @@ static enum cdc_code forget_deleted_syncs(struct run *r, struct cdc_err *err)
 	return rc;
 }
 
+static const char *caution_of(const struct cdc_sync *sync)
+{
+	const struct sink_ops *sink = sink_find(sync->destination->type->name);
+
+	return sink->caution ? sink->caution(sync->destination->settings) : NULL;
+}
+
+static void warn_of_settings(const struct run *r)
+{
+	for (size_t i = 0; i < r->sync_n; i++) {
+		const struct cdc_sync *sync = r->sync_runs[i].sync;
+		const char *caution = caution_of(sync);
+
+		if (caution)
+			LOG_WARN(&r->log, "unsafe_setting", KV("sync", (const char *)sync->name),
+				 KV("destination", (const char *)sync->destination->name),
+				 KV("note", caution));
+	}
+}
+
 static enum cdc_code start_server(struct run *r, struct cdc_err *err)
 {
 	struct cdc_server_setup setup = {
@@ -353,6 +373,7 @@ static enum cdc_code start_server(struct run *r, struct cdc_err *err)
 			.uuid = s->sync->uuid,
 			.source = s->sync->source->name,
 			.destination = s->sync->destination->name,
+			.caution = caution_of(s->sync),
 			.source_index = (size_t)(s->feed - r->feed_runs),
 			.metrics = &s->metrics,
 			.board = &s->board,
@@ -419,6 +440,7 @@ static enum cdc_code make(struct run *r, struct cdc_err *err)
 		make_deliver(r, &r->sync_runs[i], err);
 	for (size_t i = 0; i < r->feed_n; i++)
 		make_capture(r, &r->feed_runs[i], err);
+	warn_of_settings(r);
 	return start_server(r, err);
 }
 

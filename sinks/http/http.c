@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <sys/socket.h>
 #include <time.h>
 
 #include "cdc/base/clock.h"
@@ -18,13 +19,16 @@ struct slot {
 	CURL *easy;
 	struct curl_slist *headers; /* the changing one first */
 	struct cdc_buf body;
-	size_t got; /* bytes of the answer's body */
+	size_t got, head; /* bytes of the answer's body and of its head */
+	char barred[160]; /* why the last address was not connected to; empty: it was */
 	uint64_t begun_us;
 	char error[CURL_ERROR_SIZE];
 	bool is_busy, is_options;
+	const struct sink_http_networks *networks;
 };
 
 struct sink_http {
+	struct sink_http_networks networks;
 	CURLM *multi;
 	struct slot *slots;
 	size_t slot_n, next;
@@ -50,6 +54,37 @@ static size_t discard(char *bytes, size_t size, size_t n, void *arg)
 	s->got += size * n;
 	/* Less than was offered ends the transfer: a body without end is not worth a wait. */
 	return s->got > SINK_HTTP_ANSWER_BYTES ? 0 : size * n;
+}
+
+/* The head of an answer has an end, too. */
+static size_t count_head(char *bytes, size_t size, size_t n, void *arg)
+{
+	struct slot *s = arg;
+
+	(void)bytes;
+	s->head += size * n;
+	return s->head > SINK_HTTP_ANSWER_BYTES ? 0 : size * n;
+}
+
+/* Called with the very address that is connected to next, so that a name which resolves to another
+ * one each time gains nothing. */
+static curl_socket_t open_socket(void *arg, curlsocktype purpose, struct curl_sockaddr *to)
+{
+	struct slot *s = arg;
+	const char *what = sink_http_networks_refuse(s->networks, &to->addr);
+	char text[SINK_HTTP_ADDRESS_TEXT];
+
+	(void)purpose;
+	if (!what) {
+		s->barred[0] = '\0';
+		return socket(to->family, to->socktype | SOCK_CLOEXEC, to->protocol);
+	}
+	sink_http_address_text(&to->addr, text);
+	(void)snprintf(s->barred, sizeof(s->barred),
+		       "%s is %s, which allowed_networks does not open; nothing was sent", text,
+		       what);
+	errno = EACCES;
+	return CURL_SOCKET_BAD;
 }
 
 static bool is_pem(const char *text)
@@ -93,6 +128,28 @@ static enum cdc_code check_pem(const char *key, const char *value, struct cdc_er
 				     value);
 }
 
+enum cdc_code sink_http_check_proxy(const char *proxy, struct cdc_err *err)
+{
+	static const char *const schemes[] = {"http", "https", "socks5", "socks5h"};
+	CURLU *url = curl_url();
+	char *scheme = NULL;
+	bool is_known = false;
+	CURLUcode bad = url ? curl_url_set(url, CURLUPART_URL, proxy, 0) : CURLUE_OUT_OF_MEMORY;
+
+	if (!bad)
+		bad = curl_url_get(url, CURLUPART_SCHEME, &scheme, 0);
+	for (size_t i = 0; !bad && i < sizeof(schemes) / sizeof(schemes[0]); i++)
+		is_known |= strcasecmp(scheme, schemes[i]) == 0;
+	curl_free(scheme);
+	curl_url_cleanup(url);
+	if (bad == CURLUE_OUT_OF_MEMORY)
+		return cdc_err_set(err, CDC_NOMEM, "out of memory");
+	return is_known ? CDC_OK
+			: cdc_err_set(err, CDC_CONFIG,
+				      "proxy must begin with http://, https://, socks5:// or "
+				      "socks5h:// and name a host");
+}
+
 /* The texts never show the url: it may hold a password. */
 static enum cdc_code check(const struct sink_http_settings *s, struct cdc_err *err)
 {
@@ -106,7 +163,9 @@ static enum cdc_code check(const struct sink_http_settings *s, struct cdc_err *e
 				   "url: %s", curl_url_strerror(bad));
 	if (s->client_key && *s->client_key && !(s->client_certificate && *s->client_certificate))
 		return cdc_err_set(err, CDC_CONFIG, "client_key needs client_certificate");
-	rc = check_pem("ca_cert", s->ca_cert, err);
+	rc = s->proxy && *s->proxy ? sink_http_check_proxy(s->proxy, err) : CDC_OK;
+	if (!rc)
+		rc = check_pem("ca_cert", s->ca_cert, err);
 	if (!rc)
 		rc = check_pem("client_certificate", s->client_certificate, err);
 	if (!rc)
@@ -151,11 +210,28 @@ static CURLcode set_tls(CURL *easy, const struct sink_http_settings *s)
 	CURLcode rc = curl_easy_setopt(easy, CURLOPT_SSLVERSION, CURL_SSLVERSION_TLSv1_2);
 
 	if (!rc)
+		rc = curl_easy_setopt(easy, CURLOPT_SSL_VERIFYPEER, s->is_unverified ? 0L : 1L);
+	if (!rc)
+		rc = curl_easy_setopt(easy, CURLOPT_SSL_VERIFYHOST, s->is_unverified ? 0L : 2L);
+	if (!rc)
 		rc = set_pem(easy, CURLOPT_CAINFO_BLOB, CURLOPT_CAINFO, s->ca_cert);
 	if (!rc)
 		rc = set_pem(easy, CURLOPT_SSLCERT_BLOB, CURLOPT_SSLCERT, s->client_certificate);
 	if (!rc)
 		rc = set_pem(easy, CURLOPT_SSLKEY_BLOB, CURLOPT_SSLKEY, s->client_key);
+	return rc;
+}
+
+/* Set, if to nothing: else libcurl would ask the environment. */
+static CURLcode set_proxy(CURL *easy, const char *proxy)
+{
+	CURLcode rc = curl_easy_setopt(easy, CURLOPT_PROXY, proxy ? proxy : "");
+
+	if (!rc)
+		rc = curl_easy_setopt(easy, CURLOPT_NOPROXY, "");
+	if (!rc)
+		rc = curl_easy_setopt(easy, CURLOPT_PROXY_SSLVERSION,
+				      (long)CURL_SSLVERSION_TLSv1_2);
 	return rc;
 }
 
@@ -168,7 +244,6 @@ static CURLcode set_up(struct slot *slot, const struct sink_http_settings *s)
 	(void)curl_easy_setopt(e, CURLOPT_NOSIGNAL, 1L);
 	/* Removing a handle does not wait for its name server. */
 	(void)curl_easy_setopt(e, CURLOPT_QUICK_EXIT, 1L);
-	(void)curl_easy_setopt(e, CURLOPT_PROXY, "");
 	(void)curl_easy_setopt(e, CURLOPT_FOLLOWLOCATION, 0L);
 	(void)curl_easy_setopt(e, CURLOPT_TCP_NODELAY, 1L);
 	(void)curl_easy_setopt(e, CURLOPT_TCP_KEEPALIVE, 1L);
@@ -176,6 +251,10 @@ static CURLcode set_up(struct slot *slot, const struct sink_http_settings *s)
 	(void)curl_easy_setopt(e, CURLOPT_CONNECTTIMEOUT_MS, connect_ms);
 	(void)curl_easy_setopt(e, CURLOPT_WRITEFUNCTION, discard);
 	(void)curl_easy_setopt(e, CURLOPT_WRITEDATA, slot);
+	(void)curl_easy_setopt(e, CURLOPT_HEADERFUNCTION, count_head);
+	(void)curl_easy_setopt(e, CURLOPT_HEADERDATA, slot);
+	(void)curl_easy_setopt(e, CURLOPT_OPENSOCKETFUNCTION, open_socket);
+	(void)curl_easy_setopt(e, CURLOPT_OPENSOCKETDATA, slot);
 	(void)curl_easy_setopt(e, CURLOPT_ERRORBUFFER, slot->error);
 	(void)curl_easy_setopt(e, CURLOPT_PRIVATE, slot);
 	(void)curl_easy_setopt(e, CURLOPT_HTTPHEADER, slot->headers);
@@ -185,6 +264,8 @@ static CURLcode set_up(struct slot *slot, const struct sink_http_settings *s)
 	(void)curl_easy_setopt(e, CURLOPT_POST, 1L);
 	if (!rc)
 		rc = curl_easy_setopt(e, CURLOPT_PROTOCOLS_STR, "http,https");
+	if (!rc)
+		rc = set_proxy(e, s->proxy);
 	return rc ? rc : set_tls(e, s);
 }
 
@@ -201,12 +282,14 @@ enum cdc_code sink_http_open(const struct sink_http_settings *s, struct sink_htt
 	if (!h)
 		return cdc_err_set(err, CDC_NOMEM, "out of memory");
 	h->wake_fd = s->wake_fd;
+	h->networks = s->networks ? *s->networks : (struct sink_http_networks){.is_any = true};
 	h->multi = curl_multi_init();
 	h->slots = calloc(s->slots, sizeof(*h->slots));
 	for (size_t i = 0; h->multi && h->slots && !rc && i < s->slots; i++) {
 		struct slot *slot = &h->slots[i];
 
 		h->slot_n = i + 1;
+		slot->networks = &h->networks;
 		cdc_buf_init(&slot->body, s->body_max);
 		slot->easy = curl_easy_init();
 		slot->headers = make_headers(s, &h->changing_off);
@@ -266,8 +349,8 @@ struct cdc_buf *sink_http_body(struct sink_http *h, size_t slot)
 
 static enum cdc_code start(struct sink_http *h, struct slot *s, struct cdc_err *err)
 {
-	s->got = 0;
-	s->error[0] = '\0';
+	s->got = s->head = 0;
+	s->barred[0] = s->error[0] = '\0';
 	s->begun_us = mono_us();
 	if (curl_multi_add_handle(h->multi, s->easy))
 		return cdc_err_set(err, CDC_NOMEM, "out of memory for a request");
@@ -319,11 +402,13 @@ void sink_http_drop(struct sink_http *h, size_t slot)
 		finish(h, &h->slots[slot]);
 }
 
-static enum sink_http_end end_of(CURLcode rc, long status)
+static enum sink_http_end end_of(const struct slot *s, CURLcode rc, long status)
 {
 	/* The status line decides; a body that breaks off behind it changes nothing. */
 	if (status >= 200)
 		return SINK_HTTP_ANSWERED;
+	if (rc == CURLE_COULDNT_CONNECT && s->barred[0])
+		return SINK_HTTP_BARRED;
 	return rc == CURLE_OPERATION_TIMEDOUT ? SINK_HTTP_TIMEOUT : SINK_HTTP_BROKEN;
 }
 
@@ -343,11 +428,13 @@ static void fill_answer(const struct sink_http *h, const struct slot *s, CURLcod
 	(void)curl_easy_getinfo(s->easy, CURLINFO_RESPONSE_CODE, &status);
 	memset(a, 0, sizeof(*a));
 	a->slot = (size_t)(s - h->slots);
-	a->end = end_of(rc, status);
+	a->end = end_of(s, rc, status);
 	a->status = a->end == SINK_HTTP_ANSWERED ? (int)status : 0;
 	a->took_us = mono_us() - s->begun_us;
 	a->sent_bytes = s->body.len;
-	if (a->end != SINK_HTTP_ANSWERED) {
+	if (a->end == SINK_HTTP_BARRED) {
+		(void)snprintf(a->reason, sizeof(a->reason), "%s", s->barred);
+	} else if (a->end != SINK_HTTP_ANSWERED) {
 		long number = 0;
 
 		/* libcurl says that it could not connect, the system says why. */

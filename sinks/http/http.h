@@ -4,8 +4,9 @@
  * A fixed number of slots, each with one request at a time.  A request's body is
  * written into its slot's buffer, which is kept from request to request.  Over TLS,
  * HTTP/2 is used where the server offers it.  A redirect is an answer like any
- * other, and a proxy is never taken from the environment.  Of an answer's body at
- * most 64 KiB are read, and thrown away: the status line says it all.
+ * other, and a proxy is never taken from the environment.  Of an answer at most
+ * 64 KiB of head and 64 KiB of body are read, and thrown away: the status line says
+ * it all.
  *
  * The only home of libcurl.
  *
@@ -21,6 +22,7 @@
 
 #include "cdc/base/buf.h"
 #include "cdc/base/err.h"
+#include "sinks/http/network.h"
 
 #define SINK_HTTP_ANSWER_BYTES (64 << 10)
 
@@ -34,6 +36,12 @@ struct sink_http_settings {
 	size_t changing_len;
 	uint64_t timeout_ms; /* of a whole request; for connecting at most 10 s of it */
 	const char *ca_cert, *client_certificate, *client_key; /* PEM text or a path; NULL: none */
+	bool is_unverified; /* the server's certificate may be anybody's */
+	/* Where connections may go; with a proxy it is the proxy's address that counts.  NULL:
+	 * anywhere. */
+	const struct sink_http_networks *networks;
+	const char *proxy; /* http://, https://, socks5:// or socks5h://, or NULL; may hold a
+			      password */
 	size_t slots;
 	size_t body_max; /* bytes of a request's body */
 	int wake_fd;     /* poll also returns when this is readable; -1: none */
@@ -43,6 +51,7 @@ enum sink_http_end {
 	SINK_HTTP_ANSWERED, /* a status line came, whatever happened after it */
 	SINK_HTTP_TIMEOUT,
 	SINK_HTTP_BROKEN, /* no connection, or one that ended before the status line */
+	SINK_HTTP_BARRED, /* no address of the host may be reached */
 };
 
 struct sink_http_answer {
@@ -57,7 +66,10 @@ struct sink_http_answer {
 
 struct sink_http;
 
-/* CDC_CONFIG: url, certificate or key cannot be used; the text names which. */
+/* CDC_CONFIG: it is no proxy's url; the text does not show it. */
+enum cdc_code sink_http_check_proxy(const char *proxy, struct cdc_err *err) CDC_CHECK;
+
+/* CDC_CONFIG: url, proxy, certificate or key cannot be used; the text names which. */
 enum cdc_code sink_http_open(const struct sink_http_settings *s, struct sink_http **ret,
 			     struct cdc_err *err) CDC_CHECK;
 void sink_http_close(struct sink_http *h); /* drops what is in flight; NULL is fine */

@@ -158,7 +158,9 @@ void sink_http_outcome(const struct sink_http_answer *a, int64_t now_us, struct 
 	ret->retry_after_ms = SINK_NO_RETRY_AFTER;
 	if (a->end != SINK_HTTP_ANSWERED) {
 		ret->outcome = SINK_RETRY;
-		ret->is_transient = true;
+		/* Where a request may not go says nothing about what is in it. */
+		ret->is_never_record = a->end == SINK_HTTP_BARRED;
+		ret->is_transient = a->end != SINK_HTTP_BARRED;
 		(void)snprintf(ret->text, sizeof(ret->text), "%s", a->reason);
 		return;
 	}

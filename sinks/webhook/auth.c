@@ -8,6 +8,7 @@
 
 #include "cdc/base/buf.h"
 #include "cdc/base/crypto.h"
+#include "sinks/http/http.h"
 
 #define LINE_MAX_BYTES 8192
 #define URL_MAX        65536
@@ -339,13 +340,29 @@ enum cdc_code sink_webhook_auth_make(const struct sink_webhook_connection *c,
 	return make(c, &key, ret, err);
 }
 
+enum cdc_code sink_webhook_auth_networks(const struct sink_webhook_connection *c,
+					 struct sink_http_networks *ret, struct cdc_err *err)
+{
+	return sink_http_networks_parse((const char *const *)c->allowed_networks.items,
+					c->allowed_networks.n, ret, err);
+}
+
 enum cdc_code sink_webhook_auth_check(const void *connection, const char **ret_key,
 				      struct cdc_err *err)
 {
+	const struct sink_webhook_connection *c = connection;
 	struct sink_webhook_auth_parts parts;
+	struct sink_http_networks networks;
 	enum cdc_code rc = make(connection, ret_key, &parts, err);
 
-	if (!rc)
-		sink_webhook_auth_clear(&parts);
+	if (rc)
+		return rc;
+	sink_webhook_auth_clear(&parts);
+	*ret_key = "allowed_networks";
+	rc = sink_webhook_auth_networks(c, &networks, err);
+	if (!rc && c->proxy && *c->proxy) {
+		*ret_key = "proxy";
+		rc = sink_http_check_proxy(c->proxy, err);
+	}
 	return rc;
 }

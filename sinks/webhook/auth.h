@@ -6,6 +6,7 @@
 #ifndef SINK_WEBHOOK_AUTH_H
 #define SINK_WEBHOOK_AUTH_H
 
+#include "sinks/http/network.h"
 #include "sinks/webhook/webhook.h"
 
 /* Holds secrets. */
@@ -20,11 +21,16 @@ enum cdc_code sink_webhook_auth_make(const struct sink_webhook_connection *c,
 				     struct sink_webhook_auth_parts *ret,
 				     struct cdc_err *err) CDC_CHECK;
 /*
- * Whether auth_method has the settings that it needs, no other method has any, and all
- * of it can be sent: sink_ops.check of a webhook, whose connection is c.
+ * Whether auth_method has the settings that it needs, no other method has any, all
+ * of it can be sent, and proxy and networks are such: sink_ops.check of a webhook, whose connection
+ * is c.
  */
 enum cdc_code sink_webhook_auth_check(const void *c, const char **ret_key,
 				      struct cdc_err *err) CDC_CHECK;
+/* Where the connection's requests may go.  CDC_CONFIG. */
+enum cdc_code sink_webhook_auth_networks(const struct sink_webhook_connection *c,
+					 struct sink_http_networks *ret,
+					 struct cdc_err *err) CDC_CHECK;
 void sink_webhook_auth_clear(struct sink_webhook_auth_parts *a); /* overwrites them first */
 
 #endif

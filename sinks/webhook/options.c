@@ -1,3 +1,4 @@
+#include "sinks/http/network.h"
 #include "sinks/webhook/webhook.h"
 
 static const char *const auth_methods[] = {
@@ -107,6 +108,27 @@ const struct cdc_opt sink_webhook_connection_options[] = {
 	 .offset = AT(client_key),
 	 .max = 1 << 20,
 	 .help = "Its key: PEM text or a path."},
+	{.name = "tls_verify",
+	 .type = CDC_OPT_BOOL,
+	 .offset = AT(tls_verify),
+	 .def = "true",
+	 .help = "Whether the server's certificate must be good; false is for tests, and is shown "
+		 "in log, health and status."},
+	{.name = "proxy",
+	 .type = CDC_OPT_STR,
+	 .flags = CDC_OPT_SECRET,
+	 .offset = AT(proxy),
+	 .max = 2048,
+	 .help = "Requests go through it: http://, https://, socks5:// or socks5h://, user and "
+		 "password included.  Variables such as https_proxy are ignored."},
+	{.name = "allowed_networks",
+	 .type = CDC_OPT_STRS,
+	 .offset = AT(allowed_networks),
+	 .def = "[any]",
+	 .max = SINK_HTTP_NETWORKS,
+	 .help = "Networks that may be connected to beside public addresses, such as 10.0.0.0/8; "
+		 "any: all; public: none, so that no private, loopback, link-local or metadata "
+		 "address is reached.  With a proxy, its address is what counts."},
 	{.name = "signing_secrets", .type = CDC_OPT_LATER, .help = "Secrets of signatures."},
 	{.name = "oauth", .type = CDC_OPT_LATER, .help = "OAuth client credentials."},
 	{0},

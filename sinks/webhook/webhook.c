@@ -55,6 +55,7 @@ static enum cdc_code open_http(struct sink_webhook_state *s, const struct sink_s
 	const struct sink_webhook_connection *c = settings->connection;
 	const struct sink_webhook_sync *sync = settings->sync;
 	struct sink_webhook_auth_parts auth;
+	struct sink_http_networks networks;
 	struct sink_http_settings http = {
 		.changing_name = "Polytomic-Signature-Timestamp",
 		.changing_len = STAMP_LEN,
@@ -62,12 +63,17 @@ static enum cdc_code open_http(struct sink_webhook_state *s, const struct sink_s
 		.ca_cert = c->ca_cert,
 		.client_certificate = c->client_certificate,
 		.client_key = c->client_key,
+		.is_unverified = !c->tls_verify,
+		.networks = &networks,
+		.proxy = c->proxy,
 		.slots = settings->concurrency,
 		.body_max = BODY_MAX,
 		.wake_fd = settings->wake_fd,
 	};
-	enum cdc_code rc = sink_webhook_auth_make(c, &auth, err);
+	enum cdc_code rc = sink_webhook_auth_networks(c, &networks, err);
 
+	if (!rc)
+		rc = sink_webhook_auth_make(c, &auth, err);
 	if (rc)
 		return rc;
 	http.url = auth.url;
@@ -201,11 +207,22 @@ static enum cdc_code probe(void *state, char *ret_text, size_t text_size, struct
 	return CDC_OK;
 }
 
+static const char *caution(const void *connection)
+{
+	const struct sink_webhook_connection *c = connection;
+
+	return c->tls_verify
+		       ? NULL
+		       : "the certificate of the endpoint is not verified (tls_verify: false): "
+			 "anybody in between can read and change what is sent";
+}
+
 const struct sink_ops sink_webhook = {
 	.name = "webhook",
 	.connection_size = sizeof(struct sink_webhook_connection),
 	.connection_options = sink_webhook_connection_options,
 	.check = sink_webhook_auth_check,
+	.caution = caution,
 	.sync_size = sizeof(struct sink_webhook_sync),
 	.sync_options = sink_webhook_sync_options,
 	.moves = false,

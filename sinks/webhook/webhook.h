@@ -35,6 +35,9 @@ struct sink_webhook_connection {
 	} header;
 	struct cdc_opt_pairs query, headers;
 	char *ca_cert, *client_certificate, *client_key; /* PEM text or paths */
+	bool tls_verify;
+	char *proxy;
+	struct cdc_opt_strs allowed_networks;
 };
 
 /* The sink's own keys of destination_configuration. */

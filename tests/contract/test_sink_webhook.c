@@ -168,6 +168,8 @@ static int free_port(void)
 	return port;
 }
 
+static char any[] = "any", *any_items[] = {any};
+
 static bool begin(struct receiver *r)
 {
 	(void)snprintf(r->dir, sizeof(r->dir), "/tmp/walpost-sink-XXXXXX");
@@ -181,6 +183,9 @@ static bool begin(struct receiver *r)
 	(void)snprintf(r->url, sizeof(r->url), "http://127.0.0.1:%d/hook", r->port);
 	(void)snprintf(r->dead_url, sizeof(r->dead_url), "http://127.0.0.1:%d/hook", r->dead_port);
 	r->good.url = r->url;
+	r->good.tls_verify = true;
+	r->good.allowed_networks = (struct cdc_opt_strs){.items = any_items, .n = 1};
+	r->dead = r->good;
 	r->dead.url = r->dead_url;
 	r->bad = r->good;
 	r->bad.ca_cert = r->port_file; /* a file that is there and holds no certificate */
@@ -698,6 +703,12 @@ static void a_status_line_decides_whatever_comes_behind_it(void **state)
 	assert_int_equal(result.outcome, SINK_DONE);
 	/* A GiB was not read. */
 	assert_true(result.took_us < 500000);
+	result = post_under(r, "action=huge-head");
+	assert_int_equal(result.outcome, SINK_DONE);
+	assert_true(result.took_us < 500000);
+	result = post_under(r, "action=huge-head status=100");
+	assert_int_equal(result.outcome, SINK_RETRY);
+	assert_true(result.took_us < 500000);
 	result = post_under(r, "action=huge status=400");
 	assert_int_equal(result.outcome, SINK_REJECT);
 	result = post_under(r, "action=reset");
@@ -781,6 +792,120 @@ static void no_proxy_is_taken_from_the_environment(void **state)
 		assert_int_equal(unsetenv(names[i]), 0);
 }
 
+/* Posts to a url with only these networks open. */
+static struct sink_result post_within(struct receiver *r, const char *host, const char *network)
+{
+	char url[128], item[32], *items[] = {item};
+	struct sink_webhook_connection c = r->good;
+	struct sink_result result;
+	void *sink;
+
+	(void)snprintf(url, sizeof(url), "http://%s:%d/hook", host, r->port);
+	(void)snprintf(item, sizeof(item), "%s", network);
+	c.url = url;
+	c.allowed_networks = (struct cdc_opt_strs){.items = items, .n = 1};
+	assert_true(rules(r, ""));
+	sink = open_sink(r, &c);
+	result = post(sink);
+	sink_webhook.close(sink);
+	return result;
+}
+
+static void an_address_that_is_not_open_gets_nothing(void **state)
+{
+	static const char *const hosts[] = {"127.0.0.1",  "localhost", "[::ffff:127.0.0.1]",
+					    "2130706433", "0x7f.1",    "0"};
+	struct receiver *r = receiver_of(state);
+
+	for (size_t i = 0; i < sizeof(hosts) / sizeof(hosts[0]); i++) {
+		struct sink_result result = post_within(r, hosts[i], "public");
+
+		assert_int_equal(result.outcome, SINK_RETRY);
+		assert_int_equal(result.status, 0);
+		assert_true(result.is_never_record);
+		assert_false(result.is_transient);
+		if (!strstr(result.text, "allowed_networks") || !strstr(result.text, " address"))
+			fail_msg("%s: %s", hosts[i], result.text);
+		assert_int_equal(counter(r, "requests"), 0);
+		/* That of the question. */
+		assert_int_equal(counter(r, "connections"), 1 + 1);
+	}
+	assert_int_equal(post_within(r, "127.0.0.1", "10.0.0.0/8").outcome, SINK_RETRY);
+	assert_int_equal(post_within(r, "127.0.0.1", "127.0.0.0/8").outcome, SINK_DONE);
+	assert_int_equal(post_within(r, "localhost", "127.0.0.1").outcome, SINK_DONE);
+	assert_int_equal(post_within(r, "[::ffff:127.0.0.1]", "127.0.0.1").outcome, SINK_DONE);
+}
+
+static void a_proxy_is_used_when_it_is_configured(void **state)
+{
+	struct receiver *r = receiver_of(state);
+	char url[] = "http://nowhere.invalid/hook", proxy[128], open[] = "public",
+	     *items[] = {open};
+	struct sink_webhook_connection c = r->good;
+	struct sink_result result;
+	struct sent s;
+	void *sink;
+
+	(void)snprintf(proxy, sizeof(proxy), "http://user:s3cret@127.0.0.1:%d", r->port);
+	c.url = url;
+	c.proxy = proxy;
+	assert_int_equal(setenv("no_proxy", "*", 1), 0);
+	assert_int_equal(setenv("NO_PROXY", "*", 1), 0);
+	s = send_one(r, &c);
+	assert_int_equal(unsetenv("no_proxy"), 0);
+	assert_int_equal(unsetenv("NO_PROXY"), 0);
+	assert_int_equal(lines(&s, "POST http://nowhere.invalid/hook HTTP/1.1"), 1);
+	assert_int_equal(lines(&s, "Proxy-Authorization: Basic dXNlcjpzM2NyZXQ="), 1);
+	forget(&s);
+
+	/* It is judged as any other address. */
+	c.allowed_networks = (struct cdc_opt_strs){.items = items, .n = 1};
+	assert_true(rules(r, ""));
+	sink = open_sink(r, &c);
+	result = post(sink);
+	sink_webhook.close(sink);
+	assert_non_null(strstr(result.text, "127.0.0.1 is a loopback address"));
+	assert_int_equal(counter(r, "requests"), 0);
+
+	/* One that is not there is no way round. */
+	c = r->good;
+	(void)snprintf(proxy, sizeof(proxy), "http://user:s3cret@127.0.0.1:%d", r->dead_port);
+	c.proxy = proxy;
+	sink = open_sink(r, &c);
+	result = post(sink);
+	sink_webhook.close(sink);
+	assert_int_equal(result.outcome, SINK_RETRY);
+	assert_null(strstr(result.text, "s3cret"));
+	assert_int_equal(counter(r, "requests"), 0);
+}
+
+static void proxies_and_networks_are_looked_at(void **state)
+{
+	static const char *const bad[] = {"ftp://user:hidden@h", "http://",
+					  "http://user:hidden@h:x", "socks4://hidden",
+					  "http://user:hidden@h h"};
+	struct receiver *r = receiver_of(state);
+	char proxy[64], network[] = "10.0.0.0/99", *items[] = {network};
+	struct sink_webhook_connection c = r->good;
+	struct cdc_err err;
+	const char *key = NULL;
+
+	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+		(void)snprintf(proxy, sizeof(proxy), "%s", bad[i]);
+		c.proxy = proxy;
+		expect_refused(r, &c, "proxy", "hidden");
+		memset(&err, 0, sizeof(err));
+		assert_int_equal(sink_webhook.check(&c, &key, &err), CDC_CONFIG);
+		assert_string_equal(key, "proxy");
+	}
+	c = r->good;
+	c.allowed_networks = (struct cdc_opt_strs){.items = items, .n = 1};
+	expect_refused(r, &c, "allowed_networks", NULL);
+	assert_int_equal(sink_webhook.check(&c, &key, &err), CDC_CONFIG);
+	assert_string_equal(key, "allowed_networks");
+	assert_int_equal(sink_webhook.check(&r->good, &key, &err), CDC_OK);
+}
+
 static void texts_hold_no_secret(void **state)
 {
 	static const char *const troubles[] = {"status=401", "status=500", "action=close",
@@ -840,6 +965,9 @@ int main(void)
 		TEST(connections_are_kept),
 		TEST(an_answer_of_before_is_not_taken_for_todays),
 		TEST(no_proxy_is_taken_from_the_environment),
+		TEST(an_address_that_is_not_open_gets_nothing),
+		TEST(a_proxy_is_used_when_it_is_configured),
+		TEST(proxies_and_networks_are_looked_at),
 		TEST(texts_hold_no_secret),
 	};
 	int failed;

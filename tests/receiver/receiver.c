@@ -16,7 +16,8 @@
  *   close, reset  ends the connection without an answer
  *   half        status line and half of the rest, then ends
  *   hang        never answers            slow  a byte of the answer every 50 ms
- *   huge        a body of 1 GiB          stall-read  reads no further behind the head (path only)
+ *   huge        a body of 1 GiB          huge-head  headers of 1 GiB
+ *   stall-read  reads no further behind the head (path only)
  *
  * Log entry, written before the answer goes out:
  *   "walpost-receiver 1 SEQ WALL_US STATUS ACTION HEAD_BYTES BODY_BYTES\n" head body "\n"
@@ -184,8 +185,8 @@ static void flush_log(struct receiver *r)
 static void write_down(struct receiver *r, const struct decision *d, const char *head,
 		       size_t head_len, const char *body, size_t body_len, uint64_t now_us)
 {
-	static const char *const names[] = {"answer", "close", "reset", "half",
-					    "hang",   "slow",  "huge",  "stall-read"};
+	static const char *const names[] = {"answer", "close", "reset",      "half",     "hang",
+					    "slow",   "huge",  "stall-read", "huge-head"};
 
 	if (r->log_fd < 0)
 		return;
@@ -288,6 +289,11 @@ static void make_decided(struct conn *c)
 		       d->retry_after ? d->retry_after : "", d->retry_after ? "\r\n" : "",
 		       d->location ? "Location: " : "", d->location ? d->location : "",
 		       d->location ? "\r\n" : "");
+	if (d->action == ACTION_HEAD) {
+		put_text(&c->out, "HTTP/1.1 %d Status\r\n", d->status);
+		c->huge_left = HUGE_BYTES;
+		return;
+	}
 	if (d->action == ACTION_HUGE) {
 		put_text(&c->out, "HTTP/1.1 %d Status\r\nContent-Length: %llu\r\n%s\r\n", d->status,
 			 (unsigned long long)HUGE_BYTES, extra);
@@ -315,7 +321,7 @@ static void finish_request(struct receiver *r, struct conn *c)
 		drop(r, c, false);
 }
 
-/* The next piece of a body without end; false: there is none. */
+/* The next piece of a body or a head without end; false: there is none. */
 static bool refill(struct conn *c)
 {
 	size_t piece = c->huge_left < 65536 ? (size_t)c->huge_left : 65536;
@@ -324,7 +330,9 @@ static bool refill(struct conn *c)
 		return false;
 	empty(&c->out);
 	c->out_at = 0;
-	memset(room(&c->out, piece), 'x', piece);
+	(void)room(&c->out, piece);
+	for (size_t i = 0; i < piece; i += 8)
+		memcpy(c->out.data + i, "X: 123\r\n", 8);
 	c->out.len = piece;
 	c->huge_left -= piece;
 	return true;
@@ -372,6 +380,7 @@ static void carry_out(struct receiver *r, struct conn *c)
 		case ACTION_HALF:
 		case ACTION_SLOW:
 		case ACTION_HUGE:
+		case ACTION_HEAD:
 			make_decided(c);
 			c->is_last |= c->decision.action == ACTION_HALF;
 		}

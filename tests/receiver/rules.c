@@ -11,6 +11,7 @@ int decision_status(const struct decision *d)
 	case ACTION_HALF:
 	case ACTION_SLOW:
 	case ACTION_HUGE:
+	case ACTION_HEAD:
 		return d->status;
 	case ACTION_CLOSE:
 	case ACTION_RESET:
@@ -55,8 +56,8 @@ static char *decode(const char *at, size_t n)
 
 static bool set_action(struct rule *rule, const char *value)
 {
-	static const char *const names[] = {"answer", "close", "reset", "half",
-					    "hang",   "slow",  "huge",  "stall-read"};
+	static const char *const names[] = {"answer", "close", "reset",      "half",     "hang",
+					    "slow",   "huge",  "stall-read", "huge-head"};
 
 	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
 		if (strcmp(names[i], value) == 0) {

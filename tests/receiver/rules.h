@@ -15,6 +15,7 @@ enum action {
 	ACTION_SLOW,
 	ACTION_HUGE,
 	ACTION_STALL,
+	ACTION_HEAD,
 };
 
 /* The texts belong to the rules: valid until the next parse, NULL when not given. */

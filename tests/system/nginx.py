@@ -54,7 +54,8 @@ class Certificates:
 class Nginx:
     """Passes every request to upstream; `verify`: asks the client for a certificate of our CA."""
 
-    def __init__(self, folder, upstream_port, certificates, verify=False, leaf=None, http2=True):
+    def __init__(self, folder, upstream_port, certificates, verify=False, leaf=None, http2=True,
+                 protocols="TLSv1.2 TLSv1.3"):
         self.folder = pathlib.Path(folder) / "nginx"
         self.folder.mkdir()
         self.port = PORTS.take()
@@ -79,6 +80,8 @@ http {{
 {temporary}
     server {{
         listen 127.0.0.1:{self.port} ssl {"http2" if http2 else ""};
+        ssl_protocols {protocols};
+        ssl_ciphers DEFAULT:@SECLEVEL=0;
         ssl_certificate {certificate};
         ssl_certificate_key {key};
         {client}

@@ -21,6 +21,13 @@ def deliver(rig, hook, n=3, **delivery):
     return [r for r in rig.receiver.requests() if r.body]
 
 
+def everything_shown(rig):
+    """What a person could see: log, pages, and the command line of the process."""
+    pages = [rig.walpost.get(p)[1] for p in ("/healthz", "/readyz", "/metrics", "/status.txt")]
+    command = open(f"/proc/{rig.walpost.process.pid}/cmdline").read()
+    return "\n".join([rig.walpost.log_text(), command, *pages])
+
+
 def test_polytomic_secret(rig):
     for request in deliver(rig, {"auth_method": "polytomic_secret", "secret": "a.b-c_d"}):
         assert request.headers["authorization"] == "Bearer a.b-c_d"
@@ -176,3 +183,71 @@ def test_a_server_of_another_name_is_refused(rig, tls):
 def test_a_server_is_verified_by_default(rig, tls):
     server = tls()
     refused(rig, {"url": server.url()}, "certificate")
+
+
+def test_a_server_that_is_not_verified_is_said_to_be_so(rig, tls):
+    server = tls(leaf=tls.certificates.other_name)
+    deliver(rig, {"url": server.url(), "tls_verify": False})
+    assert any("tls_verify" in e["note"] and e["sync"] == "main"
+               for e in rig.walpost.events("unsafe_setting"))
+    warnings = json.loads(rig.walpost.get("/healthz")[1])["warnings"]
+    assert any("tls_verify" in w["message"] and w["name"] == "main" for w in warnings)
+    assert "caution: the certificate" in rig.walpost.get("/status.txt")[1]
+
+
+def test_an_old_tls_is_refused(rig, tls):
+    server = tls(protocols="TLSv1.1")
+    refused(rig, {"url": server.url(), "tls_verify": False}, "protocol version")
+
+
+def test_an_address_that_is_not_open_is_an_outage_that_says_so(rig):
+    """The name is fine; what it resolves to is not."""
+    receiver = rig.add_receiver()
+    rig.db.table("t")
+    rig.db.publish("t")
+    rig.start(hook={"url": receiver.url.replace("127.0.0.1", "localhost"),
+                    "allowed_networks": ["public"]})
+    rig.db.sql("INSERT INTO t SELECT g, 'x' FROM generate_series(1, 50) g")
+    wait_for("the reason is in the log", lambda: any(
+        "allowed_networks" in e.get("msg", "") and "loopback" in e.get("msg", "")
+        for e in rig.walpost.events("endpoint_trouble")), 15, tail=rig.walpost.tail)
+    assert "allowed_networks" in rig.walpost.get("/status.txt")[1]
+    assert "allowed_networks" in rig.walpost.get("/readyz")[1]
+    result = rig.walpost.command("check")
+    assert "allowed_networks does not open" in result.stdout
+    assert receiver.stats()["requests"] == 0
+    rig.walpost.stop()
+    rig.walpost.config["connections"]["hook"]["configuration"]["allowed_networks"] = [
+        "127.0.0.0/8", "::1"]
+    rig.walpost.write()
+    rig.walpost.start(databases=[rig.db])
+    rig.assert_whole()
+
+
+def test_no_secret_is_shown(rig):
+    """Under the debug log, with every kind of secret, while the endpoint works and while it fails."""
+    receiver = rig.add_receiver()
+    proxy = receiver.url.replace("http://", "http://user:hid-proxy@").replace("/hook", "")
+    rig.db.table("t")
+    rig.db.publish("t")
+    rig.prepare(change={"log": {"level": "debug"}}, hook={
+        "url": f"http://who:hid-user@127.0.0.1:{receiver.port}/hook?key=hid-url",
+        "auth_method": "query", "query": [{"name": "token", "value": "hid-query"}],
+        "headers": [{"name": "X-Secret", "value": "hid-header"}], "proxy": proxy})
+    rig.walpost.start(databases=[rig.db])
+    rig.db.sql("INSERT INTO t VALUES (1, 'x')")
+    rig.assert_whole()
+    sent = b"".join(r.head for r in receiver.requests())
+    assert b"hid-query" in sent and b"hid-header" in sent and b"hid-url" in sent
+    assert "hid-" not in everything_shown(rig)
+    for rule in ({"status": 401}, {"status": 302, "location": "/?hid-query"}, {"action": "reset"}):
+        receiver.control(rule)
+        before = len(rig.walpost.events())
+        rig.db.sql("INSERT INTO t SELECT coalesce(max(id), 0) + 1, 'y' FROM t")
+        wait_for("the failure is logged", lambda n=before: any(
+            e["event"] in ("request_failed", "endpoint_trouble")
+            for e in rig.walpost.events()[n:]), 30, tail=rig.walpost.tail)
+    assert "hid-" not in everything_shown(rig)
+    assert "hid-" not in rig.walpost.command("check").stdout
+    receiver.behave()
+    rig.assert_whole()

@@ -293,6 +293,29 @@ static void a_loop_that_failed_or_ended_may_stand_still(void **state)
 	assert_int_equal(health(f, 1, 100000), 503);
 }
 
+static void an_unsafe_setting_is_shown(void **state)
+{
+	struct fixture *f = *state;
+	json_t *j = ask_json(f, "/healthz", 200), *warnings = json_object_get(j, "warnings");
+	struct reply r;
+
+	assert_int_equal(json_array_size(warnings), 0);
+	json_decref(j);
+	f->syncs[1].caution = "nothing is verified";
+	j = ask_json(f, "/healthz", 200);
+	warnings = json_object_get(j, "warnings");
+	assert_int_equal(json_array_size(warnings), 1);
+	assert_string_equal(
+		json_string_value(json_object_get(json_array_get(warnings, 0), "message")),
+		"nothing is verified");
+	assert_string_equal(json_string_value(json_object_get(json_array_get(warnings, 0), "name")),
+			    f->syncs[1].name);
+	json_decref(j);
+	r = ask(f, "GET", "/status.txt");
+	assert_non_null(strstr(r.body, "caution: nothing is verified"));
+	reply_clear(&r);
+}
+
 static void healthz_names_every_loop(void **state)
 {
 	struct fixture *f = *state;
@@ -1022,6 +1045,7 @@ int main(void)
 		SERVED(healthz_is_well_while_every_loop_turns),
 		SERVED(a_loop_that_failed_or_ended_may_stand_still),
 		SERVED(healthz_names_every_loop),
+		SERVED(an_unsafe_setting_is_shown),
 		SERVED(readyz_never_depends_on_a_destination_but_tells_the_truth),
 		SERVED(a_message_of_any_bytes_makes_good_json),
 		SERVED(metrics_show_what_was_counted),
