@@ -1,3 +1,4 @@
+#include "sinks/webhook/sign.h"
 #include "sinks/webhook/webhook.h"
 
 static const char *const auth_methods[] = {
@@ -107,7 +108,13 @@ const struct cdc_opt sink_webhook_connection_options[] = {
 	 .offset = AT(client_key),
 	 .max = 1 << 20,
 	 .help = "Its key: PEM text or a path."},
-	{.name = "signing_secrets", .type = CDC_OPT_LATER, .help = "Secrets of signatures."},
+	{.name = "signing_secrets",
+	 .type = CDC_OPT_STRS,
+	 .flags = CDC_OPT_SECRET,
+	 .offset = AT(signing_secrets),
+	 .max = SINK_WEBHOOK_SECRETS,
+	 .help = "Requests are signed with each (Standard Webhooks): whsec_... (HMAC-SHA-256) or "
+		 "whsk_... (ed25519), as `walpost webhook-secret` makes them."},
 	{.name = "oauth", .type = CDC_OPT_LATER, .help = "OAuth client credentials."},
 	{0},
 };
