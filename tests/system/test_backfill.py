@@ -338,6 +338,7 @@ def test_a_dead_endpoint_does_not_hold_the_snapshot(rig):
     assert_ids_rise_per_key(first_arrivals(rig.receiver))
 
 
+@pytest.mark.slow
 def test_a_copy_goes_slower_while_a_replica_is_behind(own_server, make_rig, folder):
     server = own_server()
     standby = Standby(server, folder / "standby")
