@@ -183,7 +183,8 @@ static enum cdc_code new_backfill(struct run *r, struct sync_run *s, struct cdc_
 		.settings = {.connections = r->config->backfill_connections,
 			     .max_bytes = r->config->backfill_max_bytes,
 			     .rows_per_second = r->config->backfill_rows_per_second,
-			     .stall_ms = r->config->backfill_stall_ms},
+			     .stall_ms = r->config->backfill_stall_ms,
+			     .replica_lag_ms = r->config->backfill_replica_lag_ms},
 		.is_off = s->sync->skip_initial_backfill ||
 			  !(delivery->operations >> CDC_OP_READ & 1),
 		.is_whole = delivery->order == CDC_ORDER_SYNC,

@@ -9,6 +9,7 @@
 
 #include "cdc/base/clock.h"
 #include "cdc/pipeline/backoff.h"
+#include "cdc/pipeline/pace.h"
 #include "cdc/source/copy.h"
 
 #define BATCH_MAX_BYTES  (800u << 20) /* the largest single row */
@@ -52,6 +53,10 @@ struct cdc_backfill {
 	uint64_t waiters_ms, progress_ms, begun_ms;
 	uint64_t full_ms; /* there is no room since; 0: there is */
 	bool is_stalled;  /* the snapshot was let go: no new one before everything is delivered */
+	struct cdc_pace pace;
+	uint64_t paced_ms, paced_rows; /* the last look at others, and the rows read until then */
+	uint64_t read_rows;            /* by this process */
+	bool is_blind;                 /* it was said that replicas cannot be seen */
 };
 
 /* --- life --------------------------------------------------------------------------- */
@@ -431,8 +436,6 @@ static enum cdc_code step_idle(struct cdc_backfill *b, uint64_t now_ms, struct c
 /* No copy this time; the tables catch up with the stream meanwhile. */
 static void lift(struct cdc_backfill *b, const struct cdc_err *err, uint64_t retry_ms)
 {
-	cdc_copy_close(b->copy);
-	b->copy = NULL;
 	b->wait_ms = cdc_clock_mono_ms() + retry_ms;
 	b->list_ms = 0;
 	post(b, CDC_STATE_WAITING, err);
@@ -463,10 +466,16 @@ static enum cdc_code fail_tables(struct cdc_backfill *b, size_t index, const str
 	return rc;
 }
 
-static void close_copy(struct cdc_backfill *b)
+static void leave_copy(struct cdc_backfill *b)
 {
 	cdc_copy_close(b->copy);
 	b->copy = NULL;
+	cdc_metric_set(&b->setup.metrics->backfill_slowed, 0);
+}
+
+static void close_copy(struct cdc_backfill *b)
+{
+	leave_copy(b);
 	cdc_batch_free(b->batch);
 	b->batch = NULL;
 	/* Rows of this snapshot must not come behind changes that it does not contain. */
@@ -549,6 +558,8 @@ static enum cdc_code step_held(struct cdc_backfill *b, struct cdc_err *err)
 	b->begun_ms = cdc_clock_mono_ms();
 	b->waiters_ms = b->begun_ms + WAITERS_MS;
 	b->progress_ms = b->begun_ms + PROGRESS_MS;
+	b->paced_ms = b->begun_ms;
+	b->paced_rows = b->read_rows;
 	b->is_dry = false;
 	post(b, CDC_STATE_RUNNING, NULL);
 	(void)pthread_mutex_lock(&b->mu);
@@ -614,15 +625,107 @@ static void finish_copy(struct cdc_backfill *b)
 				now_us - (int64_t)(cdc_clock_mono_ms() - b->begun_ms) * 1000;
 		}
 	}
-	cdc_copy_close(b->copy);
-	b->copy = NULL;
+	leave_copy(b);
+	post(b, CDC_STATE_RUNNING, NULL);
 	enter(b, CDC_PHASE_COPIED, b->delivery_fd);
+}
+
+/* --- for others' sake ----------------------------------------------------------------- */
+
+/* Why the copy should go slower; CDC_OK: it need not. */
+static enum cdc_code find_sufferer(struct cdc_backfill *b, const struct cdc_pressure *p,
+				   struct cdc_err *why)
+{
+	const uint64_t limit_ms = b->setup.settings.replica_lag_ms;
+	struct cdc_buffer_stats buffer;
+
+	if (limit_ms && p->lag_ms > limit_ms)
+		return cdc_err_set(why, CDC_BUSY,
+				   "the copy is slowed down: the replica %s is %llu s behind "
+				   "(backfill.max_replica_lag: %llu s)",
+				   p->replica, (unsigned long long)p->lag_ms / 1000,
+				   (unsigned long long)limit_ms / 1000);
+	b->setup.ops->stats(b->setup.buffer, &buffer);
+	if (cdc_slot_step(p->slot_percent) && !buffer.is_full)
+		return cdc_err_set(
+			why, CDC_BUSY,
+			"the copy is slowed down: the slot keeps %u %% of its WAL budget",
+			p->slot_percent);
+	return CDC_OK;
+}
+
+static void say_blind(struct cdc_backfill *b)
+{
+	struct cdc_err why = {0};
+
+	if (b->is_blind || !b->setup.settings.replica_lag_ms)
+		return;
+	b->is_blind = true;
+	(void)cdc_err_set(&why, CDC_AUTH,
+			  "the role may not see how far the replicas are, so copies do not go "
+			  "slower for them");
+	(void)cdc_err_remedy(&why, "GRANT pg_monitor TO \"%s\";, or max_replica_lag: 0",
+			     b->setup.plan.settings->username);
+	LOG_WARN(&b->setup.log, "backfill_replicas_unseen", KV("sync", b->setup.sync),
+		 KV_ERR(&why));
+}
+
+/* Looks at those who pay for the copy, and sets its pace.  What cannot be learned changes nothing.
+ */
+static void ease(struct cdc_backfill *b, uint64_t now_ms)
+{
+	const uint64_t took_ms = now_ms - b->paced_ms, was = b->pace.limit;
+	const uint64_t rows = b->read_rows - b->paced_rows;
+	struct cdc_pressure p;
+	struct cdc_err why = {0};
+	enum cdc_code rc = cdc_copy_pressure(b->copy, &p, NULL);
+
+	b->paced_ms = now_ms;
+	b->paced_rows = b->read_rows;
+	if (rc || took_ms == 0)
+		return;
+	if (p.is_hidden)
+		say_blind(b);
+	if (find_sufferer(b, &p, &why))
+		cdc_pace_slower(&b->pace, rows * 1000 / took_ms);
+	else if (was)
+		cdc_pace_faster(&b->pace);
+	cdc_metric_set(&b->setup.metrics->backfill_slowed, b->pace.limit);
+	if (why.code) {
+		post(b, CDC_STATE_WAITING, &why);
+		if (!was)
+			LOG_WARN(&b->setup.log, "backfill_slowed", KV("sync", b->setup.sync),
+				 KV("rows_per_second", b->pace.limit), KV_ERR(&why));
+	} else if (was && !b->pace.limit) {
+		post(b, CDC_STATE_RUNNING, NULL);
+		LOG_INFO(&b->setup.log, "backfill_at_full_speed", KV("sync", b->setup.sync));
+	}
+}
+
+static uint64_t rows_per_second(const struct cdc_backfill *b)
+{
+	return cdc_pace_lower(b->setup.settings.rows_per_second, b->pace.limit);
+}
+
+static void note_oddities(const struct cdc_backfill *b, const struct cdc_copy_read *r)
+{
+	struct cdc_sync_metrics *m = b->setup.metrics;
+	const bool is_first = !cdc_metric_get(&m->backfill_unknown_types) &&
+			      !cdc_metric_get(&m->backfill_odd_values);
+
+	cdc_metric_add(&m->backfill_unknown_types, r->unknown_types);
+	cdc_metric_add(&m->backfill_odd_values, r->odd_values);
+	if (is_first && (r->unknown_types | r->odd_values))
+		LOG_WARN(&b->setup.log, "backfill_values_unknown", KV("sync", b->setup.sync),
+			 KV("note",
+			    "values whose type was dropped, or has other attributes by now, "
+			    "are written as text"));
 }
 
 /* The limit of rows per second: the next read waits until these rows have had their time. */
 static void pay(struct cdc_backfill *b, uint64_t rows, uint64_t now_ms)
 {
-	uint64_t per_second = b->setup.settings.rows_per_second;
+	const uint64_t per_second = rows_per_second(b);
 
 	if (per_second)
 		b->wait_ms = (b->wait_ms > now_ms ? b->wait_ms : now_ms) + rows * 1000 / per_second;
@@ -638,6 +741,8 @@ static enum cdc_code step_copying(struct cdc_backfill *b, uint64_t now_ms, struc
 	if (now_ms >= b->waiters_ms) {
 		b->waiters_ms = now_ms + WAITERS_MS;
 		rc = cdc_copy_check_waiters(b->copy, &why);
+		if (!rc)
+			ease(b, now_ms);
 		show_progress(b, now_ms);
 	}
 	b->is_dry = true;
@@ -656,10 +761,12 @@ static enum cdc_code step_copying(struct cdc_backfill *b, uint64_t now_ms, struc
 	}
 	if (rc)
 		return judge(b, rc, &why, err);
-	if (b->setup.settings.rows_per_second && b->setup.settings.rows_per_second < target * 10)
-		target = (size_t)b->setup.settings.rows_per_second / 10 + 1;
+	if (rows_per_second(b) && rows_per_second(b) < target * 10)
+		target = (size_t)rows_per_second(b) / 10 + 1;
 	before = b->batch->n;
 	rc = cdc_copy_read(b->copy, b->batch, BATCH_BYTES, target, &read, &why);
+	note_oddities(b, &read);
+	b->read_rows += b->batch->n - before;
 	if (rc && rc != CDC_BUSY)
 		return judge(b, rc, &why, err);
 	cdc_metric_add(&b->setup.metrics->backfill_rows, b->batch->n - before);

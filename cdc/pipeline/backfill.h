@@ -16,6 +16,11 @@
  * Copied rows are not in the buffer: should anything die before the last of them is
  * delivered, the round begins again with a new snapshot.
  *
+ * A copy is there for nobody's harm: it goes slower while a replica of the source
+ * falls behind, or while more than half of the slot's WAL budget is used (not when
+ * the buffer is full: then it is the changes held for the copy that wait, and its
+ * end is what helps them).
+ *
  * Threads: new, free: main.  step and run: the backfill's.  The functions below
  * "for the delivery thread": that one.
  * Layer: pipeline.
@@ -37,6 +42,7 @@ struct cdc_backfill_settings {
 	uint64_t max_bytes;       /* JSON of copied rows that are not delivered yet */
 	uint64_t rows_per_second; /* 0: as fast as it goes */
 	uint64_t stall_ms;        /* without room for a row: the snapshot is let go */
+	uint64_t replica_lag_ms;  /* of a replica: the copy goes slower; 0: whatever it is */
 };
 
 /* Everything outlives the backfill. */
