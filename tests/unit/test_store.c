@@ -827,7 +827,7 @@ static enum cdc_code open_code(struct fixture *f, struct cdc_err *err)
 	return rc;
 }
 
-static void a_newer_state_is_refused(void **state)
+static void F47_a_newer_state_is_refused(void **state)
 {
 	struct fixture *f = *state;
 	struct cdc_err err = {0};
@@ -1004,7 +1004,7 @@ int main(void)
 		STORE(threads_do_not_disturb_each_other),
 		STORE(a_full_disk_stops_no_checkpoint_and_heals),
 		STORE(the_reserve_is_kept_also_after_a_crash_while_it_was_made),
-		STORE(a_newer_state_is_refused),
+		STORE(F47_a_newer_state_is_refused),
 		STORE(a_file_that_is_no_database_is_refused_with_what_to_do),
 		STORE(a_folder_that_is_not_there_is_named),
 		STORE(a_damaged_row_is_refused_never_believed),
