@@ -11,14 +11,16 @@
 
 #include "cdc/base/clock.h"
 
-#define CONNECT_MS   10000
-#define KEEP_BODY    (4u << 20) /* a slot keeps a buffer of at most so much */
-#define CHANGING_MAX 128
+#define CONNECT_MS 10000
+#define KEEP_BODY  (4u << 20) /* a slot keeps a buffer of at most so much */
+#define LINES_MAX  (64u << 10)
 
 struct slot {
 	CURL *easy;
-	struct curl_slist *headers; /* the changing one first */
-	struct cdc_buf body;
+	struct cdc_buf body, lines;
+	size_t skip; /* bytes of body that are not sent */
+	/* The lines, linked before those of all requests; libcurl only reads them. */
+	struct curl_slist own[SINK_HTTP_LINES];
 	size_t got, head; /* bytes of the answer's body and of its head */
 	char barred[160]; /* why the last address was not connected to; empty: it was */
 	uint64_t begun_us;
@@ -32,7 +34,7 @@ struct sink_http {
 	CURLM *multi;
 	struct slot *slots;
 	size_t slot_n, next;
-	size_t changing_off; /* of the value in the changing header; 0: there is none */
+	struct curl_slist *headers; /* of all requests */
 	int wake_fd;
 };
 
@@ -173,36 +175,19 @@ static enum cdc_code check(const struct sink_http_settings *s, struct cdc_err *e
 	return rc;
 }
 
-static struct curl_slist *make_headers(const struct sink_http_settings *s, size_t *ret_off)
+static struct curl_slist *make_headers(const struct sink_http_settings *s)
 {
-	struct curl_slist *list = NULL, *grown;
-	char line[CHANGING_MAX + 2];
+	/* curl would ask for leave before a large body, and wait for it. */
+	struct curl_slist *list = curl_slist_append(NULL, "Expect:");
 
-	*ret_off = 0;
-	if (s->changing_name) {
-		int n = snprintf(line, sizeof(line), "%s: %*s", s->changing_name,
-				 (int)s->changing_len, "x");
+	for (size_t i = 0; list && i < s->header_n; i++) {
+		struct curl_slist *grown = curl_slist_append(list, s->headers[i]);
 
-		if (n < 0 || (size_t)n >= sizeof(line))
-			return NULL;
-		*ret_off = strlen(s->changing_name) + 2;
-		list = curl_slist_append(NULL, line);
-		if (!list)
-			return NULL;
-	}
-	for (size_t i = 0; i < s->header_n; i++) {
-		grown = curl_slist_append(list, s->headers[i]);
-		if (!grown) {
+		if (!grown)
 			curl_slist_free_all(list);
-			return NULL;
-		}
 		list = grown;
 	}
-	/* curl would ask for leave before a large body, and wait for it. */
-	grown = curl_slist_append(list, "Expect:");
-	if (!grown)
-		curl_slist_free_all(list);
-	return grown;
+	return list;
 }
 
 static CURLcode set_tls(CURL *easy, const struct sink_http_settings *s)
@@ -235,7 +220,8 @@ static CURLcode set_proxy(CURL *easy, const char *proxy)
 	return rc;
 }
 
-static CURLcode set_up(struct slot *slot, const struct sink_http_settings *s)
+static CURLcode set_up(const struct sink_http *h, struct slot *slot,
+		       const struct sink_http_settings *s)
 {
 	CURL *e = slot->easy;
 	long connect_ms = s->timeout_ms < CONNECT_MS ? (long)s->timeout_ms : CONNECT_MS;
@@ -257,7 +243,8 @@ static CURLcode set_up(struct slot *slot, const struct sink_http_settings *s)
 	(void)curl_easy_setopt(e, CURLOPT_OPENSOCKETDATA, slot);
 	(void)curl_easy_setopt(e, CURLOPT_ERRORBUFFER, slot->error);
 	(void)curl_easy_setopt(e, CURLOPT_PRIVATE, slot);
-	(void)curl_easy_setopt(e, CURLOPT_HTTPHEADER, slot->headers);
+	(void)curl_easy_setopt(e, CURLOPT_HTTPHEADER, h->headers);
+	(void)curl_easy_setopt(e, CURLOPT_ACCEPT_ENCODING, "gzip");
 	(void)curl_easy_setopt(e, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_2TLS);
 	/* One connection carries all slots where HTTP/2 is spoken. */
 	(void)curl_easy_setopt(e, CURLOPT_PIPEWAIT, strncasecmp(s->url, "https", 5) == 0 ? 1L : 0L);
@@ -284,18 +271,19 @@ enum cdc_code sink_http_open(const struct sink_http_settings *s, struct sink_htt
 	h->wake_fd = s->wake_fd;
 	h->networks = s->networks ? *s->networks : (struct sink_http_networks){.is_any = true};
 	h->multi = curl_multi_init();
+	h->headers = make_headers(s);
 	h->slots = calloc(s->slots, sizeof(*h->slots));
-	for (size_t i = 0; h->multi && h->slots && !rc && i < s->slots; i++) {
+	for (size_t i = 0; h->multi && h->headers && h->slots && !rc && i < s->slots; i++) {
 		struct slot *slot = &h->slots[i];
 
 		h->slot_n = i + 1;
 		slot->networks = &h->networks;
 		cdc_buf_init(&slot->body, s->body_max);
+		cdc_buf_init(&slot->lines, LINES_MAX);
 		slot->easy = curl_easy_init();
-		slot->headers = make_headers(s, &h->changing_off);
-		rc = slot->easy && slot->headers ? set_up(slot, s) : CURLE_OUT_OF_MEMORY;
+		rc = slot->easy ? set_up(h, slot, s) : CURLE_OUT_OF_MEMORY;
 	}
-	if (!h->multi || !h->slots || rc) {
+	if (!h->multi || !h->headers || !h->slots || rc) {
 		sink_http_close(h);
 		return rc && rc != CURLE_OUT_OF_MEMORY
 			       ? cdc_err_set(err, CDC_CONFIG, "%s", curl_easy_strerror(rc))
@@ -316,10 +304,11 @@ void sink_http_close(struct sink_http *h)
 		if (s->is_busy)
 			(void)curl_multi_remove_handle(h->multi, s->easy);
 		curl_easy_cleanup(s->easy);
-		curl_slist_free_all(s->headers);
 		cdc_buf_clear(&s->body);
+		cdc_buf_clear(&s->lines);
 	}
 	free(h->slots);
+	curl_slist_free_all(h->headers);
 	if (h->multi)
 		(void)curl_multi_cleanup(h->multi);
 	free(h);
@@ -358,19 +347,43 @@ static enum cdc_code start(struct sink_http *h, struct slot *s, struct cdc_err *
 	return CDC_OK;
 }
 
-enum cdc_code sink_http_post(struct sink_http *h, size_t slot, const char *changing,
-			     struct cdc_err *err)
+struct cdc_buf *sink_http_lines(struct sink_http *h, size_t slot)
+{
+	cdc_buf_reset(&h->slots[slot].lines, LINES_MAX);
+	return &h->slots[slot].lines;
+}
+
+/* The slot's lines as a list that ends in that of all requests; NULL: too many. */
+static struct curl_slist *link_lines(struct sink_http *h, struct slot *s)
+{
+	struct curl_slist *list = h->headers;
+	char *at = (char *)s->lines.data, *end = at + s->lines.len;
+	size_t n = 0;
+
+	for (; at < end; at += strlen(at) + 1) {
+		if (n == SINK_HTTP_LINES)
+			return NULL;
+		s->own[n++] = (struct curl_slist){.data = at};
+	}
+	while (n > 0) {
+		s->own[--n].next = list;
+		list = &s->own[n];
+	}
+	return list;
+}
+
+enum cdc_code sink_http_post(struct sink_http *h, size_t slot, size_t skip, struct cdc_err *err)
 {
 	struct slot *s = &h->slots[slot];
+	struct curl_slist *list = s->lines.failed ? NULL : link_lines(h, s);
 
-	if (changing && h->changing_off) {
-		char *value = s->headers->data + h->changing_off;
-
-		CDC_ASSERT(strlen(changing) == strlen(value));
-		memcpy(value, changing, strlen(value));
-	}
-	(void)curl_easy_setopt(s->easy, CURLOPT_POSTFIELDS, s->body.data);
-	(void)curl_easy_setopt(s->easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)s->body.len);
+	if (!list)
+		return cdc_err_set(err, CDC_LIMIT, "the headers of a request are too many");
+	s->skip = skip;
+	(void)curl_easy_setopt(s->easy, CURLOPT_HTTPHEADER, list);
+	(void)curl_easy_setopt(s->easy, CURLOPT_POSTFIELDS, s->body.data + skip);
+	(void)curl_easy_setopt(s->easy, CURLOPT_POSTFIELDSIZE_LARGE,
+			       (curl_off_t)(s->body.len - skip));
 	return start(h, s, err);
 }
 
@@ -379,7 +392,9 @@ enum cdc_code sink_http_options(struct sink_http *h, size_t slot, struct cdc_err
 	struct slot *s = &h->slots[slot];
 
 	cdc_buf_reset(&s->body, KEEP_BODY);
+	s->skip = 0;
 	s->is_options = true;
+	(void)curl_easy_setopt(s->easy, CURLOPT_HTTPHEADER, h->headers);
 	(void)curl_easy_setopt(s->easy, CURLOPT_HTTPGET, 1L);
 	(void)curl_easy_setopt(s->easy, CURLOPT_CUSTOMREQUEST, "OPTIONS");
 	return start(h, s, err);
@@ -431,7 +446,7 @@ static void fill_answer(const struct sink_http *h, const struct slot *s, CURLcod
 	a->end = end_of(s, rc, status);
 	a->status = a->end == SINK_HTTP_ANSWERED ? (int)status : 0;
 	a->took_us = mono_us() - s->begun_us;
-	a->sent_bytes = s->body.len;
+	a->sent_bytes = s->body.len - s->skip;
 	if (a->end == SINK_HTTP_BARRED) {
 		(void)snprintf(a->reason, sizeof(a->reason), "%s", s->barred);
 	} else if (a->end != SINK_HTTP_ANSWERED) {

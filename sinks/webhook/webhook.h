@@ -34,6 +34,7 @@ struct sink_webhook_connection {
 		char *name, *value;
 	} header;
 	struct cdc_opt_pairs query, headers;
+	struct cdc_opt_strs signing_secrets;
 	char *ca_cert, *client_certificate, *client_key; /* PEM text or paths */
 	bool tls_verify;
 	char *proxy;
