@@ -17,12 +17,12 @@
 
 struct slot {
 	CURL *easy;
-	size_t got, head; /* bytes of the answer's body and of its head */
-	char barred[160]; /* why the last address was not connected to; empty: it was */
 	struct cdc_buf body, lines;
 	size_t skip; /* bytes of body that are not sent */
 	/* The lines, linked before those of all requests; libcurl only reads them. */
 	struct curl_slist own[SINK_HTTP_LINES];
+	size_t got, head; /* bytes of the answer's body and of its head */
+	char barred[160]; /* why the last address was not connected to; empty: it was */
 	uint64_t begun_us;
 	char error[CURL_ERROR_SIZE];
 	bool is_busy, is_options;
