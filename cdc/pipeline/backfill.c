@@ -23,6 +23,7 @@
 #define WAITERS_RETRY_MS 10000 /* lets them through */
 #define PROGRESS_MS      10000
 #define TURN_MS          1000
+#define ASKED_MAX        64
 #define NOT_STARTED_MS   100
 
 struct cdc_backfill {
@@ -33,6 +34,12 @@ struct cdc_backfill {
 	struct cdc_batch *queue[QUEUE_MAX];
 	size_t queue_first, queue_n; /* guarded by mu */
 	uint64_t out_bytes;          /* JSON queued or not given back; guarded by mu */
+	bool is_paused, is_told;     /* told: something to look at; guarded by mu */
+	struct asked {
+		int64_t id; /* of the command */
+		char table[sizeof(((struct cdc_command *)0)->argument)];
+	} asked[ASKED_MAX]; /* guarded by mu */
+	size_t asked_n;     /* guarded by mu */
 
 	/* the thread's own */
 	unsigned generation;
@@ -100,8 +107,10 @@ static enum cdc_code resume(struct cdc_backfill *b, const struct cdc_cursor *cur
 		return rc;
 	for (size_t i = 0; i < cursor->table_n; i++)
 		add_table(b, cursor->tables[i].table);
-	show_tables(b, cursor->tables[0].state == CDC_TABLE_CATCHING_UP ? CDC_PHASE_DELIVERED
-									: CDC_PHASE_HELD);
+	if (cursor->tables[0].state != CDC_TABLE_CATCHING_UP)
+		show_tables(b, CDC_PHASE_HELD);
+	else
+		show_tables(b, cursor->tables[0].point ? CDC_PHASE_DELIVERED : CDC_PHASE_LIFTED);
 	return CDC_OK;
 }
 
@@ -231,6 +240,16 @@ void cdc_backfill_give_back(struct cdc_backfill *b, struct cdc_batch *batch)
 	cdc_event_signal(b->thread_fd);
 }
 
+static bool is_paused(struct cdc_backfill *b)
+{
+	bool is;
+
+	(void)pthread_mutex_lock(&b->mu);
+	is = b->is_paused;
+	(void)pthread_mutex_unlock(&b->mu);
+	return is;
+}
+
 static bool has_room(struct cdc_backfill *b)
 {
 	bool has;
@@ -298,7 +317,9 @@ static enum cdc_code load_rows(struct cdc_backfill *b, struct cdc_err *err)
 	return CDC_OK;
 }
 
-static enum cdc_code note_new_tables(struct cdc_backfill *b, struct cdc_err *err)
+/* Those that were found (only: this one) and have no row yet. */
+static enum cdc_code note_new_tables(struct cdc_backfill *b, const char *only, bool is_asked,
+				     struct cdc_err *err)
 {
 	size_t known = b->row_n, n = known;
 	struct cdc_backfill_row *grown = reallocarray(b->rows, known + b->found_n, sizeof(*grown));
@@ -310,9 +331,10 @@ static enum cdc_code note_new_tables(struct cdc_backfill *b, struct cdc_err *err
 	for (size_t i = 0; i < b->found_n; i++) {
 		struct cdc_backfill_row *row = &b->rows[n];
 
-		if (row_of(b, b->found[i].name))
+		if (row_of(b, b->found[i].name) || (only && strcmp(only, b->found[i].name) != 0))
 			continue;
 		memset(row, 0, sizeof(*row));
+		row->is_asked = is_asked;
 		(void)snprintf(row->table, sizeof(row->table), "%s", b->found[i].name);
 		row->state = CDC_BACKFILL_PENDING;
 		n++;
@@ -337,8 +359,8 @@ static enum cdc_code find_tables(struct cdc_backfill *b, uint64_t now_ms, struct
 	b->found = NULL;
 	b->found_n = 0;
 	rc = cdc_copy_list(&b->setup.plan, &b->found, &b->found_n, err);
-	if (!rc && b->found_n)
-		rc = note_new_tables(b, err);
+	if (!rc && b->found_n && !b->setup.is_off)
+		rc = note_new_tables(b, NULL, false, err);
 	if (rc)
 		return rc;
 	if (b->found_n)
@@ -347,23 +369,30 @@ static enum cdc_code find_tables(struct cdc_backfill *b, uint64_t now_ms, struct
 	return CDC_OK;
 }
 
+static bool is_to_copy(const struct cdc_backfill *b, const struct cdc_backfill_row *row)
+{
+	return row->state == CDC_BACKFILL_PENDING && (row->is_asked || !b->setup.is_off);
+}
+
 static bool is_pending(struct cdc_backfill *b, const char *table)
 {
 	const struct cdc_backfill_row *row = row_of(b, table);
 
-	return row && row->state == CDC_BACKFILL_PENDING;
+	return row && is_to_copy(b, row);
 }
 
-static void count_tables(struct cdc_backfill *b)
+/* Returns how many are to be copied. */
+static size_t count_tables(struct cdc_backfill *b)
 {
 	size_t pending = 0, done = 0;
 
 	for (size_t i = 0; i < b->row_n; i++) {
-		pending += b->rows[i].state == CDC_BACKFILL_PENDING;
+		pending += is_to_copy(b, &b->rows[i]);
 		done += b->rows[i].state == CDC_BACKFILL_DONE;
 	}
 	cdc_metric_set(&b->setup.metrics->backfill_pending, pending);
 	cdc_metric_set(&b->setup.metrics->backfill_done, done);
+	return pending;
 }
 
 /* Small tables first, together; a large one alone. */
@@ -406,7 +435,13 @@ static enum cdc_code step_idle(struct cdc_backfill *b, uint64_t now_ms, struct c
 {
 	enum cdc_code rc;
 
-	if (b->setup.is_off) {
+	if (is_paused(b)) {
+		(void)count_tables(b);
+		post(b, CDC_STATE_PAUSED, NULL);
+		b->wait_ms = UINT64_MAX;
+		return CDC_OK;
+	}
+	if (b->setup.is_off && !count_tables(b)) {
 		post(b, CDC_STATE_ENDED, NULL);
 		b->wait_ms = UINT64_MAX;
 		return CDC_OK;
@@ -417,7 +452,7 @@ static enum cdc_code step_idle(struct cdc_backfill *b, uint64_t now_ms, struct c
 	if (rc)
 		return rc;
 	b->failures = 0;
-	count_tables(b);
+	(void)count_tables(b);
 	if (b->table_n == 0) {
 		post(b, CDC_STATE_ENDED, NULL);
 		b->wait_ms = b->list_ms;
@@ -456,6 +491,7 @@ static enum cdc_code fail_tables(struct cdc_backfill *b, size_t index, const str
 		if (!row || (index != SIZE_MAX && index != i))
 			continue;
 		row->state = CDC_BACKFILL_FAILED;
+		row->is_asked = false;
 		row->ended_us = cdc_clock_wall_us();
 		(void)snprintf(row->reason, sizeof(row->reason), "%.*s",
 			       (int)sizeof(row->reason) - 1, why->msg);
@@ -789,6 +825,7 @@ static enum cdc_code step_delivered(struct cdc_backfill *b, struct cdc_err *err)
 		if (!row || row->state != CDC_BACKFILL_PENDING)
 			continue;
 		row->state = CDC_BACKFILL_DONE;
+		row->is_asked = false;
 		row->ended_us = cdc_clock_wall_us();
 		rows += row->rows;
 		rc = cdc_store_backfill_put(b->setup.store, b->setup.sync, row, 1, err);
@@ -801,7 +838,7 @@ static enum cdc_code step_delivered(struct cdc_backfill *b, struct cdc_err *err)
 	b->view.is_noted = true;
 	(void)pthread_mutex_unlock(&b->mu);
 	cdc_event_signal(b->delivery_fd);
-	count_tables(b);
+	(void)count_tables(b);
 	LOG_INFO(&b->setup.log, "backfill_delivered", KV("sync", b->setup.sync),
 		 KV("tables", b->table_n), KV("rows", rows));
 	return CDC_OK;
@@ -817,17 +854,208 @@ static bool has_started(struct cdc_backfill *b)
 	return st.epoch != 0;
 }
 
+/* --- what a person wants -------------------------------------------------------------- */
+
+void cdc_backfill_pause(struct cdc_backfill *b, bool is_paused)
+{
+	(void)pthread_mutex_lock(&b->mu);
+	b->is_paused = is_paused;
+	b->is_told = true;
+	(void)pthread_mutex_unlock(&b->mu);
+	cdc_event_signal(b->thread_fd);
+}
+
+enum cdc_code cdc_backfill_ask(struct cdc_backfill *b, const struct cdc_command *command,
+			       struct cdc_err *err)
+{
+	enum cdc_code rc = CDC_OK;
+
+	(void)pthread_mutex_lock(&b->mu);
+	if (b->asked_n == ASKED_MAX)
+		rc = cdc_err_set(err, CDC_BUSY, "%d commands are waiting", ASKED_MAX);
+	else
+		b->asked[b->asked_n].id = command->id;
+	if (!rc)
+		memcpy(b->asked[b->asked_n++].table, command->argument, sizeof(command->argument));
+	b->is_told = true;
+	(void)pthread_mutex_unlock(&b->mu);
+	cdc_event_signal(b->thread_fd);
+	return rc;
+}
+
+static bool take_told(struct cdc_backfill *b)
+{
+	bool was_told;
+
+	(void)pthread_mutex_lock(&b->mu);
+	was_told = b->is_told;
+	b->is_told = false;
+	(void)pthread_mutex_unlock(&b->mu);
+	return was_told;
+}
+
+static bool first_asked(struct cdc_backfill *b, struct asked *ret)
+{
+	bool has;
+
+	(void)pthread_mutex_lock(&b->mu);
+	has = b->asked_n != 0;
+	if (has)
+		*ret = b->asked[0];
+	(void)pthread_mutex_unlock(&b->mu);
+	return has;
+}
+
+static void drop_asked(struct cdc_backfill *b)
+{
+	(void)pthread_mutex_lock(&b->mu);
+	memmove(&b->asked[0], &b->asked[1], --b->asked_n * sizeof(b->asked[0]));
+	(void)pthread_mutex_unlock(&b->mu);
+}
+
+static bool is_found(const struct cdc_backfill *b, const char *table)
+{
+	for (size_t i = 0; i < b->found_n; i++) {
+		if (strcmp(b->found[i].name, table) == 0)
+			return true;
+	}
+	return false;
+}
+
+/* The known tables among those that were found (only: this one) are to be copied once more. */
+static enum cdc_code mark_pending(struct cdc_backfill *b, const char *only, struct cdc_err *err)
+{
+	struct cdc_backfill_row *changed = calloc(b->row_n + 1, sizeof(*changed));
+	size_t n = 0;
+	enum cdc_code rc;
+
+	if (!changed)
+		return cdc_err_set(err, CDC_NOMEM, "out of memory for %zu tables", b->row_n);
+	for (size_t i = 0; i < b->row_n; i++) {
+		struct cdc_backfill_row *row = &b->rows[i];
+
+		if (only ? strcmp(only, row->table) != 0 : !is_found(b, row->table))
+			continue;
+		row->state = CDC_BACKFILL_PENDING;
+		row->is_asked = true;
+		row->rows = 0;
+		row->begun_us = row->ended_us = 0;
+		row->reason[0] = '\0';
+		changed[n++] = *row;
+	}
+	rc = cdc_store_backfill_put(b->setup.store, b->setup.sync, changed, n, err);
+	free(changed);
+	return rc;
+}
+
+static bool is_in_round(const struct cdc_backfill *b, const char *only)
+{
+	for (size_t i = 0; i < b->table_n; i++) {
+		if (!only || strcmp(only, b->tables[i]) == 0)
+			return true;
+	}
+	return false;
+}
+
+/* "the publication has no table public.x; it has public.a, public.b" */
+static void list_found(const struct cdc_backfill *b, const char *table, char *ret, size_t size)
+{
+	int at =
+		snprintf(ret, size, "the publication has no table %s for this sync; it has", table);
+
+	for (size_t i = 0; i < b->found_n && at > 0 && (size_t)at < size; i++)
+		at += snprintf(ret + at, size - (size_t)at, "%s %s", i ? "," : "",
+			       b->found[i].name);
+	if (!b->found_n && at > 0 && (size_t)at < size)
+		(void)snprintf(ret + at, size - (size_t)at, " none");
+}
+
+static enum cdc_code resync(struct cdc_backfill *b, const struct asked *a, uint64_t now_ms,
+			    struct cdc_err *err)
+{
+	const char *only = a->table[0] ? a->table : NULL;
+	char answer[sizeof(((struct cdc_command *)0)->answer)];
+	enum cdc_code rc;
+
+	b->list_ms = 0;
+	rc = find_tables(b, now_ms, err);
+	if (rc)
+		return rc;
+	if (only ? !is_found(b, only) : !b->found_n) {
+		list_found(b, only ? only : "at all", answer, sizeof(answer));
+		return cdc_store_command_end(b->setup.store, a->id, CDC_COMMAND_REFUSED, answer,
+					     err);
+	}
+	rc = note_new_tables(b, only, true, err);
+	if (!rc)
+		rc = mark_pending(b, only, err);
+	if (rc)
+		return rc;
+	/* A copy that is under way may hold what is no longer wanted. */
+	if (b->copy && is_in_round(b, only)) {
+		close_copy(b);
+		enter(b, CDC_PHASE_HELD, b->delivery_fd);
+	}
+	(void)count_tables(b);
+	(void)snprintf(answer, sizeof(answer), "%zu %s copied again%s", only ? 1 : b->found_n,
+		       only || b->found_n == 1 ? "table is" : "tables are",
+		       is_paused(b) ? " once the backfill is resumed" : "");
+	LOG_INFO(&b->setup.log, "resync", KV("sync", b->setup.sync),
+		 KV("table", only ? only : "all"), KV("tables", only ? 1 : b->found_n));
+	return cdc_store_command_end(b->setup.store, a->id, CDC_COMMAND_DONE, answer, err);
+}
+
+/* Not while a copy is being brought to its end: its tables would be noted as copied. */
+static enum cdc_code carry_out(struct cdc_backfill *b, uint64_t now_ms, struct cdc_err *err)
+{
+	enum cdc_backfill_phase phase = phase_of(b);
+	struct asked a;
+	enum cdc_code rc = CDC_OK;
+
+	if (phase != CDC_PHASE_IDLE && phase != CDC_PHASE_ASKED && phase != CDC_PHASE_HELD &&
+	    phase != CDC_PHASE_COPYING)
+		return CDC_OK;
+	while (!rc && first_asked(b, &a)) {
+		rc = resync(b, &a, now_ms, err);
+		if (!rc)
+			drop_asked(b);
+	}
+	return rc;
+}
+
+/* The snapshot and its locks go; the tables catch up with the stream and are copied later. */
+static void pause_round(struct cdc_backfill *b)
+{
+	close_copy(b);
+	b->is_stalled = false;
+	b->full_ms = 0;
+	b->wait_ms = 0;
+	post(b, CDC_STATE_PAUSED, NULL);
+	LOG_INFO(&b->setup.log, "backfill_paused", KV("sync", b->setup.sync),
+		 KV("tables", b->table_n),
+		 KV("note", "tables whose copy was under way begin anew when it is resumed"));
+	enter(b, CDC_PHASE_LIFTED, b->delivery_fd);
+}
+
 static enum cdc_code step(struct cdc_backfill *b, uint64_t now_ms, struct cdc_err *err)
 {
 	struct cdc_backfill_view view;
+	enum cdc_code rc;
 
 	if (!has_started(b)) {
 		b->wait_ms = now_ms + NOT_STARTED_MS;
 		return CDC_OK;
 	}
+	rc = carry_out(b, now_ms, err);
+	if (rc)
+		return rc;
 	(void)pthread_mutex_lock(&b->mu);
 	view = b->view;
 	(void)pthread_mutex_unlock(&b->mu);
+	if (is_paused(b) && (view.phase == CDC_PHASE_HELD || view.phase == CDC_PHASE_COPYING)) {
+		pause_round(b);
+		return CDC_OK;
+	}
 	switch (view.phase) {
 	case CDC_PHASE_IDLE:
 		return step_idle(b, now_ms, err);
@@ -878,6 +1106,8 @@ void cdc_backfill_run(struct cdc_backfill *b)
 		struct cdc_err err = {0};
 		enum cdc_code rc = CDC_OK;
 
+		if (take_told(b))
+			b->wait_ms = 0;
 		if (now_ms >= b->wait_ms) {
 			if (!b->has_rows)
 				rc = load_rows(b, &err);

@@ -67,6 +67,9 @@ struct cdc_deliver {
 	uint64_t accepted_begun; /* beginning of the latest accepted one */
 	size_t in_flight;
 	bool is_finishing;
+	_Atomic bool is_to_pause, is_told; /* set by others, who wake by pause_fd */
+	bool is_paused;
+	int pause_fd;
 	struct cdc_breaker breaker;
 	char told[sizeof(((struct sink_result *)0)->text)]; /* why it opened last */
 	uint64_t hold_ms;                                   /* 429: nothing goes out before */
@@ -147,6 +150,7 @@ enum cdc_code cdc_deliver_new(const struct cdc_deliver_setup *setup, struct cdc_
 		return cdc_err_set(err, CDC_NOMEM, "out of memory");
 	d->setup = *setup;
 	d->wake_fd = -1;
+	d->pause_fd = cdc_event_new();
 	if (!d->setup.window_bytes)
 		d->setup.window_bytes = WINDOW_BYTES;
 	d->window =
@@ -157,7 +161,9 @@ enum cdc_code cdc_deliver_new(const struct cdc_deliver_setup *setup, struct cdc_
 		d->lanes = calloc(d->lane_n, sizeof(*d->lanes));
 		d->is_suspect = calloc(d->lane_n, sizeof(*d->is_suspect));
 	}
-	if (d->lanes && d->is_suspect)
+	if (d->pause_fd < 0)
+		rc = cdc_err_set(err, CDC_IO, "no more file descriptors");
+	else if (d->lanes && d->is_suspect)
 		rc = make_selector(d, err);
 	else
 		rc = cdc_err_set(err, CDC_NOMEM, "out of memory");
@@ -190,6 +196,8 @@ void cdc_deliver_free(struct cdc_deliver *d)
 	if (!d)
 		return;
 	close_outside(d);
+	if (d->pause_fd >= 0)
+		close(d->pause_fd);
 	for (size_t i = 0; d->lanes && i < d->lane_n; i++)
 		free(d->lanes[i].items);
 	free(d->lanes);
@@ -230,6 +238,8 @@ static enum cdc_code open_outside(struct cdc_deliver *d, struct cdc_err *err)
 	rc = cdc_intake_open(&d->stream, err);
 	if (!rc)
 		rc = watch(d, cdc_intake_fd(&d->stream), err);
+	if (!rc)
+		rc = watch(d, d->pause_fd, err);
 	if (!rc && d->round)
 		rc = cdc_round_open(d->round, d->wake_fd, err);
 	if (!rc && s->stop)
@@ -248,6 +258,8 @@ static enum cdc_code open_outside(struct cdc_deliver *d, struct cdc_err *err)
 
 static void post(struct cdc_deliver *d, enum cdc_state state, const struct cdc_err *err)
 {
+	if (d->is_paused && (state == CDC_STATE_RUNNING || state == CDC_STATE_WAITING))
+		state = CDC_STATE_PAUSED;
 	cdc_board_post(d->setup.board, state, err, cdc_clock_wall_us());
 }
 
@@ -697,7 +709,7 @@ static uint64_t next_wait_ms(const struct cdc_deliver *d, uint64_t now_ms)
 		wait_ms = sooner(wait_ms, now_ms + TICKET_MS, now_ms);
 	else if (d->has_delivered)
 		wait_ms = sooner(wait_ms, d->handed_ms + CHECKPOINT_MS, now_ms);
-	if (cdc_window_records(d->window) == 0)
+	if (cdc_window_records(d->window) == 0 || d->is_paused)
 		return wait_ms;
 	if (d->breaker.state != CDC_BREAKER_CLOSED) {
 		uint64_t probe_ms = cdc_breaker_next_ms(&d->breaker);
@@ -722,6 +734,31 @@ static uint64_t next_wait_ms(const struct cdc_deliver *d, uint64_t now_ms)
 	return wait_ms;
 }
 
+void cdc_deliver_pause(struct cdc_deliver *d, bool is_paused)
+{
+	atomic_store(&d->is_to_pause, is_paused);
+	atomic_store(&d->is_told, true);
+	cdc_event_signal(d->pause_fd);
+}
+
+static void look_for_pause(struct cdc_deliver *d)
+{
+	bool is_paused;
+
+	if (!atomic_load_explicit(&d->is_told, memory_order_relaxed))
+		return;
+	/* Taken back and drained first: what is set behind them makes another turn look. */
+	atomic_store(&d->is_told, false);
+	(void)cdc_event_drain(d->pause_fd);
+	is_paused = atomic_load(&d->is_to_pause);
+	if (is_paused == d->is_paused)
+		return;
+	d->is_paused = is_paused;
+	post(d, CDC_STATE_RUNNING, NULL);
+	LOG_INFO(&d->setup.log, is_paused ? "sync_paused" : "sync_resumed",
+		 KV("sync", d->setup.sync), KV("in_flight", d->in_flight));
+}
+
 enum cdc_code cdc_deliver_step(struct cdc_deliver *d, uint64_t now_ms, int64_t wall_us,
 			       uint64_t wait_ms, uint64_t random, uint64_t *ret_wait_ms,
 			       struct cdc_err *err)
@@ -736,13 +773,14 @@ enum cdc_code cdc_deliver_step(struct cdc_deliver *d, uint64_t now_ms, int64_t w
 		return rc;
 	if (wait_ms)
 		now_ms = cdc_clock_mono_ms();
-	if (cdc_breaker_tick(&d->breaker, now_ms, random))
+	look_for_pause(d);
+	if (!d->is_paused && cdc_breaker_tick(&d->breaker, now_ms, random))
 		note_opened(d, NULL, now_ms);
 	cdc_intake_give_back(&d->stream);
 	rc = cdc_intake_read(&d->stream, err);
 	if (!rc && d->round)
 		rc = cdc_round_step(d->round, err);
-	if (!rc)
+	if (!rc && !d->is_paused)
 		rc = send_all(d, now_ms, err);
 	checkpoint(d, now_ms);
 	show(d);
@@ -772,7 +810,8 @@ static void finish(struct cdc_deliver *d, bool is_ended)
 	d->is_finishing = true;
 	cdc_window_close(d->window);
 	while (now_ms < end_ms) {
-		bool goes_on = !is_ended && d->breaker.state == CDC_BREAKER_CLOSED &&
+		bool goes_on = !is_ended && !d->is_paused &&
+			       d->breaker.state == CDC_BREAKER_CLOSED &&
 			       cdc_window_has_gaps(d->window);
 
 		if (goes_on && send_all(d, now_ms, &unheard))
