@@ -72,7 +72,11 @@ struct tables {
 static enum cdc_code check_source(const void *settings, const char **ret_key, struct cdc_err *err)
 {
 	const struct cdc_source_settings *s = settings;
+	enum cdc_code rc = cdc_source_check_hosts(s, err);
 
+	*ret_key = "hostname";
+	if (rc)
+		return rc;
 	*ret_key = s->ca_cert              ? "ca_cert"
 		   : s->client_certificate ? "client_certificate"
 		   : s->client_key         ? "client_key"

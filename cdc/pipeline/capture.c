@@ -43,6 +43,7 @@ struct cdc_capture {
 	unsigned warned_percent; /* of the WAL budget: the highest step that was told */
 	enum cdc_wal_status told_wal;   /* the worst that was told */
 	bool is_unwatched, was_standby; /* the last look failed; the server was in recovery */
+	uint32_t promoted; /* the timeline that it writes since, while it was read; 0: none */
 	bool reply_requested;
 	cdc_lsn started_lsn; /* where the session began */
 	bool was_streaming;  /* it came further, or lasted: the backoff starts again */
@@ -150,7 +151,10 @@ static enum cdc_code check_server(const struct cdc_capture *c, const struct cdc_
 				  const struct cdc_source_info *info, struct cdc_err *err)
 {
 	const char *slot = c->setup.plan.slot;
-	const uint32_t timeline = CDC_EPOCH_TIMELINE(st->epoch);
+	/* What was read of a standby while it was promoted bears its former timeline. */
+	const uint32_t timeline = c->promoted && c->promoted == info->timeline
+					  ? c->promoted
+					  : CDC_EPOCH_TIMELINE(st->epoch);
 	char at[CDC_LSN_TEXT], ours[CDC_LSN_TEXT];
 	cdc_lsn end;
 
@@ -339,7 +343,7 @@ static enum cdc_code open_stream(struct cdc_capture *c, struct cdc_err *err)
 	c->idle_is_urgent = false;
 	c->epoch = 0; /* the first read tells, before anything is handed over */
 	c->status_ms = cdc_clock_mono_ms();
-	c->was_standby = false;
+	c->was_standby = info.is_standby;
 	return CDC_OK;
 }
 
@@ -583,10 +587,10 @@ static enum cdc_code take_report(struct cdc_capture *c, const struct cdc_slot_re
 	if (c->is_unwatched)
 		LOG_INFO(&c->setup.log, "slot_is_watched_again", KV("slot", c->setup.plan.slot));
 	c->is_unwatched = false;
-	if (c->was_standby && !r->is_in_recovery)
-		return cdc_err_set(err, CDC_IO, "the server was a standby and has been promoted");
-	c->was_standby = r->is_in_recovery;
-	return CDC_OK;
+	if (!c->was_standby || r->is_in_recovery)
+		return CDC_OK;
+	c->promoted = r->timeline;
+	return cdc_err_set(err, CDC_IO, "the server was a standby and has been promoted");
 }
 
 static enum cdc_code watch_slot(struct cdc_capture *c, struct cdc_err *err)

@@ -8,8 +8,10 @@ const struct cdc_opt cdc_source_options[] = {
 	 .type = CDC_OPT_STR,
 	 .flags = CDC_OPT_REQUIRED,
 	 .offset = AT(hostname),
-	 .max = 253,
-	 .help = "Name or address of the server, or the directory of its Unix socket."},
+	 .max = 2048,
+	 .help = "Name or address of the server, or the directory of its Unix socket. Several, "
+		 "with or without ports of their own (db1,db2:5433): the primary among them is "
+		 "read, and after a failover the new one."},
 	{.name = "port",
 	 .type = CDC_OPT_UINT,
 	 .offset = AT(port),

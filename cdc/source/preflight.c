@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "cdc/source/facts.h"
+#include "cdc/source/failover.h"
 #include "cdc/source/judge.h"
 #include "cdc/source/pgconn.h"
 #include "cdc/source/source.h"
@@ -455,6 +456,7 @@ static void check_server(const struct check *k, struct cdc_pgconn *c)
 		check_slot(k, &f, &err);
 		check_idle_slots(k, c, &err);
 		check_old_transactions(k, &f, c, &err);
+		cdc_failover_check(k->plan, &f, c, k->found, k->arg);
 		check_publication(k, &f, &err);
 		check_tables(k, &f);
 		check_copies(k, &f);
