@@ -65,6 +65,20 @@ static enum cdc_code refuse(struct cdc_control *c, const struct cdc_command *com
 	return cdc_store_command_end(c->store, command->id, CDC_COMMAND_REFUSED, answer, err);
 }
 
+/* A sync whose endpoint had asked for no more has ended its thread. */
+static enum cdc_code enable(struct cdc_control *c, const char *sync, const char **answer,
+			    struct cdc_err *err)
+{
+	char reason[sizeof(err->msg)];
+	enum cdc_code rc = cdc_store_disabled_get(c->store, sync, reason, sizeof(reason), err);
+
+	if (rc)
+		return rc == CDC_MISSING ? CDC_OK : rc;
+	*answer = "the sync is no longer disabled; if walpost has not been started again since, it "
+		  "goes on when that is done";
+	return cdc_store_enable(c->store, sync, err);
+}
+
 static enum cdc_code change_desired(struct cdc_control *c, const struct cdc_control_sync *s,
 				    const struct cdc_command *command, struct cdc_err *err)
 {
@@ -79,6 +93,10 @@ static enum cdc_code change_desired(struct cdc_control *c, const struct cdc_cont
 	if (rc)
 		return rc;
 	put_in_force(s, &d);
+	if (command->verb == CDC_VERB_RESUME)
+		rc = enable(c, command->sync, &answer, err);
+	if (rc)
+		return rc;
 	return cdc_store_command_end(c->store, command->id, CDC_COMMAND_DONE, answer, err);
 }
 

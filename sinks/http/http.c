@@ -18,7 +18,9 @@
 struct slot {
 	CURL *easy;
 	struct cdc_buf body, lines;
-	size_t skip; /* bytes of body that are not sent */
+	struct cdc_buf kept; /* the first bytes of the answer's body */
+	size_t keep_max;     /* so many of them */
+	size_t skip;         /* bytes of body that are not sent */
 	/* The lines, linked before those of all requests; libcurl only reads them. */
 	struct curl_slist own[SINK_HTTP_LINES];
 	size_t got, head; /* bytes of the answer's body and of its head */
@@ -35,6 +37,7 @@ struct sink_http {
 	struct slot *slots;
 	size_t slot_n, next;
 	struct curl_slist *headers; /* of all requests */
+	size_t keep_max;
 	int wake_fd;
 };
 
@@ -48,12 +51,26 @@ static uint64_t mono_us(void)
 
 /* --- opening ------------------------------------------------------------------------ */
 
+static void keep(struct slot *s, const char *bytes, size_t n)
+{
+	size_t most = s->keep_max;
+	long status = 0;
+
+	if (s->kept.len == 0) {
+		(void)curl_easy_getinfo(s->easy, CURLINFO_RESPONSE_CODE, &status);
+		if (status >= 300)
+			s->keep_max = most = SINK_HTTP_KEPT_BYTES;
+	}
+	if (s->kept.len < most)
+		cdc_buf_put(&s->kept, bytes, n < most - s->kept.len ? n : most - s->kept.len);
+}
+
 static size_t discard(char *bytes, size_t size, size_t n, void *arg)
 {
 	struct slot *s = arg;
 
-	(void)bytes;
 	s->got += size * n;
+	keep(s, bytes, size * n);
 	/* Less than was offered ends the transfer: a body without end is not worth a wait. */
 	return s->got > SINK_HTTP_ANSWER_BYTES ? 0 : size * n;
 }
@@ -270,6 +287,7 @@ enum cdc_code sink_http_open(const struct sink_http_settings *s, struct sink_htt
 		return cdc_err_set(err, CDC_NOMEM, "out of memory");
 	h->wake_fd = s->wake_fd;
 	h->networks = s->networks ? *s->networks : (struct sink_http_networks){.is_any = true};
+	h->keep_max = s->keep_max < SINK_HTTP_ANSWER_BYTES ? s->keep_max : SINK_HTTP_ANSWER_BYTES;
 	h->multi = curl_multi_init();
 	h->headers = make_headers(s);
 	h->slots = calloc(s->slots, sizeof(*h->slots));
@@ -280,6 +298,7 @@ enum cdc_code sink_http_open(const struct sink_http_settings *s, struct sink_htt
 		slot->networks = &h->networks;
 		cdc_buf_init(&slot->body, s->body_max);
 		cdc_buf_init(&slot->lines, LINES_MAX);
+		cdc_buf_init(&slot->kept, SINK_HTTP_ANSWER_BYTES);
 		slot->easy = curl_easy_init();
 		rc = slot->easy ? set_up(h, slot, s) : CURLE_OUT_OF_MEMORY;
 	}
@@ -306,6 +325,7 @@ void sink_http_close(struct sink_http *h)
 		curl_easy_cleanup(s->easy);
 		cdc_buf_clear(&s->body);
 		cdc_buf_clear(&s->lines);
+		cdc_buf_clear(&s->kept);
 	}
 	free(h->slots);
 	curl_slist_free_all(h->headers);
@@ -339,6 +359,8 @@ struct cdc_buf *sink_http_body(struct sink_http *h, size_t slot)
 static enum cdc_code start(struct sink_http *h, struct slot *s, struct cdc_err *err)
 {
 	s->got = s->head = 0;
+	s->keep_max = h->keep_max;
+	cdc_buf_reset(&s->kept, SINK_HTTP_KEPT_BYTES);
 	s->barred[0] = s->error[0] = '\0';
 	s->begun_us = mono_us();
 	if (curl_multi_add_handle(h->multi, s->easy))
@@ -463,7 +485,12 @@ static void fill_answer(const struct sink_http *h, const struct slot *s, CURLcod
 		get_header(s->easy, "Retry-After", a->retry_after, sizeof(a->retry_after));
 		if (a->retry_after[0])
 			get_header(s->easy, "Date", a->date, sizeof(a->date));
+		if (a->status < 400)
+			get_header(s->easy, "Location", a->location, sizeof(a->location));
 	}
+	a->is_whole = rc == CURLE_OK;
+	a->body = (const char *)s->kept.data;
+	a->body_len = s->kept.len;
 }
 
 static size_t collect(struct sink_http *h, struct sink_http_answer *ret, size_t max)
