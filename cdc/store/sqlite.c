@@ -59,6 +59,7 @@ static const char *const migrations[] = {
 	"CREATE TABLE desired ("
 	" sync TEXT PRIMARY KEY, is_paused BIGINT NOT NULL, backfill_is_paused BIGINT NOT NULL);"
 	"ALTER TABLE backfill ADD COLUMN asked BIGINT NOT NULL DEFAULT 0;",
+	"ALTER TABLE slot ADD COLUMN begins_anew BIGINT NOT NULL DEFAULT 0;",
 	NULL,
 };
 
