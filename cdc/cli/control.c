@@ -54,6 +54,8 @@ static const char *change(struct cdc_desired *d, enum cdc_verb verb)
 		d->is_backfill_paused = false;
 		return "the backfill goes on";
 	case CDC_VERB_RESYNC:
+	case CDC_VERB_REPAIR:
+	case CDC_VERB_ACCEPT_GAP:
 		break;
 	}
 	return NULL;
@@ -115,6 +117,23 @@ static enum cdc_code ask_for_resync(struct cdc_control *c, const struct cdc_cont
 	return cdc_backfill_ask(s->backfill, command, err);
 }
 
+/* A source that is being read has no gap; what one that is not read has, its next attempt tells. */
+static enum cdc_code accept_gap(struct cdc_control *c, const struct cdc_control_sync *s,
+				const struct cdc_command *command, struct cdc_err *err)
+{
+	struct cdc_board_view view;
+
+	cdc_board_read(s->source_board, &view);
+	if (view.state == CDC_STATE_RUNNING)
+		return refuse(c, command, "the slot is being read; there is no gap", err);
+	if (!s->capture || (view.state == CDC_STATE_FAILED && view.err.code != CDC_GAP))
+		return refuse(c, command,
+			      "the source is not read for another reason; see its error in the log",
+			      err);
+	cdc_capture_accept_gap(s->capture, command->id);
+	return CDC_OK;
+}
+
 static enum cdc_code carry_out(struct cdc_control *c, const struct cdc_command *command,
 			       struct cdc_err *err)
 {
@@ -122,7 +141,9 @@ static enum cdc_code carry_out(struct cdc_control *c, const struct cdc_command *
 
 	if (!s)
 		return refuse(c, command, "the configuration has no sync of this name", err);
-	if (command->verb == CDC_VERB_RESYNC)
+	if (command->verb == CDC_VERB_ACCEPT_GAP)
+		return accept_gap(c, s, command, err);
+	if (command->verb == CDC_VERB_RESYNC || command->verb == CDC_VERB_REPAIR)
 		return ask_for_resync(c, s, command, err);
 	return change_desired(c, s, command, err);
 }

@@ -33,6 +33,9 @@
 #define CDC_MESSAGE_SCHEMA     "pg_message."
 #define CDC_MESSAGE_PREFIX_MAX 200 /* bytes of one that can be asked for */
 
+/* When changes that were not read can no longer be had. */
+enum cdc_on_gap { CDC_ON_GAP_STOP, CDC_ON_GAP_RESYNC };
+
 /* The `configuration` of a connection of type postgresql. */
 struct cdc_source_settings {
 	char *hostname; /* names, addresses or directories of Unix sockets, see hosts.h */
@@ -43,6 +46,7 @@ struct cdc_source_settings {
 	char *client_certificate, *client_key; /* PEM text or paths */
 	bool change_detection;
 	char *publication;
+	unsigned on_gap;     /* enum cdc_on_gap */
 	uint64_t wal_budget; /* bytes the server may keep for the slot, where it sets no limit */
 	struct cdc_opt_strs message_prefixes; /* n 0: messages are not asked for */
 };

@@ -67,6 +67,7 @@ static const char *const migrations[] = {
 	" reason TEXT NOT NULL, response TEXT NOT NULL, record TEXT NOT NULL,"
 	" PRIMARY KEY (sync, id));"
 	"CREATE INDEX parked_key ON parked (sync, state, key_hash, id, bytes);",
+	"ALTER TABLE slot ADD COLUMN begins_anew BIGINT NOT NULL DEFAULT 0;",
 	NULL,
 };
 

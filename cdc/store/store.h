@@ -44,6 +44,8 @@ struct cdc_slot_row {
 	char connection[CDC_NAME_MAX];
 	char system_id[24];
 	cdc_lsn created_lsn; /* its consistent point, or confirmed_flush when first used */
+	bool begins_anew; /* the generation begins at created_lsn, behind a gap that was accepted,
+			     wherever the one before it ended */
 	char numbering[256]; /* options that change the numbering */
 	unsigned generation; /* 1..255; top byte of epochs */
 	bool slot_is_ours;   /* walpost created it */
@@ -173,7 +175,10 @@ enum cdc_verb {
 	CDC_VERB_RESUME,
 	CDC_VERB_BACKFILL_PAUSE,
 	CDC_VERB_BACKFILL_RESUME,
-	CDC_VERB_RESYNC, /* argument: a table, or "" for all of them */
+	CDC_VERB_RESYNC,     /* argument: a table, or "" for all of them */
+	CDC_VERB_REPAIR,     /* behind a gap: all tables; argument: the generation that has to have
+				begun */
+	CDC_VERB_ACCEPT_GAP, /* of the slot that feeds the sync */
 };
 const char *cdc_verb_name(enum cdc_verb verb);
 
@@ -208,6 +213,14 @@ enum cdc_code cdc_store_command_next(struct cdc_store *s, int64_t after, struct 
 /* Ends a waiting command, durably; one that is not waiting is left alone. */
 enum cdc_code cdc_store_command_end(struct cdc_store *s, int64_t id, enum cdc_command_state state,
 				    const char *answer, struct cdc_err *err) CDC_CHECK;
+/*
+ * The slot was made anew behind a gap that is accepted.  In one transaction: its row (with a
+ * generation of its own), the gap (sync is not looked at) for each of the syncs, and for each
+ * the command CDC_VERB_REPAIR.
+ */
+enum cdc_code cdc_store_slot_renew(struct cdc_store *s, const struct cdc_slot_row *row,
+				   const struct cdc_gap_row *gap, const char *const *syncs,
+				   size_t sync_n, struct cdc_err *err) CDC_CHECK;
 /*
  * May there be commands since this was called last?  True once after an open, after this
  * process added some, and, at most some 300 ms late, after another process wrote anything.
