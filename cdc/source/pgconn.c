@@ -195,7 +195,7 @@ static enum cdc_code refused_replication(const struct cdc_pgconn *c, const char 
 					 const char *text, struct cdc_err *err)
 {
 	if (strcmp(state, "42501") == 0) {
-		(void)cdc_err_set(err, CDC_CONFIG,
+		(void)cdc_err_set(err, CDC_AUTH,
 				  "%s: role %s may not replicate: it lacks the REPLICATION "
 				  "attribute",
 				  c->where, c->settings->username);

@@ -193,8 +193,8 @@ static bool check_role(const struct check *k, const struct cdc_facts *f, struct 
 	enum cdc_code rc = cdc_pgconn_open(k->plan->settings, CDC_PGCONN_REPLICATION, APPLICATION,
 					   NULL, &c, err);
 
-	/* What is wrong with the way there was told before: it is the role's right. */
-	if (rc == CDC_CONFIG)
+	/* What else is wrong with the way there was told before. */
+	if (rc == CDC_AUTH && !f->has_replication && !f->is_superuser)
 		cdc_judge_replication_remedy(f, err->remedy);
 	if (rc) {
 		tell_error(k, "role", err);

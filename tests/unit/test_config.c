@@ -482,6 +482,8 @@ static void what_is_not_yaml_is_named_with_its_line(void **state)
 		{"# nothing\n", NOTHING},
 		{"null\n", NOTHING},
 		{"connections: {}\n", NOTHING},
+		{"\xef\xbb\xbf---\nlog: *a\n",
+		 "walpost.yaml:2: aliases (*name) are not accepted; write the value out\n"},
 		{"connections: [a]\nbulk_syncs: [b]\n",
 		 "walpost.yaml:1: connections: a list is not a group of keys\n"
 		 "walpost.yaml:2: bulk_syncs: a list is not a group of keys\n"},
