@@ -68,7 +68,8 @@ struct cdc_source_metrics {
 	cdc_metric slot_safe_bytes;
 	cdc_metric slot_budget_bytes;
 	cdc_metric slot_used_percent;
-	cdc_metric gap_bytes; /* WAL between what was read and what can be had; 0: no gap */
+	cdc_metric hurt_tables; /* published, and UPDATE of them fails */
+	cdc_metric gap_bytes;   /* WAL between what was read and what can be had; 0: no gap */
 };
 
 /* Of one buffer. */

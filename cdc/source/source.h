@@ -219,7 +219,32 @@ unsigned cdc_slot_step(unsigned used_percent);
 enum cdc_code cdc_source_watch(struct cdc_source *s, struct cdc_slot_report *ret,
 			       struct cdc_err *err) CDC_CHECK;
 
-/* What poll() waits for on its behalf; -1: nothing at the moment. */
+#define CDC_HURT_MAX 16 /* that are told of at a time */
+/* A table of the publication that lost its identity: UPDATE and DELETE of it fail. */
+struct cdc_hurt_table {
+	char name[128];          /* "public.orders", as records say it */
+	char sql_name[264];      /* quoted where it has to be */
+	char hurt_sql_name[264]; /* it, or the partition of it that has none */
+};
+struct cdc_hurt_report {
+	size_t n;
+	struct cdc_hurt_table tables[CDC_HURT_MAX]; /* by name */
+};
+
+/*
+ * Asks the same way, every 5 s and never while watch has a question under way,
+ * which tables hurt.  CDC_BUSY: nothing new; CDC_OK: *ret is.  Everything else: it
+ * could not be learned, the next round asks again.
+ */
+enum cdc_code cdc_source_watch_tables(struct cdc_source *s, struct cdc_hurt_report *ret,
+				      struct cdc_err *err) CDC_CHECK;
+
+/* Takes a table out of the publication; waits at most 1 s for its lock and 5.5 s in all.
+ * CDC_TIMEOUT: somebody holds the table; CDC_CONFIG: our role may not. */
+enum cdc_code cdc_source_unpublish(struct cdc_source *s, const struct cdc_hurt_table *table,
+				   struct cdc_err *err) CDC_CHECK;
+
+/* What poll() waits for on their behalf; -1: nothing at the moment. */
 int cdc_source_watch_fd(const struct cdc_source *s);
 short cdc_source_watch_events(const struct cdc_source *s);
 
