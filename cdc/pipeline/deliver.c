@@ -181,7 +181,9 @@ static enum cdc_code load_parked(struct cdc_deliver *d, struct cdc_err *err)
 		free(ids);
 		return rc;
 	}
-	cdc_parked_set_ids(&d->parked, ids, id_n);
+	rc = cdc_parked_set_ids(&d->parked, ids, id_n, err);
+	if (rc)
+		return rc;
 	cdc_parking_set_totals(d->parking, &totals);
 	return CDC_OK;
 }
