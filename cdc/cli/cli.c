@@ -22,6 +22,8 @@ static const char usage[] =
 	"                                         print records as JSON lines, store nothing\n"
 	"  walpost uninstall CONNECTION [-c FILE] [--force]\n"
 	"                                         drop the slot and publication that walpost made\n"
+	"  walpost status [-c FILE]               one screen: what runs, and what a sync waits "
+	"for\n"
 	"  walpost pause SYNC | resume SYNC       keep a sync's records in the buffer; go on\n"
 	"  walpost resync SYNC [TABLE ...]        copy the rows of its tables once more\n"
 	"  walpost resync SYNC --gap              the same of all syncs of its slot, which is made "
@@ -52,6 +54,7 @@ static const struct command {
 	{.name = "check", .run = cdc_cli_check},
 	{.name = "tail", .run = cdc_cli_tail, .takes_subject = true},
 	{.name = "uninstall", .run = cdc_cli_uninstall, .takes_subject = true},
+	{.name = "status", .run = cdc_cli_status},
 	{.name = "pause", .run = cdc_cli_pause, .takes_subject = true},
 	{.name = "resume", .run = cdc_cli_resume, .takes_subject = true},
 	{.name = "resync",

@@ -39,6 +39,7 @@ int cdc_cli_run(const struct cdc_cli_args *args);
 int cdc_cli_check(const struct cdc_cli_args *args);
 int cdc_cli_tail(const struct cdc_cli_args *args);
 int cdc_cli_uninstall(const struct cdc_cli_args *args);
+int cdc_cli_status(const struct cdc_cli_args *args);
 int cdc_cli_pause(const struct cdc_cli_args *args);
 int cdc_cli_resume(const struct cdc_cli_args *args);
 int cdc_cli_resync(const struct cdc_cli_args *args);
