@@ -105,6 +105,18 @@ static enum cdc_code check_source(const void *settings, const char **ret_key, st
 			   *ret_key);
 }
 
+/* A sink knows nothing of the engine's settings but what a plan says. */
+static enum cdc_code check_sync(const struct cdc_connection_type *type, const void *settings,
+				const void *sync, const void *delivery, const char **ret_key,
+				struct cdc_err *err)
+{
+	const struct sink_ops *sink = sink_find(type->name);
+	const struct cdc_deliver_settings *d = delivery;
+	const struct sink_plan plan = {.batch_size = d->batch_size, .operations = d->operations};
+
+	return sink->check_sync ? sink->check_sync(settings, sync, &plan, ret_key, err) : CDC_OK;
+}
+
 static void make_tables(struct tables *t)
 {
 	size_t n = 0;
@@ -124,6 +136,7 @@ static void make_tables(struct tables *t)
 			.size = sink_at(i)->connection_size,
 			.options = sink_at(i)->connection_options,
 			.check = sink_at(i)->check,
+			.check_sync = check_sync,
 			.sync_size = sink_at(i)->sync_size,
 			.sync_options = sink_at(i)->sync_options,
 		};

@@ -212,9 +212,11 @@ static enum cdc_code new_backfill(struct run *r, struct sync_run *s, struct cdc_
 /* From the cursor that add_group found. */
 static enum cdc_code new_deliver(struct run *r, struct sync_run *s, struct cdc_err *err)
 {
+	const struct cdc_source_settings *source = s->sync->source->settings;
 	const struct cdc_deliver_setup setup = {
 		.sync = s->sync->name,
 		.sync_uuid = s->sync->uuid,
+		.database = source->database,
 		.settings = s->sync->delivery,
 		.sink = sink_find(s->sync->destination->type->name),
 		.sink_connection = s->sync->destination->settings,

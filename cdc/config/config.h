@@ -36,6 +36,11 @@ struct cdc_connection_type {
 	 * (NULL: none).  Called once per connection while the file is loaded.  NULL: nothing to
 	 * check. */
 	enum cdc_code (*check)(const void *settings, const char **ret_key, struct cdc_err *err);
+	/* The same for what a sync asks of a connection of this type: sync and delivery are the
+	 * sink's and the engine's struct of its destination_configuration. */
+	enum cdc_code (*check_sync)(const struct cdc_connection_type *type, const void *settings,
+				    const void *sync, const void *delivery, const char **ret_key,
+				    struct cdc_err *err);
 	size_t sync_size; /* sinks: the struct for their keys of destination_configuration */
 	const struct cdc_opt *sync_options;
 };

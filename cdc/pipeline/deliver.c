@@ -271,6 +271,7 @@ static enum cdc_code open_outside(struct cdc_deliver *d, struct cdc_err *err)
 		.sync = s->sink_sync,
 		.sync_id = s->sync_uuid,
 		.sync_name = s->sync,
+		.database = s->database,
 		.concurrency = cdc_lanes_n(d->lanes) + CDC_PARKING_SLOTS,
 	};
 	char reason[sizeof(err->msg)];

@@ -2,6 +2,7 @@
 
 #include <string.h>
 
+#include "cdc/base/base64.h"
 #include "cdc/record/key.h"
 #include "cdc/record/scan.h"
 #include "cdc/record/value.h"
@@ -110,27 +111,6 @@ static bool is_utf8(const uint8_t *bytes, size_t n)
 	return true;
 }
 
-static void put_base64(struct cdc_buf *out, const uint8_t *bytes, size_t n)
-{
-	static const char digits[] =
-		"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-	uint8_t *to = cdc_buf_reserve(out, (n + 2) / 3 * 4);
-
-	if (!to)
-		return;
-	for (size_t i = 0; i < n; i += 3) {
-		const uint32_t three = (uint32_t)bytes[i] << 16 |
-				       (i + 1 < n ? (uint32_t)bytes[i + 1] << 8 : 0) |
-				       (i + 2 < n ? bytes[i + 2] : 0);
-
-		*to++ = (uint8_t)digits[three >> 18];
-		*to++ = (uint8_t)digits[three >> 12 & 63];
-		*to++ = i + 1 < n ? (uint8_t)digits[three >> 6 & 63] : '=';
-		*to++ = i + 2 < n ? (uint8_t)digits[three & 63] : '=';
-	}
-	out->len += (n + 2) / 3 * 4;
-}
-
 void cdc_note_content(struct cdc_buf *out, const uint8_t *bytes, size_t n)
 {
 	if (is_utf8(bytes, n)) {
@@ -139,6 +119,6 @@ void cdc_note_content(struct cdc_buf *out, const uint8_t *bytes, size_t n)
 		return;
 	}
 	cdc_buf_puts(out, "\"encoding\":\"base64\",\"content\":\"");
-	put_base64(out, bytes, n);
+	cdc_base64_put(out, bytes, n);
 	cdc_buf_putc(out, '"');
 }
