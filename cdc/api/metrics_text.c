@@ -41,6 +41,9 @@ static const struct row source_rows[] = {
 	 "Tables that lost their replica identity while they are published: UPDATE and DELETE of "
 	 "them fail.",
 	 SOURCE(hurt_tables), FORM_PLAIN},
+	{"walpost_source_too_large_records_total", "counter",
+	 "Records above max_record_bytes; they become dead letters.", SOURCE(too_large),
+	 FORM_PLAIN},
 	{"walpost_source_streaming", "gauge", "1 while the replication stream is open.",
 	 SOURCE(is_streaming), FORM_PLAIN},
 	{"walpost_source_received_lsn", "gauge", "Highest end of WAL the server told of.",

@@ -626,6 +626,7 @@ static enum cdc_code read_stream(struct cdc_capture *c, uint64_t now_ms, bool *r
 			     err);
 	if (r.unknown_types | r.odd_values)
 		note_oddities(c, &r);
+	cdc_metric_add(&c->setup.metrics->too_large, r.too_large);
 	if (rc && rc != CDC_BUSY)
 		return rc;
 	if (before == 0)

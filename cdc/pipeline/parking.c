@@ -12,6 +12,7 @@
 #define SCAN_MS     1000 /* looks at all keys: a barrier may have come */
 #define MISS_MAX_US INT64_C(600000000)
 #define REPLAY_US   INT64_C(5000000) /* after an endpoint's trouble */
+#define TOO_LARGE   "larger than max_record_bytes of its connection; only its key was kept"
 
 /* What is to be said of one record in the store. */
 struct note {
@@ -48,7 +49,7 @@ struct cdc_parking {
 	int64_t replay_us;
 	size_t replay_max; /* records of a replay */
 	bool is_replaying;
-	uint64_t parked_n, dead_n; /* told, for the log */
+	uint64_t parked_n, dead_n, large_n; /* told, for the log */
 };
 
 struct cdc_parking *cdc_parking_new(const struct cdc_parking_setup *setup)
@@ -283,6 +284,10 @@ enum cdc_code cdc_parking_collect(struct cdc_parking *p, uint64_t now_ms,
 		uint64_t queue = cdc_window_queue_of(p->setup.window, item);
 
 		*c = note ? note->change : (struct cdc_park_change){.act = CDC_PARK_PUT};
+		if (item->rec->flags & CDC_RECORD_TOO_LARGE) {
+			c->state = CDC_PARKED_DEAD;
+			c->reason = TOO_LARGE;
+		}
 		c->id = item->rec->id;
 		c->view = cdc_item_view(item);
 		c->key_hash = queue;
@@ -317,8 +322,12 @@ static void set_head(struct cdc_parking *p, const struct cdc_park_head *head)
 
 void cdc_parking_written(struct cdc_parking *p, const struct cdc_parking_write *w, uint64_t now_ms)
 {
-	for (size_t i = 0; i < p->aside_n; i++)
+	for (size_t i = 0; i < p->aside_n; i++) {
+		if (w->changes[i].view.rec->flags & CDC_RECORD_TOO_LARGE)
+			log_record(p, "record_too_large", ++p->large_n, w->changes[i].view, 0,
+				   TOO_LARGE);
 		cdc_window_written(p->setup.window);
+	}
 	for (size_t i = 0; i < p->note_n; i++) {
 		struct cdc_parked_key *key =
 			p->notes[i].has_queue ? cdc_parked_find(p->setup.parked, p->notes[i].queue)
@@ -407,7 +416,9 @@ bool cdc_parking_next(struct cdc_parking *p, uint64_t now_ms, int64_t wall_us,
 	const struct cdc_deliver_settings *s = p->setup.settings;
 	struct slot *slot = free_slot(p);
 	struct cdc_parked_key *key;
-	bool may_replay = p->totals.replay && !p->is_replaying && wall_us >= p->replay_us;
+	/* One that was refused without being sent would be read again before that is written. */
+	bool may_replay =
+		p->totals.replay && !p->is_replaying && !p->note_n && wall_us >= p->replay_us;
 	bool is_probe;
 
 	if ((!p->setup.parked->n && !may_replay) || !slot || !open_slot(slot) ||
@@ -476,6 +487,15 @@ static bool view_all(struct slot *slot)
 	return true;
 }
 
+static bool has_too_large(const struct slot *slot)
+{
+	for (size_t i = 0; i < slot->batch->n; i++) {
+		if (slot->batch->records[i].flags & CDC_RECORD_TOO_LARGE)
+			return true;
+	}
+	return false;
+}
+
 /* No request can hold it: as if it had been refused. */
 static enum cdc_code refuse_unsent(struct cdc_parking *p, struct slot *slot, const char *text,
 				   int64_t wall_us, struct cdc_err *err);
@@ -504,6 +524,8 @@ enum cdc_code cdc_parking_send(struct cdc_parking *p, void *sink, bool waits, in
 		return cdc_err_set(err, CDC_NOMEM, "out of memory for a request");
 	}
 	job.views = slot->views;
+	if (has_too_large(slot))
+		return refuse_unsent(p, slot, TOO_LARGE, wall_us, err);
 	rc = p->setup.sink->submit(sink, &job, &why);
 	if (rc == CDC_LIMIT)
 		return refuse_unsent(p, slot, why.msg, wall_us, err);

@@ -377,6 +377,8 @@ static bool must_set_aside(const struct cdc_window *w, struct cdc_item *item)
 	struct cdc_parked_key *key;
 	uint64_t queue;
 
+	if (item->rec->flags & CDC_RECORD_TOO_LARGE)
+		return true; /* never sent; for a barrier, too, the table goes on */
 	if ((!w->parked->n && !w->parked->id_n && !item->goes_aside) || is_barrier(item))
 		return false;
 	queue = cdc_window_queue_of(w, item);

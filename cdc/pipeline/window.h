@@ -107,8 +107,8 @@ void cdc_window_join(struct cdc_window *w, const char *table, const struct cdc_i
 /* Is nothing of the table (NULL: of any) in the window? */
 bool cdc_window_is_drained(struct cdc_window *w, const char *table);
 
-/* From now on records of these keys stand aside.  parked outlives the window; who takes a key out
- * of it calls cdc_window_unpark. */
+/* From now on records of these keys stand aside, and those that are too large to be sent.  parked
+ * outlives the window; who takes a key out of it calls cdc_window_unpark. */
 void cdc_window_set_parked(struct cdc_window *w, struct cdc_parked *parked);
 /* Whose queue the record joins. */
 uint64_t cdc_window_queue_of(const struct cdc_window *w, const struct cdc_item *item);

@@ -33,6 +33,8 @@ enum cdc_code cdc_note_begin(struct cdc_batch *batch, const struct cdc_note *not
 	r->op = (uint8_t)note->op;
 	r->flags = CDC_RECORD_BARRIER | CDC_RECORD_NO_KEY;
 	r->key_hash = cdc_key_hash(note->table, len, NULL, 0);
+	if (note->max_bytes)
+		cdc_batch_cap(batch, note->max_bytes);
 	(void)cdc_id_format(&note->id, id);
 	cdc_buf_printf(&batch->json, "{\"id\":\"%s\",\"operation\":\"%s\",\"schema\":", id,
 		       cdc_op_name(note->op));
@@ -79,6 +81,30 @@ enum cdc_code cdc_note_end(struct cdc_batch *batch, const struct cdc_note *note,
 	if (!batch->json.failed)
 		note_columns(batch, record);
 	cdc_write_tail(&batch->json, record, &tail);
+	return cdc_batch_end(batch, err);
+}
+
+enum cdc_code cdc_note_stand_in(struct cdc_batch *batch, const struct cdc_note *note,
+				uint64_t bytes, struct cdc_err *err)
+{
+	struct cdc_note small = *note;
+	const struct cdc_change tail = {.id = note->id,
+					.position = note->position,
+					.xid = note->xid,
+					.commit_us = note->commit_us,
+					.max_bytes = note->max_bytes,
+					.too_large = bytes};
+	struct cdc_record *r;
+	enum cdc_code rc;
+
+	small.max_bytes = 0;
+	rc = cdc_note_begin(batch, &small, &r, err);
+	if (rc)
+		return rc;
+	r->flags |= CDC_RECORD_TOO_LARGE;
+	cdc_buf_puts(&batch->json, "null");
+	r->fields = span_since(batch, r, r->fields.off);
+	cdc_write_tail(&batch->json, r, &tail);
 	return cdc_batch_end(batch, err);
 }
 

@@ -388,6 +388,7 @@ static enum cdc_code write_row(struct cdc_copy *c, const struct worker *w, struc
 		       .row = w->row},
 		.position = c->point,
 		.row = w->values,
+		.max_bytes = c->setup.plan->settings->max_record_bytes,
 	};
 
 	return cdc_write_change(batch, &change, err);

@@ -229,6 +229,7 @@ enum cdc_code cdc_source_start(struct cdc_source *s, cdc_lsn lsn, unsigned gener
 	cdc_changes_begin(&s->changes, s->catalog, &s->server.timelines, lsn, generation);
 	s->changes.known = &s->known;
 	s->changes.prefixes = &s->plan->settings->message_prefixes;
+	s->changes.max_record_bytes = s->plan->settings->max_record_bytes;
 	s->pings = (struct cdc_pings){0};
 	s->received_lsn = lsn;
 	s->has_large = false;
@@ -472,6 +473,7 @@ enum cdc_code cdc_source_read(struct cdc_source *s, struct cdc_batch *batch, siz
 			      struct cdc_err *err)
 {
 	const struct cdc_catalog_oddities before = cdc_catalog_oddities(s->catalog);
+	const uint64_t too_large = s->changes.too_large;
 	struct cdc_catalog_oddities after;
 	enum cdc_code rc;
 
@@ -482,6 +484,7 @@ enum cdc_code cdc_source_read(struct cdc_source *s, struct cdc_batch *batch, siz
 	ret->unknown_types = after.types - before.types;
 	ret->odd_values = after.values - before.values;
 	ret->unknown_type = after.type;
+	ret->too_large = s->changes.too_large - too_large;
 	ret->received_lsn = s->received_lsn;
 	ret->epoch = s->changes.epoch;
 	if (rc && rc != CDC_BUSY)

@@ -49,6 +49,7 @@ struct cdc_source_settings {
 	unsigned on_gap;     /* enum cdc_on_gap */
 	uint64_t wal_budget; /* bytes the server may keep for the slot, where it sets no limit */
 	struct cdc_opt_strs message_prefixes; /* n 0: messages are not asked for */
+	uint64_t max_record_bytes; /* JSON; of a larger record there is a stand-in (batch.h) */
 };
 extern const struct cdc_opt cdc_source_options[];
 
@@ -146,6 +147,7 @@ struct cdc_source_read {
 	 * does not have any more (unknown_type is the OID of the last), and values of composite
 	 * types with other attributes than the type is known to have had. */
 	uint64_t unknown_types, odd_values;
+	uint64_t too_large; /* records that were: the batch has stand-ins for them */
 	uint32_t unknown_type;
 };
 
