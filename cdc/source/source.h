@@ -62,6 +62,7 @@ struct cdc_source_plan {
 	const struct cdc_source_settings *settings;
 	const char *slot;          /* [a-z0-9_]{1,63} */
 	bool may_create;           /* slot and publication, when they are missing */
+	bool was_read;             /* preflight: the slot was, so that a missing one is a gap */
 	const char *const *tables; /* "public.orders" or a pattern: what the syncs ask for; n 0: the
 				      whole publication.  A pattern stands for tables of the
 				      publication; when that is to be made, for all that suit */

@@ -258,6 +258,12 @@ def test_a_slot_that_was_dropped_is_a_gap_and_not_silence(rig):
                                              for e in rig.walpost.events()),
              20, tail=rig.walpost.tail)
     assert rig.db.slots() == [], "it is not quietly made anew"
+    done = rig.walpost.command("check")
+    assert done.returncode == 1 and "is gone" in done.stdout, f"check knows what was read: {done.stdout}"
+    rig.walpost.config["connections"][rig.db.name]["configuration"]["on_gap"] = "resync"
+    rig.walpost.write()
+    done = rig.walpost.command("check")
+    assert done.returncode == 0 and "copied again" in done.stdout, done.stdout
 
 
 # --- a source nobody prepared: one clear sentence and the exact remedy -------------------------
