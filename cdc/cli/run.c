@@ -188,6 +188,7 @@ static enum cdc_code new_backfill(struct run *r, struct sync_run *s, struct cdc_
 			     .max_bytes = r->config->backfill_max_bytes,
 			     .rows_per_second = r->config->backfill_rows_per_second,
 			     .stall_ms = r->config->backfill_stall_ms,
+			     .snapshot_ms = r->config->backfill_snapshot_ms,
 			     .replica_lag_ms = r->config->backfill_replica_lag_ms},
 		.is_off = s->sync->skip_initial_backfill || !takes_rows,
 		.is_whole = delivery->order == CDC_ORDER_SYNC,

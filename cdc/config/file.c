@@ -93,6 +93,17 @@ static const struct cdc_opt backfill_options[] = {
 	 .help = "When the destination takes no rows for this long, the snapshot is let go, so "
 		 "that "
 		 "the database can clean up; the copy begins again later."},
+	{.name = "max_snapshot_age",
+	 .type = CDC_OPT_DURATION,
+	 .offset = offsetof(struct cdc_config, backfill_snapshot_ms),
+	 .def = "6h",
+	 .min = 1000,
+	 .max = UINT64_C(30) * 86400000,
+	 .help = "A copy that takes longer lets its snapshot go, so that the database can clean "
+		 "up, and "
+		 "goes on in the order of the primary key, under a new snapshot each time. A table "
+		 "without "
+		 "one is not copied then."},
 	{.name = "max_replica_lag",
 	 .type = CDC_OPT_DURATION,
 	 .offset = offsetof(struct cdc_config, backfill_replica_lag_ms),
