@@ -12,6 +12,7 @@
 #include "cdc/cli/data_dir.h"
 #include "cdc/cli/feed.h"
 #include "cdc/record/value.h"
+#include "cdc/source/chosen.h"
 #include "cdc/store/store.h"
 #include "sinks/sink.h"
 
@@ -131,6 +132,18 @@ static void check_source(const struct cdc_config *config, const struct cdc_feed 
 	cdc_source_preflight(&plan, print_finding, t);
 }
 
+/* The columns and rows of a sync that takes not all of them. */
+static void check_selection(const struct cdc_sync *sync, struct tally *t)
+{
+	char subject[128];
+
+	if (cdc_selection_is_plain(&sync->selection))
+		return;
+	(void)snprintf(subject, sizeof(subject), "sync %s", sync->name);
+	t->subject = subject;
+	cdc_chosen_check(sync->source->settings, &sync->selection, print_finding, t);
+}
+
 static void check_destination(const struct cdc_sync *sync, struct tally *t)
 {
 	const struct sink_ops *sink = sink_find(sync->destination->type->name);
@@ -231,6 +244,8 @@ int cdc_cli_check(const struct cdc_cli_args *args)
 	if (!args->is_config_only) {
 		for (size_t i = 0; i < feed_n; i++)
 			check_source(config, &feeds[i], &t);
+		for (size_t i = 0; i < config->sync_n; i++)
+			check_selection(&config->syncs[i], &t);
 		for (size_t i = 0; i < config->sync_n; i++)
 			check_destination(&config->syncs[i], &t);
 		check_data_dir(config, feed_n, &t);
