@@ -449,3 +449,22 @@ def test_a_key_that_no_longer_tells_rows_apart_is_null(rig):
     assert [r["fields"] for r in records if r["schema"] == "public.u" and r["operation"] != "schema"] == [
         {"a": 1, "b": "***", "v": 1}, {"a": 1, "b": "***", "v": 2}, {"a": 1, "b": "***", "v": 3},
         {"a": 1, "b": "***"}, {"a": 1, "b": "***"}]
+
+
+def test_check_shows_what_is_selected_and_names_columns_that_are_not_there(rig):
+    rig.db.sql("CREATE TABLE t (id int PRIMARY KEY, phone text, region text)")
+    rig.db.publish("t")
+    fields = ["id", {"id": "phone", "obfuscate": "mask", "output_name": "tel"}]
+    rule = {"function": "Equality", "value": "eu"}
+    walpost = rig.prepare(syncs=selected(rig, [{"id": "public.*", "fields": fields, "filters": [
+        {"field_id": "region", **rule}]}]))
+    done = walpost.command("check")
+    assert "selection: 1 tables: public.t (id, phone as tel (mask); 1 filters)" in done.stdout
+    assert done.returncode == 0, done.stdout
+    walpost.config["bulk_syncs"]["main"]["schemas"] = [
+        {"id": "public.t", "fields": ["id", "nowhere"], "filters": [{"field_id": "Region", **rule}]}]
+    walpost.write()
+    done = walpost.command("check")
+    assert "warn  sync main: selection: table public.t has no column nowhere" in done.stdout
+    assert "FAIL  sync main: selection: table public.t has no column Region" in done.stdout
+    assert done.returncode == 1
