@@ -12,6 +12,7 @@
 #include "cdc/cli/data_dir.h"
 #include "cdc/cli/feed.h"
 #include "cdc/record/value.h"
+#include "cdc/source/chosen.h"
 #include "sinks/sink.h"
 
 #define JSON_MAX (4u << 20) /* of the strings of one test, with room to spare */
@@ -111,6 +112,18 @@ static void check_source(const struct cdc_feed *feed, struct tally *t)
 	(void)snprintf(subject, sizeof(subject), "source %s", feed->connection->name);
 	t->subject = subject;
 	cdc_source_preflight(&plan, print_finding, t);
+}
+
+/* The columns and rows of a sync that takes not all of them. */
+static void check_selection(const struct cdc_sync *sync, struct tally *t)
+{
+	char subject[128];
+
+	if (cdc_selection_is_plain(&sync->selection))
+		return;
+	(void)snprintf(subject, sizeof(subject), "sync %s", sync->name);
+	t->subject = subject;
+	cdc_chosen_check(sync->source->settings, &sync->selection, print_finding, t);
 }
 
 static void check_destination(const struct cdc_sync *sync, struct tally *t)
@@ -213,6 +226,8 @@ int cdc_cli_check(const struct cdc_cli_args *args)
 	if (!args->is_config_only) {
 		for (size_t i = 0; i < feed_n; i++)
 			check_source(&feeds[i], &t);
+		for (size_t i = 0; i < config->sync_n; i++)
+			check_selection(&config->syncs[i], &t);
 		for (size_t i = 0; i < config->sync_n; i++)
 			check_destination(&config->syncs[i], &t);
 		check_data_dir(config, feed_n, &t);

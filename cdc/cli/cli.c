@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "cdc/pipeline/deliver.h"
+#include "cdc/record/condition.h"
 #include "cdc/source/source.h"
 #include "sinks/sink.h"
 
@@ -132,6 +133,7 @@ static void make_tables(struct tables *t)
 		.type_n = n,
 		.delivery_size = sizeof(struct cdc_deliver_settings),
 		.delivery_options = cdc_deliver_options,
+		.filter_check = cdc_condition_check,
 	};
 }
 

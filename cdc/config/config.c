@@ -293,7 +293,8 @@ static void read_sync(struct load *ld, const struct cdc_node *node, struct cdc_s
 	if (keys.destination)
 		ret->destination = find_connection(ld, node, "destination_connection",
 						   keys.destination, false);
-	cdc_schemas_read(l, node, &ret->schemas, &ret->selection);
+	ret->selection.obfuscation_key = keys.obfuscation_key;
+	cdc_schemas_read(l, node, ld->tables->filter_check, &ret->schemas, &ret->selection);
 	read_destination(ld, node, ret);
 	ret->replication_slot = keys.replication_slot;
 	ret->skip_initial_backfill = keys.skip_initial_backfill;

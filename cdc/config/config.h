@@ -51,6 +51,9 @@ struct cdc_config_tables {
 	size_t type_n;
 	size_t delivery_size; /* the engine's keys of destination_configuration */
 	const struct cdc_opt *delivery_options;
+	/* Whether a filter's function can do with its values; pure.  CDC_CONFIG: err says why not.
+	 * NULL: nothing to check. */
+	enum cdc_code (*filter_check)(const struct cdc_select_filter *filter, struct cdc_err *err);
 };
 
 struct cdc_connection {
@@ -67,7 +70,7 @@ struct cdc_sync {
 	const struct cdc_connection *source, *destination;
 	struct cdc_opt_strs schemas;    /* "public.orders" or a pattern; n 0: every table of the
 					   publication */
-	struct cdc_selection selection; /* the same, and what is left out */
+	struct cdc_selection selection; /* the same with columns, rows, and what is left out */
 	char *replication_slot;         /* NULL: the connection's own */
 	bool skip_initial_backfill;
 	void *delivery;             /* delivery_options' struct */

@@ -51,6 +51,8 @@ enum {
 	CDC_RECORD_MOVE_NEW =
 		4, /* the update under the new key; its other half is the record before */
 	CDC_RECORD_NO_KEY = 8, /* key is null */
+	CDC_RECORD_OLD_ROW =
+		16, /* an update whose old row was in the log as a whole, not its key alone */
 };
 
 /* Where a value lies in its record's JSON; len 0: the key is absent. */

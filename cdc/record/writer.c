@@ -424,6 +424,8 @@ static enum cdc_code write_half(struct cdc_batch *b, const struct cdc_change *c,
 	r->table = table;
 	r->op = (uint8_t)h->op;
 	r->flags = h->flags;
+	if (h->has_changes && c->old_is_full)
+		r->flags |= CDC_RECORD_OLD_ROW;
 	put_head(&b->json, c->shape, h);
 	rc = put_key(b, r, c, h, err);
 	if (!rc)
