@@ -117,15 +117,16 @@ static enum cdc_code ask_for_resync(struct cdc_control *c, const struct cdc_cont
 	return cdc_backfill_ask(s->backfill, command, err);
 }
 
-/* A source that is being read has no gap; what one that is not read has, its next attempt tells. */
+/* Only of a gap that was met, or of what the first attempt of a walpost that starts will meet: a
+ * word is not kept for a gap to come. */
 static enum cdc_code accept_gap(struct cdc_control *c, const struct cdc_control_sync *s,
 				const struct cdc_command *command, struct cdc_err *err)
 {
 	struct cdc_board_view view;
 
 	cdc_board_read(s->source_board, &view);
-	if (view.state == CDC_STATE_RUNNING)
-		return refuse(c, command, "the slot is being read; there is no gap", err);
+	if (view.state != CDC_STATE_STARTING && view.state != CDC_STATE_FAILED)
+		return refuse(c, command, "no gap was met; there is no gap to accept", err);
 	if (!s->capture || (view.state == CDC_STATE_FAILED && view.err.code != CDC_GAP))
 		return refuse(c, command,
 			      "the source is not read for another reason; see its error in the log",
