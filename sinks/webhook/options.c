@@ -194,5 +194,12 @@ const struct cdc_opt sink_webhook_sync_options[] = {
 	 .min = 100,
 	 .max = 600000,
 	 .help = "How long a request may take."},
+	{.name = "partial_success",
+	 .type = CDC_OPT_BOOL,
+	 .offset = offsetof(struct sink_webhook_sync, partial_success),
+	 .def = "false",
+	 .help = "Whether a 2xx answer may name records that were not taken: {\"failed\": "
+		 "[{\"id\": "
+		 "..., \"reason\": ..., \"retry\": true | false}]}."},
 	{0},
 };

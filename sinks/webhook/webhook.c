@@ -11,6 +11,7 @@
 #include "sinks/http/outcome.h"
 #include "sinks/webhook/auth.h"
 #include "sinks/webhook/body.h"
+#include "sinks/webhook/partial.h"
 #include "sinks/webhook/sign.h"
 
 #define BODY_MAX  (256u << 20) /* the largest record and its envelope fit well */
@@ -35,8 +36,10 @@ struct sink_webhook_state {
 	struct cdc_buf plain;        /* else what they are before */
 	const char *encoding;        /* the header line that says so, with its NUL */
 	size_t encoding_len;
-	uint64_t *tickets; /* by slot */
-	size_t busy;       /* jobs in flight */
+	uint64_t *tickets;                     /* by slot */
+	struct sink_webhook_partial *partials; /* by slot; NULL: the status line says it all */
+	size_t slot_n;
+	size_t busy; /* jobs in flight */
 	struct stamp stamp;
 };
 
@@ -51,6 +54,9 @@ static void close_state(void *state)
 	sink_webhook_sign_free(s->sign);
 	cdc_encoder_free(s->encoder);
 	cdc_buf_clear(&s->plain);
+	for (size_t i = 0; s->partials && i < s->slot_n; i++)
+		sink_webhook_partial_clear(&s->partials[i]);
+	free(s->partials);
 	free(s->tickets);
 	free(s);
 }
@@ -94,6 +100,7 @@ static enum cdc_code open_http(struct sink_webhook_state *s, const struct sink_s
 		.proxy = c->proxy,
 		.slots = settings->concurrency,
 		.body_max = BODY_MAX,
+		.keep_max = sync->partial_success ? SINK_HTTP_ANSWER_BYTES : 0,
 		.wake_fd = settings->wake_fd,
 	};
 	enum cdc_code rc = sink_webhook_auth_networks(c, &networks, err);
@@ -148,9 +155,13 @@ static enum cdc_code open_state(const struct sink_settings *settings, void **ret
 
 	if (!s)
 		return cdc_err_set(err, CDC_NOMEM, "out of memory");
-	s->tickets = calloc(settings->concurrency, sizeof(*s->tickets));
-	rc = s->tickets ? sink_webhook_body_init(&s->body, &body, err)
-			: cdc_err_set(err, CDC_NOMEM, "out of memory");
+	s->slot_n = settings->concurrency;
+	s->tickets = calloc(s->slot_n, sizeof(*s->tickets));
+	if (sync->partial_success)
+		s->partials = calloc(s->slot_n, sizeof(*s->partials));
+	rc = s->tickets && (s->partials || !sync->partial_success)
+		     ? sink_webhook_body_init(&s->body, &body, err)
+		     : cdc_err_set(err, CDC_NOMEM, "out of memory");
 	if (!rc)
 		rc = open_encoder(s, (enum cdc_encoding)sync->compression, err);
 	if (!rc)
@@ -228,6 +239,8 @@ static enum cdc_code submit(void *state, const struct sink_job *job, struct cdc_
 		return cdc_err_set(err, CDC_BUSY, "every request slot is in use");
 	rc = write_request(s, job, sink_http_lines(s->http, slot), sink_http_body(s->http, slot),
 			   &skip, err);
+	if (!rc && s->partials)
+		rc = sink_webhook_partial_note(&s->partials[slot], job, err);
 	if (!rc)
 		rc = sink_http_post(s->http, slot, skip, err);
 	if (rc)
@@ -248,6 +261,9 @@ static size_t poll_results(void *state, uint64_t wait_ms, struct sink_result *re
 	for (size_t i = 0; i < n; i++) {
 		sink_http_outcome(&answers[i], now_us, &ret_results[i]);
 		ret_results[i].ticket = s->tickets[answers[i].slot];
+		if (s->partials && ret_results[i].outcome == SINK_DONE)
+			sink_webhook_partial_read(&s->partials[answers[i].slot], &answers[i],
+						  &ret_results[i]);
 	}
 	s->busy -= n;
 	return n;

@@ -57,6 +57,7 @@ struct sink_webhook_sync {
 	unsigned cloudevents_mode; /* enum sink_webhook_mode */
 	unsigned compression;      /* enum cdc_encoding */
 	uint64_t timeout_ms;
+	bool partial_success;
 };
 
 extern const struct sink_ops sink_webhook;

@@ -1,11 +1,13 @@
 """Records that the endpoint refuses while it accepts others: set aside, tried again, given up."""
 
 import json
+import random
 import sqlite3
 import time
 
 import checker
 import pytest
+from load import Writers
 from machine import stays, wait_for
 
 pytestmark = pytest.mark.sanitized
@@ -347,3 +349,88 @@ def test_halving_finds_one_record_of_many_in_few_requests(rig):
     feed(rig, is_parked(rig, 1))
     rig.wait_arrived(1023)
     wait_state(rig, 1, 0)
+
+
+def unsent(rig, n):
+    """Inserts n rows that the endpoint does not take; their ids, by the row's id."""
+    rig.receiver.control({"status": 503, "action": "answer"})
+    insert(rig, 0, n)
+
+    def seen():
+        return {record["key"]["id"]: record["id"] for request in rig.receiver.requests()
+                if request.body for record, _ in checker.split_records(request.body)}
+    wait_for("every row was in a request", lambda: len(seen()) >= n, 30, tail=rig.tail)
+    return seen()
+
+
+def answer(*failed):
+    return json.dumps({"failed": [dict(f) for f in failed]})
+
+
+def test_a_receiver_takes_a_part_of_a_request(rig):
+    rig.add_receiver()
+    begin(rig, partial_success=True, batch_size=10, concurrency=1, **LATER)
+    bad = unsent(rig, 10)[5]
+    rig.receiver.control({"match": bad, "status": 200, "action": "answer", "body": answer(
+        {"id": bad, "reason": "no fives", "retry": False})})
+    feed(rig, is_parked(rig, 1))
+    stored = wait_state(rig, 1, 0)
+    assert ids(stored.parked()) == [bad]
+    assert "no fives" in stored.run("SELECT reason FROM parked")[0][0]
+    expected = checker.expected_count(rig.db.history()) - 1
+    wait_for("the others are delivered", lambda: rig.walpost.metric(
+        "walpost_delivered_records_total") == expected, 30, tail=rig.tail)
+
+
+@pytest.mark.parametrize("lie", ['{"failed": [{"id": "nobody"}]}', '{"failed": [', "[]",
+                                 '{"failed": 1}'])
+def test_an_answer_that_lies_is_a_failure_of_the_whole_request(rig, lie):
+    rig.add_receiver()
+    begin(rig, partial_success=True, batch_size=10, concurrency=1, **LATER)
+    unsent(rig, 10)
+    rig.receiver.control({"status": 200, "action": "answer", "body": lie})
+    before = rig.walpost.metric("walpost_failed_requests_total")
+    wait_for("requests fail", lambda: rig.walpost.metric(
+        "walpost_failed_requests_total") >= before + 2, 30, tail=rig.tail)
+    assert rig.walpost.metric("walpost_delivered_records_total") == 0
+    rig.receiver.behave()
+    wait_for("all is delivered", lambda: rig.walpost.metric(
+        "walpost_delivered_records_total") == 10, 60, tail=rig.tail)
+    wait_state(rig, 0, 0)
+
+
+def test_without_partial_success_the_status_line_decides(rig):
+    rig.add_receiver()
+    begin(rig, batch_size=10, concurrency=1)
+    rig.receiver.control({"status": 200, "action": "answer", "body": '{"failed": ['})
+    insert(rig, 0, 10)
+    rig.assert_whole()
+    assert rig.walpost.metric("walpost_failed_requests_total") == 0
+
+
+def test_kill_at_random_moments_while_keys_are_parked(rig, seed):
+    """Between an answer and the checkpoint there is the write of what is parked; nothing gets lost there."""
+    rng = random.Random(seed)
+    Writers.tables(rig.db)
+    rig.add_receiver().control(*({"match": f'"schema":"public.a","key":{{"id":{key}}}',
+                                  "status": 422, "action": "answer"} for key in (3, 7, 11)))
+    rig.start(concurrency=4, batch_size=10, **LATER)
+    with Writers(rig.db, seed, threads=2, truncates=False) as writers:
+        wait_for("keys are parked", lambda: rig.walpost.metric("walpost_parked_records") > 0, 30,
+                 tail=rig.tail)
+        for _ in range(6):
+            time.sleep(rng.uniform(0.1, 0.8))
+            rig.walpost.kill()
+            rig.walpost.start(databases=[rig.db])
+        assert not writers.errors
+    rig.walpost.kill()
+    stored = Stored(rig)
+    parked = stored.parked()
+    assert parked and not stored.dead()
+    assert not any(r["schema"] == "public.a" and r["key"]["id"] in (3, 7, 11)
+                   for r in rig.receiver.records())
+    rig.receiver.behave()
+    stored.run("UPDATE parked SET next_us = 0")
+    rig.walpost.start(databases=[rig.db])
+    rig.assert_whole(seconds=90)
+    wait_state(rig, 0, 0)
