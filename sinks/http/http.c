@@ -10,6 +10,7 @@
 #include <time.h>
 
 #include "cdc/base/clock.h"
+#include "cdc/base/crypto.h"
 
 #define CONNECT_MS   10000
 #define KEEP_BODY    (4u << 20) /* a slot keeps a buffer of at most so much */
@@ -20,19 +21,25 @@ struct slot {
 	struct curl_slist *headers; /* the changing one first */
 	struct cdc_buf body;
 	size_t got, head; /* bytes of the answer's body and of its head */
+	unsigned token;
 	char barred[160]; /* why the last address was not connected to; empty: it was */
 	uint64_t begun_us;
 	char error[CURL_ERROR_SIZE];
-	bool is_busy, is_options;
+	bool is_busy, is_options, is_waiting, is_refused;
+	struct cdc_buf answer; /* what is kept of its body */
 	const struct sink_http_networks *networks;
 };
 
 struct sink_http {
 	struct sink_http_networks networks;
 	CURLM *multi;
-	struct slot *slots;
-	size_t slot_n, next;
-	size_t changing_off; /* of the value in the changing header; 0: there is none */
+	struct slot *slots, side;
+	size_t slot_n, next, waiting, refused;
+	bool is_held;
+	unsigned tokens;                 /* that were released */
+	char *token;                     /* of release; NULL: requests go without one */
+	struct sink_http_answer refusal; /* of those that are refused */
+	size_t changing_off;             /* of the value in the changing header; 0: there is none */
 	int wake_fd;
 };
 
@@ -46,12 +53,13 @@ static uint64_t mono_us(void)
 
 /* --- opening ------------------------------------------------------------------------ */
 
-static size_t discard(char *bytes, size_t size, size_t n, void *arg)
+static size_t take_body(char *bytes, size_t size, size_t n, void *arg)
 {
 	struct slot *s = arg;
+	size_t room = s->answer.max - s->answer.len;
 
-	(void)bytes;
 	s->got += size * n;
+	cdc_buf_put(&s->answer, bytes, size * n < room ? size * n : room);
 	/* Less than was offered ends the transfer: a body without end is not worth a wait. */
 	return s->got > SINK_HTTP_ANSWER_BYTES ? 0 : size * n;
 }
@@ -249,7 +257,7 @@ static CURLcode set_up(struct slot *slot, const struct sink_http_settings *s)
 	(void)curl_easy_setopt(e, CURLOPT_TCP_KEEPALIVE, 1L);
 	(void)curl_easy_setopt(e, CURLOPT_TIMEOUT_MS, (long)s->timeout_ms);
 	(void)curl_easy_setopt(e, CURLOPT_CONNECTTIMEOUT_MS, connect_ms);
-	(void)curl_easy_setopt(e, CURLOPT_WRITEFUNCTION, discard);
+	(void)curl_easy_setopt(e, CURLOPT_WRITEFUNCTION, take_body);
 	(void)curl_easy_setopt(e, CURLOPT_WRITEDATA, slot);
 	(void)curl_easy_setopt(e, CURLOPT_HEADERFUNCTION, count_head);
 	(void)curl_easy_setopt(e, CURLOPT_HEADERDATA, slot);
@@ -267,6 +275,34 @@ static CURLcode set_up(struct slot *slot, const struct sink_http_settings *s)
 	if (!rc)
 		rc = set_proxy(e, s->proxy);
 	return rc ? rc : set_tls(e, s);
+}
+
+static CURLcode open_slot(struct sink_http *h, struct slot *slot,
+			  const struct sink_http_settings *s, size_t *ret_off)
+{
+	slot->networks = &h->networks;
+	cdc_buf_init(&slot->body, s->body_max);
+	cdc_buf_init(&slot->answer, s->answer_max);
+	slot->easy = curl_easy_init();
+	slot->headers = make_headers(s, ret_off);
+	return slot->easy && slot->headers ? set_up(slot, s) : CURLE_OUT_OF_MEMORY;
+}
+
+static void close_slot(struct sink_http *h, struct slot *s)
+{
+	if (s->is_busy && !s->is_waiting && !s->is_refused)
+		(void)curl_multi_remove_handle(h->multi, s->easy);
+	curl_easy_cleanup(s->easy);
+	curl_slist_free_all(s->headers);
+	cdc_buf_clear(&s->body);
+	cdc_buf_clear(&s->answer);
+}
+
+static enum cdc_code cannot_open(CURLcode rc, struct cdc_err *err)
+{
+	return rc && rc != CURLE_OUT_OF_MEMORY
+		       ? cdc_err_set(err, CDC_CONFIG, "%s", curl_easy_strerror(rc))
+		       : cdc_err_set(err, CDC_NOMEM, "out of memory");
 }
 
 enum cdc_code sink_http_open(const struct sink_http_settings *s, struct sink_http **ret,
@@ -289,36 +325,33 @@ enum cdc_code sink_http_open(const struct sink_http_settings *s, struct sink_htt
 		struct slot *slot = &h->slots[i];
 
 		h->slot_n = i + 1;
-		slot->networks = &h->networks;
-		cdc_buf_init(&slot->body, s->body_max);
-		slot->easy = curl_easy_init();
-		slot->headers = make_headers(s, &h->changing_off);
-		rc = slot->easy && slot->headers ? set_up(slot, s) : CURLE_OUT_OF_MEMORY;
+		rc = open_slot(h, slot, s, &h->changing_off);
 	}
 	if (!h->multi || !h->slots || rc) {
 		sink_http_close(h);
-		return rc && rc != CURLE_OUT_OF_MEMORY
-			       ? cdc_err_set(err, CDC_CONFIG, "%s", curl_easy_strerror(rc))
-			       : cdc_err_set(err, CDC_NOMEM, "out of memory");
+		return cannot_open(rc, err);
 	}
 	(void)curl_multi_setopt(h->multi, CURLMOPT_MAXCONNECTS, (long)s->slots);
 	*ret = h;
 	return CDC_OK;
 }
 
+static void forget_token(struct sink_http *h)
+{
+	if (h->token)
+		cdc_wipe(h->token, strlen(h->token));
+	free(h->token);
+	h->token = NULL;
+}
+
 void sink_http_close(struct sink_http *h)
 {
 	if (!h)
 		return;
-	for (size_t i = 0; i < h->slot_n; i++) {
-		struct slot *s = &h->slots[i];
-
-		if (s->is_busy)
-			(void)curl_multi_remove_handle(h->multi, s->easy);
-		curl_easy_cleanup(s->easy);
-		curl_slist_free_all(s->headers);
-		cdc_buf_clear(&s->body);
-	}
+	for (size_t i = 0; i < h->slot_n; i++)
+		close_slot(h, &h->slots[i]);
+	close_slot(h, &h->side);
+	forget_token(h);
 	free(h->slots);
 	if (h->multi)
 		(void)curl_multi_cleanup(h->multi);
@@ -347,14 +380,33 @@ struct cdc_buf *sink_http_body(struct sink_http *h, size_t slot)
 	return &h->slots[slot].body;
 }
 
-static enum cdc_code start(struct sink_http *h, struct slot *s, struct cdc_err *err)
+static enum cdc_code begin(struct sink_http *h, struct slot *s, struct cdc_err *err)
 {
+	CURLcode rc = CURLE_OK;
+
+	if (h->token && s != &h->side) {
+		rc = curl_easy_setopt(s->easy, CURLOPT_XOAUTH2_BEARER, h->token);
+		if (!rc)
+			rc = curl_easy_setopt(s->easy, CURLOPT_HTTPAUTH, (long)CURLAUTH_BEARER);
+	}
+	s->token = h->tokens;
 	s->got = s->head = 0;
 	s->barred[0] = s->error[0] = '\0';
+	cdc_buf_reset(&s->answer, s->answer.max);
 	s->begun_us = mono_us();
-	if (curl_multi_add_handle(h->multi, s->easy))
+	if (rc || curl_multi_add_handle(h->multi, s->easy))
 		return cdc_err_set(err, CDC_NOMEM, "out of memory for a request");
 	s->is_busy = true;
+	return CDC_OK;
+}
+
+/* At once, or when there is a token. */
+static enum cdc_code start(struct sink_http *h, struct slot *s, struct cdc_err *err)
+{
+	if (!h->is_held)
+		return begin(h, s, err);
+	s->is_busy = s->is_waiting = true;
+	h->waiting++;
 	return CDC_OK;
 }
 
@@ -368,6 +420,11 @@ enum cdc_code sink_http_post(struct sink_http *h, size_t slot, const char *chang
 
 		CDC_ASSERT(strlen(changing) == strlen(value));
 		memcpy(value, changing, strlen(value));
+	}
+	if (s->is_options) {
+		s->is_options = false;
+		(void)curl_easy_setopt(s->easy, CURLOPT_CUSTOMREQUEST, NULL);
+		(void)curl_easy_setopt(s->easy, CURLOPT_POST, 1L);
 	}
 	(void)curl_easy_setopt(s->easy, CURLOPT_POSTFIELDS, s->body.data);
 	(void)curl_easy_setopt(s->easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)s->body.len);
@@ -387,14 +444,111 @@ enum cdc_code sink_http_options(struct sink_http *h, size_t slot, struct cdc_err
 
 static void finish(struct sink_http *h, struct slot *s)
 {
-	(void)curl_multi_remove_handle(h->multi, s->easy);
-	s->is_busy = false;
-	if (!s->is_options)
-		return;
-	s->is_options = false;
-	(void)curl_easy_setopt(s->easy, CURLOPT_CUSTOMREQUEST, NULL);
-	(void)curl_easy_setopt(s->easy, CURLOPT_POST, 1L);
+	if (s->is_waiting)
+		h->waiting--;
+	else if (s->is_refused)
+		h->refused--;
+	else
+		(void)curl_multi_remove_handle(h->multi, s->easy);
+	s->is_busy = s->is_waiting = s->is_refused = false;
 }
+
+/* --- tokens ------------------------------------------------------------------------- */
+
+enum cdc_code sink_http_side_open(struct sink_http *h, const struct sink_http_settings *s,
+				  struct cdc_err *err)
+{
+	enum cdc_code checked = check(s, err);
+	CURLcode rc;
+	size_t off;
+
+	if (checked)
+		return checked;
+	rc = open_slot(h, &h->side, s, &off);
+	(void)curl_multi_setopt(h->multi, CURLMOPT_MAXCONNECTS, (long)h->slot_n + 1);
+	return rc ? cannot_open(rc, err) : CDC_OK;
+}
+
+enum cdc_code sink_http_side_post(struct sink_http *h, const char *body, struct cdc_err *err)
+{
+	struct slot *s = &h->side;
+
+	CDC_ASSERT(!s->is_busy);
+	(void)curl_easy_setopt(s->easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)strlen(body));
+	if (curl_easy_setopt(s->easy, CURLOPT_COPYPOSTFIELDS, body))
+		return cdc_err_set(err, CDC_NOMEM, "out of memory for a request");
+	return begin(h, s, err);
+}
+
+void sink_http_hold(struct sink_http *h)
+{
+	h->is_held = true;
+}
+
+enum cdc_code sink_http_release(struct sink_http *h, const char *token, struct cdc_err *err)
+{
+	char *copy = strdup(token);
+	enum cdc_code rc = CDC_OK;
+
+	if (!copy)
+		return cdc_err_set(err, CDC_NOMEM, "out of memory for a token");
+	forget_token(h);
+	h->token = copy;
+	h->tokens++;
+	h->is_held = false;
+	for (size_t i = 0; !rc && h->waiting && i < h->slot_n; i++) {
+		struct slot *s = &h->slots[i];
+
+		if (!s->is_waiting)
+			continue;
+		rc = begin(h, s, err);
+		h->is_held = rc != CDC_OK;
+		s->is_waiting = h->is_held;
+		h->waiting -= !s->is_waiting;
+	}
+	return rc;
+}
+
+void sink_http_refuse(struct sink_http *h, const struct sink_http_answer *why)
+{
+	h->refusal = *why;
+	h->is_held = true;
+	for (size_t i = 0; h->waiting && i < h->slot_n; i++) {
+		struct slot *s = &h->slots[i];
+
+		if (!s->is_waiting)
+			continue;
+		s->is_waiting = false;
+		s->is_refused = true;
+		h->waiting--;
+		h->refused++;
+	}
+}
+
+enum cdc_code sink_http_again(struct sink_http *h, size_t slot, struct cdc_err *err)
+{
+	return start(h, &h->slots[slot], err);
+}
+
+/* The answers of those that are refused. */
+static size_t collect_refused(struct sink_http *h, struct sink_http_answer *ret, size_t max)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; n < max && h->refused && i < h->slot_n; i++) {
+		struct slot *s = &h->slots[i];
+
+		if (!s->is_refused)
+			continue;
+		ret[n] = h->refusal;
+		ret[n].slot = i;
+		ret[n++].end = SINK_HTTP_BARRED;
+		finish(h, s);
+	}
+	return n;
+}
+
+/* --- answers ------------------------------------------------------------------------ */
 
 void sink_http_drop(struct sink_http *h, size_t slot)
 {
@@ -427,11 +581,14 @@ static void fill_answer(const struct sink_http *h, const struct slot *s, CURLcod
 
 	(void)curl_easy_getinfo(s->easy, CURLINFO_RESPONSE_CODE, &status);
 	memset(a, 0, sizeof(*a));
-	a->slot = (size_t)(s - h->slots);
+	a->slot = s == &h->side ? SINK_HTTP_SIDE : (size_t)(s - h->slots);
 	a->end = end_of(s, rc, status);
 	a->status = a->end == SINK_HTTP_ANSWERED ? (int)status : 0;
 	a->took_us = mono_us() - s->begun_us;
 	a->sent_bytes = s->body.len;
+	a->token = s->token;
+	a->body = s->answer.data;
+	a->body_len = s->answer.len;
 	if (a->end == SINK_HTTP_BARRED) {
 		(void)snprintf(a->reason, sizeof(a->reason), "%s", s->barred);
 	} else if (a->end != SINK_HTTP_ANSWERED) {
@@ -453,7 +610,7 @@ static void fill_answer(const struct sink_http *h, const struct slot *s, CURLcod
 
 static size_t collect(struct sink_http *h, struct sink_http_answer *ret, size_t max)
 {
-	size_t n = 0;
+	size_t n = h->refused ? collect_refused(h, ret, max) : 0;
 	int left;
 
 	while (n < max) {

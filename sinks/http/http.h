@@ -5,8 +5,11 @@
  * written into its slot's buffer, which is kept from request to request.  Over TLS,
  * HTTP/2 is used where the server offers it.  A redirect is an answer like any
  * other, and a proxy is never taken from the environment.  Of an answer at most
- * 64 KiB of head and 64 KiB of body are read, and thrown away: the status line says
- * it all.
+ * 64 KiB of head and 64 KiB of body are read.
+ *
+ * Requests may need a token that is had from elsewhere, by a request of its own: the
+ * side request.  Until it is there they can be held, so that nobody waits for it in
+ * a call.
  *
  * The only home of libcurl.
  *
@@ -25,6 +28,7 @@
 #include "sinks/http/network.h"
 
 #define SINK_HTTP_ANSWER_BYTES (64 << 10)
+#define SINK_HTTP_SIDE         SIZE_MAX /* in place of a slot: the side request */
 
 struct sink_http_settings {
 	const char *url;            /* http:// or https:// */
@@ -43,15 +47,18 @@ struct sink_http_settings {
 	const char *proxy; /* http://, https://, socks5:// or socks5h://, or NULL; may hold a
 			      password */
 	size_t slots;
-	size_t body_max; /* bytes of a request's body */
-	int wake_fd;     /* poll also returns when this is readable; -1: none */
+	size_t body_max;   /* bytes of a request's body */
+	size_t answer_max; /* bytes of an answer's body that are kept; at most
+			      SINK_HTTP_ANSWER_BYTES */
+	int wake_fd;       /* poll also returns when this is readable; -1: none */
 };
 
 enum sink_http_end {
 	SINK_HTTP_ANSWERED, /* a status line came, whatever happened after it */
 	SINK_HTTP_TIMEOUT,
 	SINK_HTTP_BROKEN, /* no connection, or one that ended before the status line */
-	SINK_HTTP_BARRED, /* no address of the host may be reached */
+	SINK_HTTP_BARRED, /* not sent: no address of the host may be reached, or there is no token
+			   */
 };
 
 struct sink_http_answer {
@@ -62,6 +69,10 @@ struct sink_http_answer {
 	char date[64];        /* the Date header beside a Retry-After; empty: none */
 	char reason[160];     /* for a person, when not ANSWERED */
 	uint64_t took_us, sent_bytes;
+	unsigned token; /* how many tokens there had been when it was sent, its own included */
+	/* The first answer_max bytes of the answer's body; valid until the slot's next request. */
+	const uint8_t *body;
+	size_t body_len;
 };
 
 struct sink_http;
@@ -84,6 +95,28 @@ enum cdc_code sink_http_post(struct sink_http *h, size_t slot, const char *chang
 /* Sends an OPTIONS request without a body: it changes nothing at the server.  The slot is as before
  * when it ended. */
 enum cdc_code sink_http_options(struct sink_http *h, size_t slot, struct cdc_err *err) CDC_CHECK;
+
+/*
+ * Where the side request goes: a POST to url with these headers, by the rules for
+ * connections of s; slots and wake_fd of s do not count.  Its answer comes from poll
+ * with the slot SINK_HTTP_SIDE.  As open.
+ */
+enum cdc_code sink_http_side_open(struct sink_http *h, const struct sink_http_settings *s,
+				  struct cdc_err *err) CDC_CHECK;
+/* Sends these bytes, which are copied.  Not while its last one is under way. */
+enum cdc_code sink_http_side_post(struct sink_http *h, const char *body,
+				  struct cdc_err *err) CDC_CHECK;
+
+/* From now on requests wait, until release or refuse. */
+void sink_http_hold(struct sink_http *h);
+/* Those that wait are sent, and later ones go at once, as `Authorization: Bearer TOKEN`. CDC_NOMEM:
+ * they still wait. */
+enum cdc_code sink_http_release(struct sink_http *h, const char *token,
+				struct cdc_err *err) CDC_CHECK;
+/* Those that wait end as BARRED, with the reason and the retry_after of why; later ones wait. */
+void sink_http_refuse(struct sink_http *h, const struct sink_http_answer *why);
+/* The request of a slot whose answer was just had, once more; or it waits. */
+enum cdc_code sink_http_again(struct sink_http *h, size_t slot, struct cdc_err *err) CDC_CHECK;
 
 /* Ends the slot's request, which gets no answer; nothing happens when it has none. */
 void sink_http_drop(struct sink_http *h, size_t slot);

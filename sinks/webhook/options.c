@@ -7,6 +7,7 @@ static const char *const auth_methods[] = {
 	[SINK_WEBHOOK_AUTH_BASIC] = "basic",
 	[SINK_WEBHOOK_AUTH_HEADER] = "header",
 	[SINK_WEBHOOK_AUTH_QUERY] = "query",
+	[SINK_WEBHOOK_AUTH_OAUTH] = "oauth_client_credentials",
 	NULL,
 };
 
@@ -48,6 +49,52 @@ static const struct cdc_opt header_options[] = {
 	 .offset = IN(header, value),
 	 .max = 4096,
 	 .help = "Its value."},
+	{0},
+};
+
+static const char *const oauth_styles[] = {
+	[SINK_WEBHOOK_OAUTH_BASIC] = "basic",
+	[SINK_WEBHOOK_OAUTH_BODY] = "body",
+	NULL,
+};
+
+static const struct cdc_opt oauth_options[] = {
+	{.name = "token_endpoint",
+	 .type = CDC_OPT_STR,
+	 .flags = CDC_OPT_REQUIRED | CDC_OPT_HTTP,
+	 .offset = IN(oauth, token_endpoint),
+	 .max = 2048,
+	 .help = "Where tokens are had: http:// or https://."},
+	{.name = "client_id",
+	 .type = CDC_OPT_STR,
+	 .flags = CDC_OPT_REQUIRED,
+	 .offset = IN(oauth, client_id),
+	 .max = 1024,
+	 .help = "Who asks."},
+	{.name = "client_secret",
+	 .type = CDC_OPT_STR,
+	 .flags = CDC_OPT_REQUIRED | CDC_OPT_SECRET,
+	 .offset = IN(oauth, client_secret),
+	 .max = 4096,
+	 .help = "Its secret."},
+	{.name = "scopes",
+	 .type = CDC_OPT_STRS,
+	 .offset = IN(oauth, scopes),
+	 .max = 64,
+	 .help = "Scopes that the token is for."},
+	{.name = "extra_form_data",
+	 .type = CDC_OPT_PAIRS,
+	 .flags = CDC_OPT_SECRET,
+	 .offset = IN(oauth, extra_form_data),
+	 .max = 16,
+	 .help = "More fields of the request, such as audience or resource."},
+	{.name = "auth_style",
+	 .type = CDC_OPT_ENUM,
+	 .offset = IN(oauth, auth_style),
+	 .def = "basic",
+	 .choices = oauth_styles,
+	 .help = "How id and secret are sent: basic: in the Authorization header; body: as "
+		 "fields."},
 	{0},
 };
 
@@ -130,7 +177,11 @@ const struct cdc_opt sink_webhook_connection_options[] = {
 		 "any: all; public: none, so that no private, loopback, link-local or metadata "
 		 "address is reached.  With a proxy, its address is what counts."},
 	{.name = "signing_secrets", .type = CDC_OPT_LATER, .help = "Secrets of signatures."},
-	{.name = "oauth", .type = CDC_OPT_LATER, .help = "OAuth client credentials."},
+	{.name = "oauth",
+	 .type = CDC_OPT_GROUP,
+	 .offset = AT(oauth),
+	 .group = oauth_options,
+	 .help = "oauth_client_credentials: where a token is had, and for whom."},
 	{0},
 };
 
