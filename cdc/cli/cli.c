@@ -21,6 +21,10 @@ static const char usage[] =
 	"                                         print records as JSON lines, store nothing\n"
 	"  walpost uninstall CONNECTION [-c FILE] [--force]\n"
 	"                                         drop the slot and publication that walpost made\n"
+	"  walpost webhook-secret [--ed25519]     print a new secret for signing_secrets; with "
+	"--ed25519\n"
+	"                                         a private key, and the public key for the "
+	"receiver\n"
 	"  walpost config                         the reference of every key of the file\n"
 	"  walpost version\n"
 	"\n"
@@ -36,6 +40,7 @@ static const struct command {
 	{.name = "check", .run = cdc_cli_check},
 	{.name = "tail", .run = cdc_cli_tail, .takes_subject = true},
 	{.name = "uninstall", .run = cdc_cli_uninstall, .takes_subject = true},
+	{.name = "webhook-secret", .run = cdc_cli_webhook_secret},
 };
 
 #define SINK_TYPES_MAX 15
@@ -133,13 +138,10 @@ static int wrong(const char *what, const char *arg)
 static int run_command(const struct command *command, int argc, char **argv)
 {
 	static const struct option options[] = {
-		{"config", required_argument, NULL, 'c'},
-		{"config-only", no_argument, NULL, 'o'},
-		{"schema", required_argument, NULL, 's'},
-		{"force", no_argument, NULL, 'f'},
-		{"help", no_argument, NULL, 'h'},
-		{"json", no_argument, NULL, 'j'},
-		{NULL, 0, NULL, 0},
+		{"config", required_argument, NULL, 'c'}, {"config-only", no_argument, NULL, 'o'},
+		{"schema", required_argument, NULL, 's'}, {"force", no_argument, NULL, 'f'},
+		{"help", no_argument, NULL, 'h'},         {"json", no_argument, NULL, 'j'},
+		{"ed25519", no_argument, NULL, 'e'},      {NULL, 0, NULL, 0},
 	};
 	const char *schemas[SCHEMA_MAX];
 	struct tables tables;
@@ -161,6 +163,9 @@ static int run_command(const struct command *command, int argc, char **argv)
 			break;
 		case 'j':
 			args.is_json = true;
+			break;
+		case 'e':
+			args.is_ed25519 = true;
 			break;
 		case 's':
 			if (args.schema_n == SCHEMA_MAX)

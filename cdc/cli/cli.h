@@ -27,6 +27,7 @@ struct cdc_cli_args {
 	bool is_config_only; /* check */
 	bool is_json;        /* check */
 	bool is_forced;      /* uninstall */
+	bool is_ed25519;     /* webhook-secret */
 };
 
 int cdc_cli_main(int argc, char **argv);
@@ -35,6 +36,7 @@ int cdc_cli_run(const struct cdc_cli_args *args);
 int cdc_cli_check(const struct cdc_cli_args *args);
 int cdc_cli_tail(const struct cdc_cli_args *args);
 int cdc_cli_uninstall(const struct cdc_cli_args *args);
+int cdc_cli_webhook_secret(const struct cdc_cli_args *args);
 
 /* Loads the file of the arguments, printing every mistake; NULL (and the exit code) when there is
  * one. */

@@ -360,8 +360,8 @@ static char *put_literal(char *to, const char *text)
 
 void cdc_write_tail(struct cdc_buf *out, const struct cdc_record *r, const struct cdc_change *c)
 {
-	/* The constant parts are 70 bytes, the hash 16, xid and its comma at most 11. */
-	char *to = (char *)cdc_value_room(out, 100 + 2 * CDC_LSN_TEXT + CDC_INSTANT_TEXT), *at = to;
+	/* The constant parts are 130 bytes, the hash 16, xid and its comma at most 11. */
+	char *to = (char *)cdc_value_room(out, 160 + 2 * CDC_LSN_TEXT + CDC_INSTANT_TEXT), *at = to;
 	uint64_t hash;
 
 	if (!to)
@@ -376,10 +376,17 @@ void cdc_write_tail(struct cdc_buf *out, const struct cdc_record *r, const struc
 	if (c->commit_us) {
 		at = put_literal(at, ",\"time\":\"");
 		at += cdc_instant_format(c->commit_us, at);
-		at = put_literal(at, "\"},\"hash\":\"");
+		at = put_literal(at, "\"}");
 	} else {
-		at = put_literal(at, ",\"time\":null},\"hash\":\"");
+		at = put_literal(at, ",\"time\":null}");
 	}
+	if (r->op == CDC_OP_TRUNCATE) {
+		at = put_literal(at, ",\"truncate\":{\"cascade\":");
+		at = put_literal(at, c->is_cascade ? "true" : "false");
+		at = put_literal(at, ",\"restart_identity\":");
+		at = put_literal(at, c->is_restart_identity ? "true}" : "false}");
+	}
+	at = put_literal(at, ",\"hash\":\"");
 	for (int shift = 60; shift >= 0; shift -= 4)
 		*at++ = "0123456789abcdef"[(hash >> shift) & 15];
 	at = put_literal(at, "\"}");

@@ -3,8 +3,8 @@
  *
  * The hot path of capture: one pass over the columns, no allocation per record.
  * JSON keys stand in the fixed order id, operation, schema, key, fields,
- * changes, unchanged, position, commit, hash; names and constant parts are
- * escaped once per shape.  Apart from what a json column holds there is no white
+ * changes, unchanged, position, commit, truncate, hash; names and constant parts
+ * are escaped once per shape.  Apart from what a json column holds there is no white
  * space.
  *
  * Threads: a shape is constant; a batch belongs to its caller.
@@ -63,6 +63,7 @@ struct cdc_change {
 	const struct cdc_value *old; /* NULL: the WAL carries no old row */
 	bool old_is_full; /* every column of old is real (replica identity full), else only the key
 			     is */
+	bool is_cascade, is_restart_identity; /* what a truncate said */
 };
 
 /*

@@ -185,6 +185,8 @@ static enum cdc_code take_truncate(struct cdc_changes *c, const struct pgo_messa
 	struct cdc_change change = new_change(c, position);
 
 	change.op = CDC_OP_TRUNCATE;
+	change.is_cascade = truncate->is_cascade;
+	change.is_restart_identity = truncate->is_restart_identity;
 	for (; c->truncated < truncate->n; c->truncated++) {
 		const uint32_t relid = truncate->relids[c->truncated];
 		const struct cdc_table *t = cdc_catalog_find(c->catalog, relid);

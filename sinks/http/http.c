@@ -12,15 +12,18 @@
 #include "cdc/base/clock.h"
 #include "cdc/base/crypto.h"
 
-#define CONNECT_MS   10000
-#define KEEP_BODY    (4u << 20) /* a slot keeps a buffer of at most so much */
-#define CHANGING_MAX 128
+#define CONNECT_MS 10000
+#define KEEP_BODY  (4u << 20) /* a slot keeps a buffer of at most so much */
+#define LINES_MAX  (64u << 10)
 
 struct slot {
 	CURL *easy;
-	struct curl_slist *headers; /* the changing one first */
-	struct cdc_buf body;
-	size_t got, head; /* bytes of the answer's body and of its head */
+	struct cdc_buf body, lines;
+	size_t skip; /* bytes of body that are not sent */
+	/* The lines, linked before those of all requests; libcurl only reads them. */
+	struct curl_slist own[SINK_HTTP_LINES];
+	struct curl_slist *headers; /* of all its requests; the slots share theirs */
+	size_t got, head;           /* bytes of the answer's body and of its head */
 	unsigned token;
 	char barred[160]; /* why the last address was not connected to; empty: it was */
 	uint64_t begun_us;
@@ -39,7 +42,7 @@ struct sink_http {
 	unsigned tokens;                 /* that were released */
 	char *token;                     /* of release; NULL: requests go without one */
 	struct sink_http_answer refusal; /* of those that are refused */
-	size_t changing_off;             /* of the value in the changing header; 0: there is none */
+	struct curl_slist *headers;      /* of all requests but the side one */
 	int wake_fd;
 };
 
@@ -181,36 +184,19 @@ static enum cdc_code check(const struct sink_http_settings *s, struct cdc_err *e
 	return rc;
 }
 
-static struct curl_slist *make_headers(const struct sink_http_settings *s, size_t *ret_off)
+static struct curl_slist *make_headers(const struct sink_http_settings *s)
 {
-	struct curl_slist *list = NULL, *grown;
-	char line[CHANGING_MAX + 2];
+	/* curl would ask for leave before a large body, and wait for it. */
+	struct curl_slist *list = curl_slist_append(NULL, "Expect:");
 
-	*ret_off = 0;
-	if (s->changing_name) {
-		int n = snprintf(line, sizeof(line), "%s: %*s", s->changing_name,
-				 (int)s->changing_len, "x");
+	for (size_t i = 0; list && i < s->header_n; i++) {
+		struct curl_slist *grown = curl_slist_append(list, s->headers[i]);
 
-		if (n < 0 || (size_t)n >= sizeof(line))
-			return NULL;
-		*ret_off = strlen(s->changing_name) + 2;
-		list = curl_slist_append(NULL, line);
-		if (!list)
-			return NULL;
-	}
-	for (size_t i = 0; i < s->header_n; i++) {
-		grown = curl_slist_append(list, s->headers[i]);
-		if (!grown) {
+		if (!grown)
 			curl_slist_free_all(list);
-			return NULL;
-		}
 		list = grown;
 	}
-	/* curl would ask for leave before a large body, and wait for it. */
-	grown = curl_slist_append(list, "Expect:");
-	if (!grown)
-		curl_slist_free_all(list);
-	return grown;
+	return list;
 }
 
 static CURLcode set_tls(CURL *easy, const struct sink_http_settings *s)
@@ -266,6 +252,7 @@ static CURLcode set_up(struct slot *slot, const struct sink_http_settings *s)
 	(void)curl_easy_setopt(e, CURLOPT_ERRORBUFFER, slot->error);
 	(void)curl_easy_setopt(e, CURLOPT_PRIVATE, slot);
 	(void)curl_easy_setopt(e, CURLOPT_HTTPHEADER, slot->headers);
+	(void)curl_easy_setopt(e, CURLOPT_ACCEPT_ENCODING, "gzip");
 	(void)curl_easy_setopt(e, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_2TLS);
 	/* One connection carries all slots where HTTP/2 is spoken. */
 	(void)curl_easy_setopt(e, CURLOPT_PIPEWAIT, strncasecmp(s->url, "https", 5) == 0 ? 1L : 0L);
@@ -277,15 +264,16 @@ static CURLcode set_up(struct slot *slot, const struct sink_http_settings *s)
 	return rc ? rc : set_tls(e, s);
 }
 
+/* slot->headers is set. */
 static CURLcode open_slot(struct sink_http *h, struct slot *slot,
-			  const struct sink_http_settings *s, size_t *ret_off)
+			  const struct sink_http_settings *s)
 {
 	slot->networks = &h->networks;
 	cdc_buf_init(&slot->body, s->body_max);
+	cdc_buf_init(&slot->lines, LINES_MAX);
 	cdc_buf_init(&slot->answer, s->answer_max);
 	slot->easy = curl_easy_init();
-	slot->headers = make_headers(s, ret_off);
-	return slot->easy && slot->headers ? set_up(slot, s) : CURLE_OUT_OF_MEMORY;
+	return slot->easy ? set_up(slot, s) : CURLE_OUT_OF_MEMORY;
 }
 
 static void close_slot(struct sink_http *h, struct slot *s)
@@ -293,8 +281,8 @@ static void close_slot(struct sink_http *h, struct slot *s)
 	if (s->is_busy && !s->is_waiting && !s->is_refused)
 		(void)curl_multi_remove_handle(h->multi, s->easy);
 	curl_easy_cleanup(s->easy);
-	curl_slist_free_all(s->headers);
 	cdc_buf_clear(&s->body);
+	cdc_buf_clear(&s->lines);
 	cdc_buf_clear(&s->answer);
 }
 
@@ -320,14 +308,16 @@ enum cdc_code sink_http_open(const struct sink_http_settings *s, struct sink_htt
 	h->wake_fd = s->wake_fd;
 	h->networks = s->networks ? *s->networks : (struct sink_http_networks){.is_any = true};
 	h->multi = curl_multi_init();
+	h->headers = make_headers(s);
 	h->slots = calloc(s->slots, sizeof(*h->slots));
-	for (size_t i = 0; h->multi && h->slots && !rc && i < s->slots; i++) {
+	for (size_t i = 0; h->multi && h->headers && h->slots && !rc && i < s->slots; i++) {
 		struct slot *slot = &h->slots[i];
 
 		h->slot_n = i + 1;
-		rc = open_slot(h, slot, s, &h->changing_off);
+		slot->headers = h->headers;
+		rc = open_slot(h, slot, s);
 	}
-	if (!h->multi || !h->slots || rc) {
+	if (!h->multi || !h->headers || !h->slots || rc) {
 		sink_http_close(h);
 		return cannot_open(rc, err);
 	}
@@ -351,8 +341,10 @@ void sink_http_close(struct sink_http *h)
 	for (size_t i = 0; i < h->slot_n; i++)
 		close_slot(h, &h->slots[i]);
 	close_slot(h, &h->side);
+	curl_slist_free_all(h->side.headers);
 	forget_token(h);
 	free(h->slots);
+	curl_slist_free_all(h->headers);
 	if (h->multi)
 		(void)curl_multi_cleanup(h->multi);
 	free(h);
@@ -410,24 +402,48 @@ static enum cdc_code start(struct sink_http *h, struct slot *s, struct cdc_err *
 	return CDC_OK;
 }
 
-enum cdc_code sink_http_post(struct sink_http *h, size_t slot, const char *changing,
-			     struct cdc_err *err)
+struct cdc_buf *sink_http_lines(struct sink_http *h, size_t slot)
+{
+	cdc_buf_reset(&h->slots[slot].lines, LINES_MAX);
+	return &h->slots[slot].lines;
+}
+
+/* The slot's lines as a list that ends in that of all requests; NULL: too many. */
+static struct curl_slist *link_lines(struct sink_http *h, struct slot *s)
+{
+	struct curl_slist *list = h->headers;
+	char *at = (char *)s->lines.data, *end = at + s->lines.len;
+	size_t n = 0;
+
+	for (; at < end; at += strlen(at) + 1) {
+		if (n == SINK_HTTP_LINES)
+			return NULL;
+		s->own[n++] = (struct curl_slist){.data = at};
+	}
+	while (n > 0) {
+		s->own[--n].next = list;
+		list = &s->own[n];
+	}
+	return list;
+}
+
+enum cdc_code sink_http_post(struct sink_http *h, size_t slot, size_t skip, struct cdc_err *err)
 {
 	struct slot *s = &h->slots[slot];
+	struct curl_slist *list = s->lines.failed ? NULL : link_lines(h, s);
 
-	if (changing && h->changing_off) {
-		char *value = s->headers->data + h->changing_off;
-
-		CDC_ASSERT(strlen(changing) == strlen(value));
-		memcpy(value, changing, strlen(value));
-	}
+	if (!list)
+		return cdc_err_set(err, CDC_LIMIT, "the headers of a request are too many");
 	if (s->is_options) {
 		s->is_options = false;
 		(void)curl_easy_setopt(s->easy, CURLOPT_CUSTOMREQUEST, NULL);
 		(void)curl_easy_setopt(s->easy, CURLOPT_POST, 1L);
 	}
-	(void)curl_easy_setopt(s->easy, CURLOPT_POSTFIELDS, s->body.data);
-	(void)curl_easy_setopt(s->easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)s->body.len);
+	s->skip = skip;
+	(void)curl_easy_setopt(s->easy, CURLOPT_HTTPHEADER, list);
+	(void)curl_easy_setopt(s->easy, CURLOPT_POSTFIELDS, s->body.data + skip);
+	(void)curl_easy_setopt(s->easy, CURLOPT_POSTFIELDSIZE_LARGE,
+			       (curl_off_t)(s->body.len - skip));
 	return start(h, s, err);
 }
 
@@ -436,7 +452,9 @@ enum cdc_code sink_http_options(struct sink_http *h, size_t slot, struct cdc_err
 	struct slot *s = &h->slots[slot];
 
 	cdc_buf_reset(&s->body, KEEP_BODY);
+	s->skip = 0;
 	s->is_options = true;
+	(void)curl_easy_setopt(s->easy, CURLOPT_HTTPHEADER, h->headers);
 	(void)curl_easy_setopt(s->easy, CURLOPT_HTTPGET, 1L);
 	(void)curl_easy_setopt(s->easy, CURLOPT_CUSTOMREQUEST, "OPTIONS");
 	return start(h, s, err);
@@ -460,11 +478,11 @@ enum cdc_code sink_http_side_open(struct sink_http *h, const struct sink_http_se
 {
 	enum cdc_code checked = check(s, err);
 	CURLcode rc;
-	size_t off;
 
 	if (checked)
 		return checked;
-	rc = open_slot(h, &h->side, s, &off);
+	h->side.headers = make_headers(s);
+	rc = h->side.headers ? open_slot(h, &h->side, s) : CURLE_OUT_OF_MEMORY;
 	(void)curl_multi_setopt(h->multi, CURLMOPT_MAXCONNECTS, (long)h->slot_n + 1);
 	return rc ? cannot_open(rc, err) : CDC_OK;
 }
@@ -585,7 +603,7 @@ static void fill_answer(const struct sink_http *h, const struct slot *s, CURLcod
 	a->end = end_of(s, rc, status);
 	a->status = a->end == SINK_HTTP_ANSWERED ? (int)status : 0;
 	a->took_us = mono_us() - s->begun_us;
-	a->sent_bytes = s->body.len;
+	a->sent_bytes = s->body.len - s->skip;
 	a->token = s->token;
 	a->body = s->answer.data;
 	a->body_len = s->answer.len;

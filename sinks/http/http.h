@@ -1,8 +1,9 @@
 /*
  * http.h - POST requests side by side, over connections that are kept.
  *
- * A fixed number of slots, each with one request at a time.  A request's body is
- * written into its slot's buffer, which is kept from request to request.  Over TLS,
+ * A fixed number of slots, each with one request at a time.  A request's body and
+ * the header lines that it alone has are written into its slot's buffers, which are
+ * kept from request to request.  Answers may come compressed (gzip).  Over TLS,
  * HTTP/2 is used where the server offers it.  A redirect is an answer like any
  * other, and a proxy is never taken from the environment.  Of an answer at most
  * 64 KiB of head and 64 KiB of body are read.
@@ -29,15 +30,12 @@
 
 #define SINK_HTTP_ANSWER_BYTES (64 << 10)
 #define SINK_HTTP_SIDE         SIZE_MAX /* in place of a slot: the side request */
+#define SINK_HTTP_LINES        80       /* most header lines of one request alone */
 
 struct sink_http_settings {
 	const char *url;            /* http:// or https:// */
 	const char *const *headers; /* "Name: value" */
 	size_t header_n;
-	/* A header whose value changes: written before every request into value_size bytes,
-	 * always as long as at first.  NULL: none. */
-	const char *changing_name;
-	size_t changing_len;
 	uint64_t timeout_ms; /* of a whole request; for connecting at most 10 s of it */
 	const char *ca_cert, *client_certificate, *client_key; /* PEM text or a path; NULL: none */
 	bool is_unverified; /* the server's certificate may be anybody's */
@@ -89,8 +87,12 @@ void sink_http_close(struct sink_http *h); /* drops what is in flight; NULL is f
 bool sink_http_slot(struct sink_http *h, size_t *ret_slot);
 /* Its body, empty, to be written before post. */
 struct cdc_buf *sink_http_body(struct sink_http *h, size_t slot);
-/* Sends the slot's body; changing: the value of the changing header, or NULL. */
-enum cdc_code sink_http_post(struct sink_http *h, size_t slot, const char *changing,
+/* Its own header lines, empty, to be written before post: each "Name: value" and a NUL.  They go
+ * before those of the settings. */
+struct cdc_buf *sink_http_lines(struct sink_http *h, size_t slot);
+/* Sends what was written but for the first skip bytes of the body.  CDC_LIMIT: more than
+ * SINK_HTTP_LINES lines, or than 64 KiB of them. */
+enum cdc_code sink_http_post(struct sink_http *h, size_t slot, size_t skip,
 			     struct cdc_err *err) CDC_CHECK;
 /* Sends an OPTIONS request without a body: it changes nothing at the server.  The slot is as before
  * when it ended. */

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <strings.h>
 
+#include "cdc/base/base64.h"
 #include "cdc/base/buf.h"
 #include "cdc/base/crypto.h"
 #include "sinks/http/http.h"
@@ -62,7 +63,8 @@ static bool is_header_value(const char *value)
 /* What a request's framing is made of, or what walpost itself says. */
 static bool is_ours(const char *name)
 {
-	static const char *const names[] = {"Connection",
+	static const char *const names[] = {"Accept-Encoding",
+					    "Connection",
 					    "Content-Length",
 					    "Content-Type",
 					    "Content-Encoding",
@@ -76,7 +78,11 @@ static bool is_ours(const char *name)
 					    "TE",
 					    "Trailer",
 					    "Transfer-Encoding",
-					    "Upgrade"};
+					    "Upgrade",
+					    "webhook-id",
+					    "webhook-replay",
+					    "webhook-signature",
+					    "webhook-timestamp"};
 
 	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
 		if (strcasecmp(names[i], name) == 0)
@@ -142,24 +148,6 @@ static enum cdc_code add_header(struct sink_webhook_auth_parts *a, const char *k
 	return add_line(a, name, value, err);
 }
 
-static void put_base64(struct cdc_buf *out, const char *text, size_t n)
-{
-	static const char digits[] =
-		"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/=";
-
-	for (size_t i = 0; i < n; i += 3) {
-		size_t left = n - i;
-		uint32_t b = (uint32_t)(unsigned char)text[i] << 16;
-
-		b |= left > 1 ? (uint32_t)(unsigned char)text[i + 1] << 8 : 0;
-		b |= left > 2 ? (uint32_t)(unsigned char)text[i + 2] : 0;
-		cdc_buf_putc(out, digits[b >> 18]);
-		cdc_buf_putc(out, digits[b >> 12 & 63]);
-		cdc_buf_putc(out, digits[left > 1 ? b >> 6 & 63 : 64]);
-		cdc_buf_putc(out, digits[left > 2 ? b & 63 : 64]);
-	}
-}
-
 void sink_webhook_auth_basic(struct cdc_buf *out, const char *user, const char *password)
 {
 	struct cdc_buf plain;
@@ -167,7 +155,7 @@ void sink_webhook_auth_basic(struct cdc_buf *out, const char *user, const char *
 	cdc_buf_init(&plain, out->max);
 	cdc_buf_printf(&plain, "%s:%s", user, password);
 	cdc_buf_puts(out, "Basic ");
-	put_base64(out, (const char *)plain.data, plain.len);
+	cdc_base64_put(out, plain.data, plain.len);
 	out->failed |= plain.failed;
 	cdc_wipe(plain.data, plain.len);
 	cdc_buf_clear(&plain);

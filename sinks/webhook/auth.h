@@ -24,8 +24,8 @@ enum cdc_code sink_webhook_auth_make(const struct sink_webhook_connection *c,
 				     struct cdc_err *err) CDC_CHECK;
 /*
  * Whether auth_method has the settings that it needs, no other method has any, all
- * of it can be sent, and proxy and networks are such: sink_ops.check of a webhook, whose connection
- * is c.
+ * of it can be sent, and proxy and networks are such; as sink_ops.check, for a webhook
+ * whose connection is c.
  */
 enum cdc_code sink_webhook_auth_check(const void *c, const char **ret_key,
 				      struct cdc_err *err) CDC_CHECK;

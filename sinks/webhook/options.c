@@ -1,4 +1,5 @@
 #include "sinks/http/network.h"
+#include "sinks/webhook/sign.h"
 #include "sinks/webhook/webhook.h"
 
 static const char *const auth_methods[] = {
@@ -176,12 +177,18 @@ const struct cdc_opt sink_webhook_connection_options[] = {
 	 .help = "Networks that may be connected to beside public addresses, such as 10.0.0.0/8; "
 		 "any: all; public: none, so that no private, loopback, link-local or metadata "
 		 "address is reached.  With a proxy, its address is what counts."},
-	{.name = "signing_secrets", .type = CDC_OPT_LATER, .help = "Secrets of signatures."},
 	{.name = "oauth",
 	 .type = CDC_OPT_GROUP,
 	 .offset = AT(oauth),
 	 .group = oauth_options,
 	 .help = "oauth_client_credentials: where a token is had, and for whom."},
+	{.name = "signing_secrets",
+	 .type = CDC_OPT_STRS,
+	 .flags = CDC_OPT_SECRET,
+	 .offset = AT(signing_secrets),
+	 .max = SINK_WEBHOOK_SECRETS,
+	 .help = "Requests are signed with each (Standard Webhooks): whsec_... (HMAC-SHA-256) or "
+		 "whsk_... (ed25519), as `walpost webhook-secret` makes them."},
 	{0},
 };
 

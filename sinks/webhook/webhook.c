@@ -1,5 +1,6 @@
 #include "sinks/webhook/webhook.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -9,6 +10,7 @@
 #include "sinks/http/outcome.h"
 #include "sinks/webhook/auth.h"
 #include "sinks/webhook/body.h"
+#include "sinks/webhook/sign.h"
 #include "sinks/webhook/token.h"
 
 #define BODY_MAX  (256u << 20) /* the largest record and its envelope fit well */
@@ -16,15 +18,23 @@
 #define ANSWERS   64
 #define PROBE_MS  10000
 
+/* A whole second of the wall clock as the headers that say it. */
+struct stamp {
+	int64_t s;
+	char seconds[24]; /* since 1970 */
+	char lines[96];   /* each with its NUL */
+	size_t lines_len;
+};
+
 struct sink_webhook_state {
 	struct sink_http *http;
 	struct sink_webhook_body body;
+	struct sink_webhook_sign *sign;
 	struct sink_webhook_token *token; /* NULL: the method of auth needs none */
 	bool *has_new_token; /* by slot: its token was refused, and it was sent with a new one */
 	uint64_t *tickets;   /* by slot */
 	size_t busy;         /* jobs in flight */
-	char stamp[CDC_TIME_TEXT];
-	int64_t stamp_s;
+	struct stamp stamp;
 };
 
 static void close_state(void *state)
@@ -35,23 +45,33 @@ static void close_state(void *state)
 		return;
 	sink_http_close(s->http);
 	sink_webhook_body_clear(&s->body);
+	sink_webhook_sign_free(s->sign);
 	sink_webhook_token_free(s->token);
 	free(s->has_new_token);
 	free(s->tickets);
 	free(s);
 }
 
-/* The whole second of the wall clock, written once per second. */
-static const char *stamp(struct sink_webhook_state *s)
+/* Written once per second. */
+static const struct stamp *stamp(struct sink_webhook_state *s)
 {
+	struct stamp *t = &s->stamp;
 	int64_t now_s = cdc_clock_wall_us() / 1000000;
+	char time[CDC_TIME_TEXT];
+	int n;
 
-	if (now_s != s->stamp_s || !s->stamp[0]) {
-		(void)cdc_time_format(now_s * 1000000, s->stamp);
-		(void)memcpy(s->stamp + STAMP_LEN - 1, "Z", 2);
-		s->stamp_s = now_s;
-	}
-	return s->stamp;
+	if (now_s == t->s && t->lines_len)
+		return t;
+	t->s = now_s;
+	(void)cdc_time_format(now_s * 1000000, time);
+	(void)memcpy(time + STAMP_LEN - 1, "Z", 2);
+	(void)snprintf(t->seconds, sizeof(t->seconds), "%" PRId64, now_s);
+	n = snprintf(t->lines, sizeof(t->lines),
+		     "webhook-timestamp: %s%cPolytomic-Signature-Timestamp: %s", t->seconds, '\0',
+		     time);
+	CDC_ASSERT(n > 0 && (size_t)n < sizeof(t->lines));
+	t->lines_len = (size_t)n + 1;
+	return t;
 }
 
 /* --- tokens ------------------------------------------------------------------------- */
@@ -70,7 +90,6 @@ static enum cdc_code open_token(struct sink_webhook_state *s,
 		return rc;
 	http.url = c->oauth.token_endpoint;
 	http.headers = sink_webhook_token_headers(s->token, &http.header_n);
-	http.changing_name = NULL;
 	http.answer_max = SINK_HTTP_ANSWER_BYTES;
 	rc = sink_http_side_open(s->http, &http, err);
 	if (rc)
@@ -163,8 +182,6 @@ static enum cdc_code open_http(struct sink_webhook_state *s, const struct sink_s
 	struct sink_webhook_auth_parts auth;
 	struct sink_http_networks networks;
 	struct sink_http_settings http = {
-		.changing_name = "Polytomic-Signature-Timestamp",
-		.changing_len = STAMP_LEN,
 		.timeout_ms = sync->timeout_ms,
 		.ca_cert = c->ca_cert,
 		.client_certificate = c->client_certificate,
@@ -195,6 +212,7 @@ static enum cdc_code open_http(struct sink_webhook_state *s, const struct sink_s
 static enum cdc_code open_state(const struct sink_settings *settings, void **ret_state,
 				struct cdc_err *err)
 {
+	const struct sink_webhook_connection *connection = settings->connection;
 	const struct sink_webhook_sync *sync = settings->sync;
 	struct sink_webhook_state *s = calloc(1, sizeof(*s));
 	enum cdc_code rc;
@@ -208,6 +226,8 @@ static enum cdc_code open_state(const struct sink_settings *settings, void **ret
 					      settings->sync_id, settings->sync_name, err)
 		     : cdc_err_set(err, CDC_NOMEM, "out of memory");
 	if (!rc)
+		rc = sink_webhook_sign_new(&connection->signing_secrets, &s->sign, err);
+	if (!rc)
 		rc = open_http(s, settings, err);
 	if (rc) {
 		close_state(s);
@@ -217,19 +237,52 @@ static enum cdc_code open_state(const struct sink_settings *settings, void **ret
 	return CDC_OK;
 }
 
+/*
+ * Writes the body and the lines that belong to it.  What is signed is ID.TIMESTAMP.PAYLOAD, so
+ * the payload is written behind the rest of it; *ret_skip bytes are not sent.
+ */
+static enum cdc_code write_request(struct sink_webhook_state *s, const struct sink_job *job,
+				   struct cdc_buf *lines, struct cdc_buf *body, size_t *ret_skip,
+				   struct cdc_err *err)
+{
+	const struct stamp *t = stamp(s);
+	char id[SINK_WEBHOOK_ID_BYTES];
+	enum cdc_code rc = sink_webhook_sign_id(s->sign, job->views, job->n, id, err);
+
+	if (rc)
+		return rc;
+	cdc_buf_puts(lines, "webhook-id: ");
+	cdc_buf_put(lines, id, sizeof(id));
+	cdc_buf_putc(lines, '\0');
+	cdc_buf_put(lines, t->lines, t->lines_len);
+	if (job->is_replay)
+		cdc_buf_put(lines, "webhook-replay: true", sizeof("webhook-replay: true"));
+	if (sink_webhook_sign_is_on(s->sign)) {
+		cdc_buf_put(body, id, sizeof(id));
+		cdc_buf_putc(body, '.');
+		cdc_buf_puts(body, t->seconds);
+		cdc_buf_putc(body, '.');
+	}
+	*ret_skip = body->len;
+	rc = sink_webhook_body_write(&s->body, job->views, job->n, body, err);
+	if (!rc && sink_webhook_sign_is_on(s->sign))
+		rc = sink_webhook_sign_put(s->sign, body->data, body->len, lines, err);
+	return rc;
+}
+
 static enum cdc_code submit(void *state, const struct sink_job *job, struct cdc_err *err)
 {
 	struct sink_webhook_state *s = state;
 	enum cdc_code rc;
-	size_t slot;
+	size_t slot, skip;
 
 	if (!sink_http_slot(s->http, &slot))
 		return cdc_err_set(err, CDC_BUSY, "every request slot is in use");
-	rc = sink_webhook_body_write(&s->body, job->views, job->n, sink_http_body(s->http, slot),
-				     err);
+	rc = write_request(s, job, sink_http_lines(s->http, slot), sink_http_body(s->http, slot),
+			   &skip, err);
 	hold(s);
 	if (!rc)
-		rc = sink_http_post(s->http, slot, stamp(s), err);
+		rc = sink_http_post(s->http, slot, skip, err);
 	if (rc)
 		return rc;
 	s->tickets[slot] = job->ticket;
@@ -333,11 +386,28 @@ static const char *caution(const void *connection)
 			 "anybody in between can read and change what is sent";
 }
 
+/* What no option says by itself: of auth and of secrets. */
+static enum cdc_code check_connection(const void *connection, const char **ret_key,
+				      struct cdc_err *err)
+{
+	const struct sink_webhook_connection *c = connection;
+	enum cdc_code rc = sink_webhook_auth_check(connection, ret_key, err);
+	struct sink_webhook_sign *sign;
+
+	if (rc)
+		return rc;
+	*ret_key = "signing_secrets";
+	rc = sink_webhook_sign_new(&c->signing_secrets, &sign, err);
+	if (!rc)
+		sink_webhook_sign_free(sign);
+	return rc;
+}
+
 const struct sink_ops sink_webhook = {
 	.name = "webhook",
 	.connection_size = sizeof(struct sink_webhook_connection),
 	.connection_options = sink_webhook_connection_options,
-	.check = sink_webhook_auth_check,
+	.check = check_connection,
 	.caution = caution,
 	.sync_size = sizeof(struct sink_webhook_sync),
 	.sync_options = sink_webhook_sync_options,

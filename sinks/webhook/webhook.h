@@ -43,6 +43,7 @@ struct sink_webhook_connection {
 		struct cdc_opt_pairs extra_form_data;
 		unsigned auth_style; /* enum sink_webhook_oauth_style */
 	} oauth;
+	struct cdc_opt_strs signing_secrets;
 	char *ca_cert, *client_certificate, *client_key; /* PEM text or paths */
 	bool tls_verify;
 	char *proxy;

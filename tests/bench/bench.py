@@ -32,7 +32,7 @@ import time
 import urllib.request
 
 PG_BIN = pathlib.Path("/usr/lib/postgresql/15/bin")
-STAGES = ("drain", "steady", "single", "latency", "memory")
+STAGES = ("drain", "steady", "single", "latency", "memory", "backfill")
 TICKS = os.sysconf("SC_CLK_TCK")
 MIB = 1 << 20
 
@@ -381,7 +381,7 @@ class Receiver:
 class Walpost:
     """One process on a new, empty data_dir."""
 
-    def __init__(self, bench, slot, url, delivery, buffer=None):
+    def __init__(self, bench, slot, url, delivery, buffer=None, backfill=False):
         self.folder = bench.new_folder("walpost")
         self.data = self.folder / "data"
         server = bench.server
@@ -395,7 +395,7 @@ class Walpost:
             "  hook:", "    type: webhook", f"    configuration: {{url: '{url}', auth_method: none}}",
             "bulk_syncs:", "  orders:", "    source_connection: bench", "    destination_connection: hook",
             "    mode: replicate", "    default_schedule: {frequency: continuous}",
-            "    skip_initial_backfill: true",
+            f"    skip_initial_backfill: {str(not backfill).lower()}",
             f"    source_configuration: {{replication_slot: {slot}}}",
             "    destination_configuration:", *[f"      {k}: {v}" for k, v in delivery.items()], ""]
         self.file = self.folder / "walpost.yaml"
@@ -670,6 +670,75 @@ class Bench:
                 out[f"{side}_{p}"] = median([r[p] for r in done[side]])
         return out
 
+    # Rows that exist.
+
+    def backfill_reference(self, rows):
+        """Two connections, each with a half of the table's blocks, at the same time."""
+        blocks = int(self.server.value("select pg_relation_size('public.orders') "
+                                       "/ current_setting('block_size')::int"))
+        usage, copies = Usage(), []
+        begin = time.time()
+        for i, where in enumerate((f"ctid < '({blocks // 2},0)'", f"ctid >= '({blocks // 2},0)'")):
+            sql = f"copy (select to_json(t) from public.orders t where {where}) to stdout"
+            process = Process([PG_BIN / "psql", "-XAqt", "-vON_ERROR_STOP=1", "-c", sql, "-o", "/dev/null"],
+                              self.folder / "psql.log", env={**self.server.env, "PGAPPNAME": f"half_{i}"})
+            usage.watch(f"psql_{i}", process.pid)
+            copies.append(process)
+        usage.start()
+        self.watch_backends(usage, "half%", copies)
+        for process in copies:
+            process.wait(3600)
+        seconds = time.time() - begin
+        for process in copies:
+            process.stop()
+        return {"seconds": round(seconds, 3), "rows_per_s": round(rows / seconds), **usage.end()}
+
+    def watch_backends(self, usage, name, readers):
+        """Those of both connections, as backend_0 and backend_1."""
+        end = time.time() + 20
+        while time.time() < end and not any(p.ended for p in readers):
+            pids = self.server.sql("select pid from pg_stat_activity where state = 'active' and query ~* "
+                                   f"'^copy' and application_name like '{name}'")
+            if len(pids) == 2:
+                for i, (pid,) in enumerate(pids):
+                    usage.watch(f"backend_{i}", int(pid))
+                return
+            time.sleep(0.02)
+
+    def backfill_walpost(self, rows):
+        self.server.make_slot("backfill")
+        try:
+            receiver = Receiver(self)
+            walpost = Walpost(self, "backfill", receiver.url, {"batch_size": 500, "concurrency": 8},
+                              backfill=True)
+            usage = Usage()
+            usage.watch("walpost", walpost.process.pid)
+            usage.watch("receiver", receiver.process.pid)
+            usage.start()
+            self.watch_backends(usage, "walpost copy", [walpost.process])
+            stats = receiver.wait_records(rows, walpost.process)
+            seconds = stats["last_us"] / 1e6 - walpost.started
+            used = usage.end()
+            walpost.stop()
+            receiver.process.stop()
+            self.clean(walpost.folder)
+            return {"seconds": round(seconds, 3), "rows_per_s": round(rows / seconds),
+                    "requests": stats["requests"], "repeats": stats["records"] - rows, **used}
+        finally:
+            self.server.drop_slot("backfill")
+
+    def stage_backfill(self):
+        rows = self.options.rows
+        self.server.empty()
+        self.server.load(rows, 10000)
+        self.server.sql("vacuum (freeze, analyze) public.orders; checkpoint")
+        done = self.rounds("backfill", [("reference", lambda: self.backfill_reference(rows)),
+                                        ("walpost", lambda: self.backfill_walpost(rows))])
+        ratio = rate(done, "walpost", "rows_per_s") / rate(done, "reference", "rows_per_s")
+        return {"rows": rows, **done, "ratio": round(ratio, 3),
+                "peak_rss_mib": max(r["peak_rss_mib"]["walpost"] for r in done["walpost"]),
+                "aim": ">= 0.70, peak RSS <= 96 MiB"}
+
     # Memory.
 
     def memory_transaction(self, load):
@@ -725,6 +794,8 @@ class Bench:
             load.close()
         if "latency" in wanted:
             self.results["latency"] = self.stage_latency()
+        if "backfill" in wanted:
+            self.results["backfill"] = self.stage_backfill()
         if "memory" in wanted:
             load = Load(self.server, rows, rows)
             done = self.rounds("memory: one transaction",
@@ -769,6 +840,10 @@ def table(results):
             add(name, "rows/s", f"{rate(r, 'walpost', 'rows_per_s'):,.0f}",
                 f"{rate(r, 'drain', 'rows_per_s'):,.0f}", f"{r['ratio']:.2f}", ">= 0.90", ours)
             add("", "disk / max_bytes", f"{r['disk_to_budget']:.2f}", "-", "-", "<= 1.10", ours)
+        elif name == "backfill":
+            add(name, "rows/s", f"{rate(r, 'walpost', 'rows_per_s'):,.0f}",
+                f"{rate(r, 'reference', 'rows_per_s'):,.0f}", f"{r['ratio']:.2f}", ">= 0.70", ours)
+            add("", "peak RSS MiB", f"{r['peak_rss_mib']:.1f}", "-", "-", "<= 96", ours)
         elif name == "single":
             add(name, "requests/s", f"{rate(r, 'walpost', 'requests_per_s'):,.0f}",
                 f"{rate(r, 'reference', 'requests_per_s'):,.0f}", f"{r['ratio']:.2f}", ">= 0.80", ours)

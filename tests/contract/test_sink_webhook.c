@@ -24,6 +24,8 @@
 
 #define SYNC_ID "50000000-0000-4000-8000-000000000001"
 #define RECORD  "{\"id\":\"00000001-0000000000000001-00000001-0001\",\"fields\":{\"a\":1.10}}"
+/* sha256sum of the id and a line end. */
+#define RECORD_HASH "msg_8e2113575ef3d4a8f4151b835e3fe2a9"
 #define ENVELOPE                                                                                   \
 	"{\"event\":\"sync.records\",\"object\":{\"id\":\"" SYNC_ID                                \
 	"\",\"name\":\"orders\",\"records\":[" RECORD "],\"metadata\":{}}}"
@@ -410,10 +412,15 @@ static void a_request_is_the_envelope_under_few_headers(void **state)
 	assert_int_equal(lines(&s, "Content-Type: application/json"), 1);
 	assert_int_equal(lines(&s, "User-Agent: walpost/" WALPOST_VERSION), 1);
 	assert_int_equal(lines(&s, "Accept: */*"), 1);
+	assert_int_equal(lines(&s, "Accept-Encoding: gzip"), 1);
+	assert_int_equal(lines(&s, "webhook-id: " RECORD_HASH), 1);
+	assert_int_equal(lines(&s, "webhook-timestamp:"), 1);
+	assert_int_equal(lines(&s, "webhook-signature:"), 0);
+	assert_int_equal(lines(&s, "webhook-replay:"), 0);
 	assert_int_equal(lines(&s, "Authorization:"), 0);
 	for (const char *at = s.head; at < s.body; at++)
 		n += *at == '\n';
-	assert_int_equal(n, 8); /* those, the timestamp, and the empty line */
+	assert_int_equal(n, 11); /* those, the timestamp, and the empty line */
 	assert_non_null(stamp);
 	stamp += 31;
 	assert_memory_equal(stamp + 4, "-", 1);
@@ -507,6 +514,37 @@ static void own_headers_are_sent_once_each(void **state)
 	forget(&s);
 }
 
+/* A replay says so, and nothing else is other than in a request that is none. */
+static void a_replay_says_so(void **state)
+{
+	struct receiver *r = receiver_of(state);
+	struct sent s = {.log = NULL};
+	struct sink_result result;
+	struct cdc_view view;
+	struct cdc_batch *b = make_batch(&view);
+	struct sink_job job = {.ticket = 1, .views = &view, .n = 1, .is_replay = true};
+	void *sink;
+
+	assert_true(rules(r, ""));
+	sink = open_sink(r, &r->good);
+	assert_int_equal(sink_webhook.submit(sink, &job, NULL), CDC_OK);
+	while (!sink_webhook.poll(sink, 1000, &result, 1))
+		continue;
+	cdc_batch_free(b);
+	assert_true(read_log(r, &s));
+	assert_int_equal(lines(&s, "webhook-replay: true"), 1);
+	assert_int_equal(lines(&s, "webhook-id: " RECORD_HASH), 1);
+	forget(&s);
+	/* The slot's next request is none. */
+	for (int i = 0; i < 2; i++) {
+		assert_int_equal(post(sink).outcome, SINK_DONE);
+		assert_true(read_log(r, &s));
+		assert_int_equal(lines(&s, "webhook-replay:"), 0);
+		forget(&s);
+	}
+	sink_webhook.close(sink);
+}
+
 static void a_probe_is_an_options_request_and_the_next_a_post(void **state)
 {
 	struct receiver *r = receiver_of(state);
@@ -582,6 +620,12 @@ static void headers_that_break_a_request_are_refused(void **state)
 		{"Expect", "hidden", "Expect"},
 		{"Content-Type", "hidden", "Content-Type"},
 		{"Content-Encoding", "hidden", "Content-Encoding"},
+		{"Accept-Encoding", "hidden", "Accept-Encoding"},
+		{"Webhook-Id", "hidden", "Webhook-Id"},
+		{"webhook-timestamp", "hidden", "webhook-timestamp"},
+		{"webhook-signature", "hidden", "webhook-signature"},
+		{"webhook-replay", "hidden", "webhook-replay"},
+		{"Polytomic-Signature-Timestamp", "hidden", "Polytomic-Signature-Timestamp"},
 		{"Authorization", "hidden", "Authorization"}, /* auth_method sets it */
 	};
 	struct receiver *r = receiver_of(state);
@@ -623,6 +667,63 @@ static void an_auth_method_needs_its_settings(void **state)
 	expect_refused(r, &c, "header", NULL);
 	c.auth_method = SINK_WEBHOOK_AUTH_QUERY;
 	expect_refused(r, &c, "query", NULL);
+}
+
+static void secrets_that_sign_nothing_are_refused(void **state)
+{
+	/* Secrets of 24 and 64 bytes; RFC 8032's key of test 2. */
+	static const char least[] = "whsec_aGlkZGVuaGlkZGVuaGlkZGVuaGlkZGVu";
+	static const char most[] = "whsec_aGlkZGVuaGlkZGVuaGlkZGVuaGlkZGVuaGlkZGVuaGlkZGVu"
+				   "aGlkZGVuaGlkZGVuaGlkZGVuaGlkZGVuaGlkZA==";
+	static const char seed[] = "whsk_TM0Imyj/ltqdtsNG7BFOD1uKMZ81q6Yk2oz27U+4pvs=";
+	static const char pair[] = "whsk_TM0Imyj/ltqdtsNG7BFOD1uKMZ81q6Yk2oz27U+4pvs9QBfD6EOJ"
+				   "WpK3CqdNG368nJgszy7ElozAzVXxKvRmDA==";
+	static const struct {
+		const char *secret, *names;
+	} table[] = {
+		{"hidden", "signing_secrets[1] begins neither with whsec_"},
+		{"whsec_", "stands for 0 bytes (allowed: 24 to 64)"},
+		{"whsec_aGlkZGVuaGlkZGVuaGlkZGVuaGlkZGU", "stands for 23 bytes"},
+		{"whsec_hidden!hidden!hidden!hidden!hidden!", "not base64"},
+		{"whsec_aGlkZGVuaGlkZGVuaGlkZGVuaGlkZGVuaGlkZGVuaGlkZGVuaGlkZGVuaGlk"
+		 "ZGVuaGlkZGVuaGlkZGVuaGlkZGU=",
+		 "stands for 65 bytes"},
+		{"whsk_aGlkZGVuaGlkZGVuaGlkZGVuaGlkZGVu", "32 bytes, or 64"},
+		{"whsk_TM0Imyj/"
+		 "ltqdtsNG7BFOD1uKMZ81q6Yk2oz27U+4pvs9QBfD6EOJWpK3CqdNG368nJgszy7ElozAz"
+		 "VXxKvRm",
+		 "32 bytes, or 64"},
+		{"whsk_TM0Imyj/ltqdtsNG7BFOD1uKMZ81q6Yk2oz27U+4pvtMzQibKP+W2p22w0bsEU4PW4oxnzWrpiTa"
+		 "jPbtT7im+w==",
+		 "its two halves"},
+		{"whpk_PUAXw+hDiVqStwqnTRt+vJyYLMsuxJaMwM1V8Sr0Zgw=", "public key"},
+	};
+	struct receiver *r = receiver_of(state);
+	char texts[4][160];
+	char *items[10] = {texts[0], texts[1]};
+	struct sink_webhook_connection c = r->good;
+	struct sent s;
+
+	c.signing_secrets = (struct cdc_opt_strs){.items = items, .n = 2};
+	(void)snprintf(texts[0], sizeof(texts[0]), "%s", least);
+	for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++) {
+		(void)snprintf(texts[1], sizeof(texts[1]), "%s", table[i].secret);
+		expect_refused(r, &c, table[i].names, "hidden");
+	}
+	(void)snprintf(texts[1], sizeof(texts[1]), "%s", most);
+	(void)snprintf(texts[2], sizeof(texts[2]), "%s", seed);
+	(void)snprintf(texts[3], sizeof(texts[3]), "%s", pair);
+	for (size_t i = 0; i < 10; i++)
+		items[i] = texts[i % 4];
+	c.signing_secrets.n = 9;
+	expect_refused(r, &c, "9 entries (allowed: up to 8)", "hidden");
+	c.signing_secrets.n = 4;
+	s = send_one(r, &c);
+	assert_int_equal(s.body_len, strlen(ENVELOPE));
+	assert_memory_equal(s.body, ENVELOPE, s.body_len);
+	assert_int_equal(s.result.sent_bytes, s.body_len);
+	assert_int_equal(lines(&s, "webhook-signature:"), 1);
+	forget(&s);
 }
 
 static void urls_and_certificates_are_looked_at(void **state)
@@ -1153,9 +1254,11 @@ int main(void)
 		TEST(the_bare_array_is_sent_where_it_is_asked_for),
 		TEST(every_auth_method_is_sent),
 		TEST(own_headers_are_sent_once_each),
+		TEST(a_replay_says_so),
 		TEST(a_probe_is_an_options_request_and_the_next_a_post),
 		TEST(headers_that_break_a_request_are_refused),
 		TEST(an_auth_method_needs_its_settings),
+		TEST(secrets_that_sign_nothing_are_refused),
 		TEST(urls_and_certificates_are_looked_at),
 		TEST(a_redirect_is_not_followed),
 		TEST(a_status_line_decides_whatever_comes_behind_it),

@@ -283,8 +283,16 @@ def test_R01_R02_R03_cascade_and_restart_identity(stream):
     with stream.story("r01") as s:
         s.sql("create table t1(id serial primary key)", "create table t2(id int primary key,"
               " r int references t1)")
-        assert s.run("truncate t1 cascade", "truncate t2, t1 restart identity") == [
-            truncate("t1"), truncate("t2"), truncate("t2"), truncate("t1")]
+        s.sql("truncate t1 cascade", "truncate t2, t1 restart identity", "truncate t2")
+        records = s.arrived()
+        assert [s.brief(r) for r in records] == [
+            truncate("t1"), truncate("t2"), truncate("t2"), truncate("t1"), truncate("t2")]
+        assert [(r["truncate"], r["id"][-4:]) for r in records] == [
+            ({"cascade": True, "restart_identity": False}, "0001"),
+            ({"cascade": True, "restart_identity": False}, "0002"),
+            ({"cascade": False, "restart_identity": True}, "0001"),
+            ({"cascade": False, "restart_identity": True}, "0002"),
+            ({"cascade": False, "restart_identity": False}, "0001")]
 
 
 def test_R03_cascade_into_a_table_that_is_not_published(listed):

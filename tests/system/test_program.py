@@ -99,6 +99,8 @@ MISTAKES = {
                                       12, ["header is given", "auth_method: header"]),
     "a header that cannot be sent": ("auth_method: none", "headers: [{name: Host, value: x}]", None,
                                      ["headers", "Host"]),
+    "a secret that signs nothing": ("auth_method: none", "signing_secrets: [secret-one]", 12,
+                                    ["signing_secrets[0]", "walpost webhook-secret"]),
     "a certificate without tls": ("ssl: false", "ssl: false, ca_cert: /etc/ca.pem", 7,
                                   ["ca_cert", "ssl: true"]),
     "a client's certificate without tls": ("ssl: false", "ssl: false, client_certificate: /etc/c.pem",

@@ -33,7 +33,8 @@
 /* Behind `fields`, `changes` and `unchanged` of every record here. */
 #define TAIL                                                                                       \
 	",\"position\":\"0/16B3748\",\"commit\":{\"lsn\":\"0/16B37480\",\"xid\":742,"              \
-	"\"time\":\"2026-01-01T00:00:00.000001Z\"},\"hash\":\""
+	"\"time\":\"2026-01-01T00:00:00.000001Z\"}"
+#define HASH ",\"hash\":\""
 
 /* public.orders (id, note, total), its key id. */
 static struct cdc_shape *orders(void)
@@ -63,21 +64,26 @@ static struct cdc_change change_of(const struct cdc_shape *shape, enum cdc_op op
 		.old = old};
 }
 
-/* The record's JSON is head, the tail, and a hash. */
-static void expect(const struct cdc_batch *b, size_t i, const char *head)
+/* The record's JSON is head, the tail with what more says in it, and a hash. */
+static void expect_more(const struct cdc_batch *b, size_t i, const char *head, const char *more)
 {
 	struct cdc_view v = {.rec = &b->records[i], .batch = b};
-	const size_t head_len = strlen(head), tail_len = strlen(TAIL);
 	const char *json = cdc_view_json(v);
+	char want[1000];
 	size_t name_len;
+	int len = snprintf(want, sizeof(want), "%s" TAIL "%s" HASH, head, more);
 
-	if (v.rec->json_len != head_len + tail_len + 18 || memcmp(json, head, head_len) != 0)
-		fail_msg("%.*s\nis not\n%s", (int)v.rec->json_len, json, head);
-	assert_memory_equal(json + head_len, TAIL, tail_len);
+	if (v.rec->json_len != (size_t)len + 18 || memcmp(json, want, (size_t)len) != 0)
+		fail_msg("%.*s\nis not\n%s", (int)v.rec->json_len, json, want);
 	assert_memory_equal(json + v.rec->json_len - 2, "\"}", 2);
 	assert_memory_equal(cdc_view_table(v, &name_len), "public.orders", 13);
 	assert_int_equal(name_len, 13);
 	assert_true(v.rec->commit_us == 1767225600000001);
+}
+
+static void expect(const struct cdc_batch *b, size_t i, const char *head)
+{
+	expect_more(b, i, head, "");
 }
 
 /* Writes the change alone into an empty batch, which the caller frees. */
@@ -173,9 +179,22 @@ static void truncate_is_a_barrier_without_values(void **state)
 	struct cdc_change c = change_of(s, CDC_OP_TRUNCATE, NULL, NULL);
 
 	(void)state;
-	assert_int_equal(expect_one(&c, "{\"id\":\"" ID "\",\"operation\":\"truncate\",\"schema\":"
-					"\"public.orders\",\"key\":null,\"fields\":null"),
-			 CDC_RECORD_BARRIER | CDC_RECORD_NO_KEY);
+	for (unsigned i = 0; i < 4; i++) {
+		CDC_AUTO(cdc_batch_freep) struct cdc_batch *b = NULL;
+		char more[100];
+
+		c.is_cascade = i & 1;
+		c.is_restart_identity = i & 2;
+		(void)snprintf(more, sizeof(more),
+			       ",\"truncate\":{\"cascade\":%s,\"restart_identity\":%s}",
+			       i & 1 ? "true" : "false", i & 2 ? "true" : "false");
+		b = written(&c, 1);
+		expect_more(b, 0,
+			    "{\"id\":\"" ID "\",\"operation\":\"truncate\",\"schema\":"
+			    "\"public.orders\",\"key\":null,\"fields\":null",
+			    more);
+		assert_int_equal(b->records[0].flags, CDC_RECORD_BARRIER | CDC_RECORD_NO_KEY);
+	}
 	cdc_shape_free(s);
 }
 
