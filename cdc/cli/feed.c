@@ -116,6 +116,15 @@ void cdc_feeds_free(struct cdc_feed *feeds, size_t n)
 	free(feeds);
 }
 
+static bool has_pattern(const struct cdc_sync *sync)
+{
+	for (size_t i = 0; i < sync->schemas.n; i++) {
+		if (cdc_pattern_is_one(sync->schemas.items[i]))
+			return true;
+	}
+	return false;
+}
+
 enum cdc_code cdc_feed_selection(const struct cdc_sync *sync, struct cdc_opt_strs *ret,
 				 struct cdc_err *err)
 {
@@ -128,7 +137,7 @@ enum cdc_code cdc_feed_selection(const struct cdc_sync *sync, struct cdc_opt_str
 	char *text;
 
 	*ret = (struct cdc_opt_strs){0};
-	if (sync->schemas.n == 0)
+	if (sync->schemas.n == 0 || has_pattern(sync))
 		return CDC_OK;
 	for (size_t i = 0; has_messages && i < prefixes->n; i++)
 		text_bytes += sizeof(CDC_MESSAGE_SCHEMA) + strlen(prefixes->items[i]);

@@ -22,7 +22,8 @@ struct cdc_feed {
 	bool is_named; /* the slot's name was given by the user */
 	const struct cdc_sync **syncs;
 	size_t sync_n;
-	const char **tables; /* what the syncs ask for, each once; n 0: the whole publication */
+	const char **tables; /* what the syncs ask for, each once, tables and patterns; n 0: the
+				whole publication */
 	size_t table_n;
 };
 
@@ -34,7 +35,8 @@ void cdc_feeds_free(struct cdc_feed *feeds, size_t n);
 
 /*
  * What a sync reads from the buffer: its tables, and when its operations name
- * message what the messages of its source are filed under.  n 0: everything.
+ * message what the messages of its source are filed under.  n 0: everything, of
+ * which its selection leaves the rest out.
  * The caller frees ret->items, and only that; the sync outlives it.
  */
 enum cdc_code cdc_feed_selection(const struct cdc_sync *sync, struct cdc_opt_strs *ret,

@@ -198,6 +198,7 @@ static enum cdc_code new_backfill(struct run *r, struct sync_run *s, struct cdc_
 
 	setup.plan.tables = (const char *const *)s->sync->schemas.items;
 	setup.plan.table_n = s->sync->schemas.n;
+	setup.plan.selection = &s->sync->selection;
 	setup.plan.stop = &r->stop;
 	if (setup.is_off && s->cursor.table_n == 0)
 		return CDC_OK;
@@ -219,6 +220,8 @@ static enum cdc_code new_deliver(struct run *r, struct sync_run *s, struct cdc_e
 		.store = r->store,
 		.tables = (const char *const *)s->selection.items,
 		.table_n = s->selection.n,
+		.selection =
+			cdc_selection_is_plain(&s->sync->selection) ? NULL : &s->sync->selection,
 		.cursor = &s->cursor,
 		.backfill = s->backfill,
 		.metrics = &s->metrics,

@@ -49,7 +49,7 @@ static bool is_asked_for(const struct cdc_cli_args *args, struct cdc_view v)
 	const char *table = cdc_view_table(v, &len);
 
 	for (size_t i = 0; i < args->schema_n; i++) {
-		if (strlen(args->schemas[i]) == len && memcmp(args->schemas[i], table, len) == 0)
+		if (cdc_pattern_matches(args->schemas[i], table, len))
 			return true;
 	}
 	return args->schema_n == 0;

@@ -11,6 +11,7 @@
 #include "cdc/base/crypto.h"
 #include "cdc/config/file.h"
 #include "cdc/config/options.h"
+#include "cdc/config/schemas.h"
 #include "cdc/config/value.h"
 
 #define NAME_CHARS     "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-"
@@ -224,72 +225,6 @@ static const struct cdc_connection *find_connection(struct load *ld, const struc
 	return NULL;
 }
 
-/* "public.orders", as text or as the id of a group of keys; NULL after a mistake. */
-static char *take_schema(struct cdc_loader *l, const struct cdc_node *node)
-{
-	struct cdc_file_schema keys = {0};
-	const struct cdc_node *id = node;
-	const char *dot;
-	char shown[CDC_SHOWN_MAX];
-
-	if (node->kind == CDC_NODE_MAP) {
-		cdc_options_read_table(l, node, cdc_file_schema_options, &keys);
-		id = cdc_node_get(node, "id");
-	} else if (node->kind == CDC_NODE_TEXT && !node->is_broken) {
-		if (node->len == strlen(node->text) && node->len <= 127)
-			keys.id = cdc_loader_text(l, node->text, node->len);
-	}
-	if (!keys.id && (node->kind == CDC_NODE_MAP || node->is_broken))
-		return NULL;
-	dot = keys.id ? strchr(keys.id, '.') : NULL;
-	if (dot && dot > keys.id && dot[1])
-		return keys.id;
-	cdc_loader_mistake(l, id, NULL, "%s is not a table's name (allowed: schema.table)",
-			   cdc_node_show(id, false, shown));
-	return NULL;
-}
-
-static int compare_texts(const void *a, const void *b)
-{
-	return strcmp(*(char *const *)a, *(char *const *)b);
-}
-
-static void read_schemas(struct cdc_loader *l, const struct cdc_node *sync,
-			 struct cdc_opt_strs *ret)
-{
-	const struct cdc_node *node = cdc_node_get(sync, "schemas");
-	char shown[CDC_SHOWN_MAX], **sorted;
-
-	if (!node || node->is_broken)
-		return;
-	if (node->kind != CDC_NODE_LIST || node->n == 0) {
-		cdc_loader_mistake(
-			l, node, NULL,
-			"%s; a list of tables is needed (leave the key out for every table of "
-			"the publication)",
-			node->kind == CDC_NODE_LIST ? "empty" : cdc_node_show(node, false, shown));
-		return;
-	}
-	ret->items = cdc_loader_alloc(l, node->n * sizeof(*ret->items));
-	sorted = cdc_loader_alloc(l, node->n * sizeof(*sorted));
-	if (!ret->items || !sorted)
-		return;
-	for (const struct cdc_node *n = node->first; n; n = n->next) {
-		char *id = take_schema(l, n);
-
-		if (id)
-			ret->items[ret->n++] = id;
-	}
-	memcpy(sorted, ret->items, ret->n * sizeof(*sorted));
-	qsort(sorted, ret->n, sizeof(*sorted), compare_texts);
-	for (size_t i = 1; i < ret->n; i++) {
-		if (strcmp(sorted[i - 1], sorted[i]) == 0) {
-			cdc_text_clean(sorted[i], strlen(sorted[i]), 60, shown);
-			cdc_loader_mistake(l, node, NULL, "\"%s\" is there twice", shown);
-		}
-	}
-}
-
 /* The keys of the engine and of the sink share one map. */
 static void read_destination(struct load *ld, const struct cdc_node *node, struct cdc_sync *sync)
 {
@@ -339,7 +274,7 @@ static void read_sync(struct load *ld, const struct cdc_node *node, struct cdc_s
 	if (keys.destination)
 		ret->destination = find_connection(ld, node, "destination_connection",
 						   keys.destination, false);
-	read_schemas(l, node, &ret->schemas);
+	cdc_schemas_read(l, node, &ret->schemas, &ret->selection);
 	read_destination(ld, node, ret);
 	ret->replication_slot = keys.replication_slot;
 	ret->skip_initial_backfill = keys.skip_initial_backfill;

@@ -23,6 +23,7 @@
 #include "cdc/base/err.h"
 #include "cdc/base/log.h"
 #include "cdc/base/opt.h"
+#include "cdc/base/selection.h"
 
 /* A kind of connection; made by cdc/cli from the sources' and sinks' tables. */
 struct cdc_connection_type {
@@ -59,8 +60,10 @@ struct cdc_sync {
 	char *name;
 	char uuid[37];
 	const struct cdc_connection *source, *destination;
-	struct cdc_opt_strs schemas; /* "public.orders"; n 0: every table of the publication */
-	char *replication_slot;      /* NULL: the connection's own */
+	struct cdc_opt_strs schemas;    /* "public.orders" or a pattern; n 0: every table of the
+					   publication */
+	struct cdc_selection selection; /* the same, and what is left out */
+	char *replication_slot;         /* NULL: the connection's own */
 	bool skip_initial_backfill;
 	void *delivery;             /* delivery_options' struct */
 	void *destination_settings; /* the sink's sync_options' struct */

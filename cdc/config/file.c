@@ -197,8 +197,19 @@ const struct cdc_opt cdc_file_schema_options[] = {
 	 .flags = CDC_OPT_REQUIRED,
 	 .offset = offsetof(struct cdc_file_schema, id),
 	 .max = 127, /* two names of 63 bytes and the dot */
-	 .help = "schema.table"},
+	 .help = "schema.table; each * stands for any characters, as in public.* and *.orders_*.  "
+		 "A "
+		 "table goes by the entry of its name, else by the first pattern that matches."},
+	{.name = "enabled",
+	 .type = CDC_OPT_BOOL,
+	 .offset = offsetof(struct cdc_file_schema, is_enabled),
+	 .def = "true",
+	 .help = "false: tables that match are left out, even where a later pattern matches, too."},
 	{.name = "fields", .type = CDC_OPT_LATER, .help = "The columns that are delivered."},
 	{.name = "filters", .type = CDC_OPT_LATER, .help = "The rows that are delivered."},
+	{.name = "tracking_field", .type = CDC_OPT_LATER, .help = "Finds changes without a log."},
+	{.name = "partition_key", .type = CDC_OPT_LATER, .help = "Partitions the destination."},
+	{.name = "data_cutoff_timestamp", .type = CDC_OPT_LATER, .help = "Leaves out old rows."},
+	{.name = "disable_data_cutoff", .type = CDC_OPT_LATER, .help = "Leaves out none."},
 	{0},
 };

@@ -37,6 +37,7 @@ extern const struct cdc_opt cdc_file_sync_options[];
 /* An entry of schemas that is a group of keys. */
 struct cdc_file_schema {
 	char *id;
+	bool is_enabled;
 };
 extern const struct cdc_opt cdc_file_schema_options[];
 

@@ -651,6 +651,21 @@ static void post_streaming(struct cdc_capture *c)
 	cdc_board_post(c->setup.board, state, &err, cdc_clock_wall_us());
 }
 
+/* A connection that has grown large is given up where nothing has to be read again. */
+static bool must_reopen(const struct cdc_capture *c)
+{
+	const bool is_empty = !c->batch || (c->batch->n == 0 && c->batch->end_n == 0);
+
+	if (c->is_blocked || !is_empty ||
+	    !cdc_source_is_bloated(c->source, c->setup.ops->durable(c->setup.buffer)))
+		return false;
+	LOG_INFO(&c->setup.log, "connection_renewed", KV("connection", c->setup.connection),
+		 KV("slot", c->setup.plan.slot),
+		 KV("note", "a large message was read; its memory is given back"));
+	return true;
+}
+
+/* Until it must stop, or be opened anew: CDC_OK. */
 static enum cdc_code stream(struct cdc_capture *c, struct cdc_err *err)
 {
 	const uint64_t begun_ms = cdc_clock_mono_ms();
@@ -681,6 +696,8 @@ static enum cdc_code stream(struct cdc_capture *c, struct cdc_err *err)
 			rc = watch_slot(c, err);
 		if (rc)
 			return rc;
+		if (must_reopen(c))
+			break;
 		if (is_dry || c->is_blocked)
 			wait_for_more(c, now_ms);
 		c->has_streamed = true;
@@ -755,8 +772,12 @@ void cdc_capture_run(struct cdc_capture *c)
 		cdc_board_beat(c->setup.board, cdc_clock_mono_ms());
 		c->was_streaming = false;
 		rc = session(c, &err);
-		if (!rc || rc == CDC_STOPPED)
+		if (rc == CDC_STOPPED)
 			break;
+		if (!rc) {
+			attempt = 0;
+			continue;
+		}
 		/* A role that could and may not is often about to be mended: a password that is
 		 * changed here and there.  One that never could is a person's to mend. */
 		if (cdc_code_class(rc) != CDC_CLASS_RETRY && !(rc == CDC_AUTH && c->has_streamed)) {

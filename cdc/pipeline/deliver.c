@@ -50,6 +50,7 @@ struct mark {
 struct cdc_deliver {
 	struct cdc_deliver_setup setup;
 	struct cdc_window *window;
+	struct cdc_selector *selector; /* NULL: none is needed */
 	struct lane *lanes;
 	size_t lane_n;    /* those of held tables included */
 	bool *is_suspect; /* by lane; for choosing a probe */
@@ -93,6 +94,19 @@ static struct mark mark_of(const struct cdc_deliver *d)
 		m.round = cdc_round_version(d->round);
 	}
 	return m;
+}
+
+static enum cdc_code make_selector(struct cdc_deliver *d, struct cdc_err *err)
+{
+	const struct cdc_deliver_setup *s = &d->setup;
+	enum cdc_code rc;
+
+	if (!s->selection)
+		return CDC_OK;
+	rc = cdc_selector_new(s->selection, s->settings->operations, &d->selector, err);
+	if (!rc)
+		cdc_window_select(d->window, d->selector);
+	return rc;
 }
 
 /* The stream, and what is held back from it. */
@@ -144,9 +158,11 @@ enum cdc_code cdc_deliver_new(const struct cdc_deliver_setup *setup, struct cdc_
 		d->is_suspect = calloc(d->lane_n, sizeof(*d->is_suspect));
 	}
 	if (d->lanes && d->is_suspect)
-		rc = make_inputs(d, err);
+		rc = make_selector(d, err);
 	else
 		rc = cdc_err_set(err, CDC_NOMEM, "out of memory");
+	if (!rc)
+		rc = make_inputs(d, err);
 	if (rc) {
 		cdc_deliver_free(d);
 		return rc;
@@ -182,6 +198,7 @@ void cdc_deliver_free(struct cdc_deliver *d)
 	cdc_round_free(d->round);
 	cdc_intake_clear(&d->stream, true);
 	cdc_window_free(d->window);
+	cdc_selector_free(d->selector);
 	free(d);
 }
 

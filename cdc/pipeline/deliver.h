@@ -47,8 +47,9 @@ struct cdc_deliver_setup {
 	struct cdc_store *store;
 	const char *const *tables; /* n 0: all */
 	size_t table_n;
-	const struct cdc_cursor *cursor; /* where the sync is; one stream; read by new only */
-	struct cdc_backfill *backfill;   /* NULL: existing rows are never copied */
+	const struct cdc_selection *selection; /* NULL: the tables and operations say it all */
+	const struct cdc_cursor *cursor;       /* where the sync is; one stream; read by new only */
+	struct cdc_backfill *backfill;         /* NULL: existing rows are never copied */
 	struct cdc_sync_metrics *metrics;
 	struct cdc_board *board;
 	const struct cdc_stop *stop;

@@ -10,6 +10,7 @@ struct cdc_window_chunk {
 	struct cdc_window_input *input;
 	struct cdc_lease *lease;
 	const struct cdc_batch *batch;
+	struct cdc_batch *mapped; /* records that the selector wrote anew; NULL: none */
 	struct cdc_stream_position through;
 	size_t bytes;
 	size_t n, open; /* items; those not done */
@@ -51,7 +52,8 @@ struct cdc_window_input {
 struct cdc_window {
 	enum cdc_order order;
 	unsigned operations;
-	size_t lane_n, apart_n; /* lanes behind them are those of held tables */
+	struct cdc_selector *selector; /* NULL: the operations say it all */
+	size_t lane_n, apart_n;        /* lanes behind them are those of held tables */
 	struct queue *lanes;
 	struct cdc_window_input *inputs;
 	struct cdc_window_table **tables; /* by hash; as many as the source ever showed */
@@ -81,12 +83,23 @@ struct cdc_window *cdc_window_new(size_t lanes, bool has_apart, enum cdc_order o
 	return w;
 }
 
+void cdc_window_select(struct cdc_window *w, struct cdc_selector *selector)
+{
+	w->selector = selector;
+}
+
+static void free_chunk(struct cdc_window_chunk *c)
+{
+	cdc_batch_free(c->mapped);
+	free(c);
+}
+
 static void free_input(struct cdc_window_input *in)
 {
 	while (in->head) {
 		struct cdc_window_chunk *next = in->head->next;
 
-		free(in->head);
+		free_chunk(in->head);
 		in->head = next;
 	}
 	free(in);
@@ -312,18 +325,12 @@ static bool leaves_out(const struct hold *h, const struct cdc_id *id)
 
 /* --- adding ------------------------------------------------------------------------- */
 
-static bool is_asked_for(const struct cdc_window *w, const struct cdc_record *rec)
-{
-	return w->operations >> rec->op & 1;
-}
-
-static bool is_selected(const struct cdc_window *w, const struct cdc_window_input *in,
+/* Is it what another input brings? */
+static bool is_left_out(const struct cdc_window *w, const struct cdc_window_input *in,
 			const struct cdc_window_table *t, const struct cdc_record *rec)
 {
-	if (!is_asked_for(w, rec))
-		return false;
-	return in->kind != CDC_INPUT_STREAM ||
-	       (!leaves_out(&w->hold, &rec->id) && !leaves_out(&t->hold, &rec->id));
+	return in->kind == CDC_INPUT_STREAM &&
+	       (leaves_out(&w->hold, &rec->id) || leaves_out(&t->hold, &rec->id));
 }
 
 /* Of the lanes that its table is in. */
@@ -385,33 +392,59 @@ static void place_item(struct cdc_window *w, struct cdc_item *item)
 	}
 }
 
-static struct cdc_window_added count(const struct cdc_window *w, const struct cdc_window_input *in,
-				     struct cdc_window_table *const *tables,
-				     const struct cdc_read *read)
-{
-	struct cdc_window_added n = {0};
+/* What becomes of the records of a read. */
+struct choice {
+	struct cdc_selected *of; /* by their place in the read */
+	struct cdc_batch *mapped;
+	struct cdc_window_added n;
+};
 
+static void clear_choice(struct choice *c)
+{
+	free(c->of);
+	cdc_batch_free(c->mapped);
+}
+
+static enum cdc_code choose(const struct cdc_window *w, const struct cdc_window_input *in,
+			    struct cdc_window_table *const *tables, const struct cdc_read *read,
+			    struct choice *c, struct cdc_err *err)
+{
+	c->of = calloc(read->n, sizeof(*c->of));
+	if (!c->of)
+		return cdc_err_set(err, CDC_NOMEM, "out of memory for %zu records", read->n);
 	for (size_t i = 0; i < read->n; i++) {
 		const struct cdc_record *rec = &read->batch->records[read->index[i]];
+		const struct cdc_view view = {.rec = rec, .batch = read->batch};
+		enum cdc_code rc = CDC_OK;
 
-		n.selected += is_selected(w, in, tables[rec->table], rec);
-		n.skipped += !is_asked_for(w, rec);
+		if (is_left_out(w, in, tables[rec->table], rec))
+			continue;
+		if (w->selector)
+			rc = cdc_select(w->selector, view, &c->mapped, &c->of[i], err);
+		else
+			c->of[i].is_selected = w->operations >> rec->op & 1;
+		if (rc)
+			return rc;
+		c->n.selected += c->of[i].is_selected;
+		c->n.skipped += !c->of[i].is_selected;
 	}
-	return n;
+	return CDC_OK;
 }
 
 static struct cdc_window_chunk *new_chunk(struct cdc_window_input *in, const struct cdc_read *read,
-					  size_t n)
+					  struct choice *choice)
 {
-	struct cdc_window_chunk *c = calloc(1, sizeof(*c) + n * sizeof(c->items[0]));
+	struct cdc_window_chunk *c =
+		calloc(1, sizeof(*c) + choice->n.selected * sizeof(c->items[0]));
 
 	if (!c)
 		return NULL;
 	c->input = in;
 	c->lease = read->lease;
 	c->batch = read->batch;
+	c->mapped = CDC_TAKE(choice->mapped);
 	c->through = read->through;
-	c->bytes = read->batch->json.len;
+	c->bytes = read->batch->json.len + (c->mapped ? c->mapped->json.len : 0);
 	return c;
 }
 
@@ -438,48 +471,70 @@ static void pass(struct cdc_window_input *in, struct cdc_stream_position through
 		in->done = through;
 }
 
-enum cdc_code cdc_window_add(struct cdc_window *w, struct cdc_window_input *in,
-			     const struct cdc_read *read, struct cdc_window_added *ret,
+/* Everything that can fail is done before the first item is placed. */
+static enum cdc_code prepare(struct cdc_window *w, struct cdc_window_input *in,
+			     const struct cdc_read *read, struct cdc_window_table ***ret_tables,
+			     struct choice *choice, struct cdc_window_chunk **ret_chunk,
 			     struct cdc_err *err)
 {
-	struct cdc_window_table **tables = NULL;
-	struct cdc_window_chunk *c = NULL;
+	enum cdc_code rc;
 
-	*ret = (struct cdc_window_added){0};
-	if (read->n) {
-		tables = find_tables(w, read->batch);
-		if (!tables)
-			goto no_memory;
-		*ret = count(w, in, tables, read);
-	}
-	if (ret->selected == 0) {
-		free(tables);
-		pass(in, read->through);
-		return CDC_OK;
-	}
-	c = new_chunk(in, read, ret->selected);
-	if (!c)
-		goto no_memory;
+	*ret_tables = find_tables(w, read->batch);
+	if (!*ret_tables)
+		return cdc_err_set(err, CDC_NOMEM, "out of memory for %zu records", read->n);
+	rc = choose(w, in, *ret_tables, read, choice, err);
+	if (rc || !choice->n.selected)
+		return rc;
+	*ret_chunk = new_chunk(in, read, choice);
+	return *ret_chunk ? CDC_OK
+			  : cdc_err_set(err, CDC_NOMEM, "out of memory for %zu records", read->n);
+}
+
+static void place_all(struct cdc_window *w, struct cdc_window_chunk *c,
+		      struct cdc_window_table *const *tables, const struct cdc_read *read,
+		      const struct cdc_selected *chosen)
+{
 	for (size_t i = 0; i < read->n; i++) {
 		const struct cdc_record *rec = &read->batch->records[read->index[i]];
 		struct cdc_item *item;
 
-		if (!is_selected(w, in, tables[rec->table], rec))
+		if (!chosen[i].is_selected)
 			continue;
 		item = &c->items[c->n++];
-		item->rec = rec;
+		item->is_mapped = chosen[i].is_mapped;
+		item->rec = item->is_mapped ? &c->mapped->records[chosen[i].index] : rec;
 		item->chunk = c;
 		item->table = tables[rec->table];
 		place_item(w, item);
 	}
 	c->open = c->n;
 	append_chunk(w, c);
-	in->through = read->through;
+}
+
+enum cdc_code cdc_window_add(struct cdc_window *w, struct cdc_window_input *in,
+			     const struct cdc_read *read, struct cdc_window_added *ret,
+			     struct cdc_err *err)
+{
+	struct cdc_window_table **tables = NULL;
+	struct cdc_window_chunk *c = NULL;
+	struct choice choice = {0};
+	enum cdc_code rc = CDC_OK;
+
+	*ret = (struct cdc_window_added){0};
+	if (read->n)
+		rc = prepare(w, in, read, &tables, &choice, &c, err);
+	if (!rc) {
+		*ret = choice.n;
+		if (c) {
+			place_all(w, c, tables, read, choice.of);
+			in->through = read->through;
+		} else {
+			pass(in, read->through);
+		}
+	}
+	clear_choice(&choice);
 	free(tables);
-	return CDC_OK;
-no_memory:
-	free(tables);
-	return cdc_err_set(err, CDC_NOMEM, "out of memory for %zu records", read->n);
+	return rc;
 }
 
 /* --- sending ------------------------------------------------------------------------ */
@@ -491,7 +546,9 @@ struct cdc_item *cdc_window_head(struct cdc_window *w, size_t lane)
 
 struct cdc_view cdc_item_view(const struct cdc_item *item)
 {
-	return (struct cdc_view){.rec = item->rec, .batch = item->chunk->batch};
+	const struct cdc_window_chunk *c = item->chunk;
+
+	return (struct cdc_view){.rec = item->rec, .batch = item->is_mapped ? c->mapped : c->batch};
 }
 
 static bool is_above_last(const struct cdc_window *w, const struct cdc_item *item)
@@ -632,7 +689,7 @@ static struct cdc_lease *take_chunk(struct cdc_window_input *in)
 	in->head = c->next;
 	if (!in->head)
 		in->tail = NULL;
-	free(c);
+	free_chunk(c);
 	return lease;
 }
 

@@ -29,6 +29,7 @@
 
 #include "cdc/base/err.h"
 #include "cdc/buffer/buffer.h"
+#include "cdc/pipeline/select.h"
 
 enum cdc_order { CDC_ORDER_KEY, CDC_ORDER_SYNC, CDC_ORDER_NONE };
 
@@ -47,9 +48,10 @@ struct cdc_item {
 	bool is_held;   /* waits with its table for a barrier */
 	bool is_done;
 	bool was_sent;
+	bool is_mapped; /* the selector wrote it anew: it is in the chunk's own batch */
 };
 
-/* The record where it lies. */
+/* The record where it lies, as it is to be sent. */
 struct cdc_view cdc_item_view(const struct cdc_item *item);
 
 struct cdc_window;
@@ -65,6 +67,8 @@ enum cdc_input {
  * under CDC_ORDER_SYNC.  operations: bit per enum cdc_op.  NULL: no memory. */
 struct cdc_window *cdc_window_new(size_t lanes, bool has_apart, enum cdc_order order,
 				  unsigned operations);
+/* From now on the selector, which outlives the window, decides in place of the operations. */
+void cdc_window_select(struct cdc_window *w, struct cdc_selector *selector);
 void cdc_window_free(struct cdc_window *w); /* leases are not given back: close the readers */
 
 /* NULL: no memory.  It lives until drop, or as long as the window. */
@@ -75,11 +79,11 @@ void cdc_window_input_drop(struct cdc_window *w, struct cdc_window_input *in);
 
 struct cdc_window_added {
 	size_t selected; /* records that are to be sent */
-	size_t skipped;  /* whose operation is not selected */
+	size_t skipped;  /* that are not selected */
 };
 
 /* Takes what a read returned.  When no record of it is selected, the lease stays with the caller,
- * else the window has it.  CDC_NOMEM: nothing was taken. */
+ * else the window has it.  CDC_NOMEM, or what cdc_select says: nothing was taken. */
 enum cdc_code cdc_window_add(struct cdc_window *w, struct cdc_window_input *in,
 			     const struct cdc_read *read, struct cdc_window_added *ret,
 			     struct cdc_err *err) CDC_CHECK;

@@ -53,8 +53,10 @@ struct cdc_copy {
 
 static bool is_asked_for(const struct cdc_source_plan *plan, const char *name)
 {
+	if (plan->selection && plan->selection->n)
+		return cdc_selection_find(plan->selection, name, strlen(name)) != NULL;
 	for (size_t i = 0; i < plan->table_n; i++) {
-		if (strcmp(plan->tables[i], name) == 0)
+		if (cdc_pattern_matches(plan->tables[i], name, strlen(name)))
 			return true;
 	}
 	return plan->table_n == 0;

@@ -287,6 +287,42 @@ static void put_asked(struct cdc_buf *sql, const struct cdc_source_plan *plan, c
 	cdc_buf_puts(sql, "]::pg_catalog.text[])");
 }
 
+static bool has_pattern(const struct cdc_source_plan *plan)
+{
+	for (size_t i = 0; i < plan->table_n; i++) {
+		if (cdc_pattern_is_one(plan->tables[i]))
+			return true;
+	}
+	return false;
+}
+
+/* Does the table with the aliases n and c match one of the plan's patterns? */
+static void put_matches(struct cdc_buf *sql, const struct cdc_source_plan *plan)
+{
+	const char *before = "n.nspname || '.' || c.relname LIKE ANY (ARRAY[";
+	struct cdc_buf like;
+
+	cdc_buf_init(&like, SQL_MAX);
+	for (size_t i = 0; i < plan->table_n; i++) {
+		if (!cdc_pattern_is_one(plan->tables[i]))
+			continue;
+		cdc_buf_reset(&like, SQL_MAX);
+		for (const char *at = plan->tables[i]; *at; at++) {
+			if (strchr("\\%_", *at))
+				cdc_buf_putc(&like, '\\');
+			cdc_buf_putc(&like, *at == '*' ? '%' : *at);
+		}
+		cdc_buf_puts(sql, before);
+		if (cdc_quote_end(&like))
+			cdc_quote_text(sql, (const char *)like.data);
+		else
+			sql->failed = true;
+		before = ", ";
+	}
+	cdc_buf_clear(&like);
+	cdc_buf_puts(sql, *before == 'n' ? "false" : "]::pg_catalog.text[])");
+}
+
 static void put_columns(struct cdc_buf *sql, int version, const struct cdc_source_plan *plan)
 {
 	cdc_buf_puts(
@@ -362,6 +398,8 @@ static void put_tables(struct cdc_buf *sql, const struct cdc_facts *f,
 		put_asked(sql, plan, "n", "c");
 	else
 		cdc_buf_puts(sql, "false");
+	cdc_buf_puts(sql, " OR c.oid IN (SELECT oid FROM member) AND ");
+	put_matches(sql, plan);
 	cdc_buf_puts(sql, " AS is_asked FROM pg_catalog.pg_class c "
 			  "JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace "
 			  "WHERE c.oid >= " FIRST_USERS
@@ -372,6 +410,10 @@ static void put_tables(struct cdc_buf *sql, const struct cdc_facts *f,
 	}
 	if (f->is_every_table) {
 		cdc_buf_puts(sql, every_sql);
+		if (plan->table_n) {
+			cdc_buf_puts(sql, " AND ");
+			put_matches(sql, plan);
+		}
 		cdc_buf_puts(sql, " OR ");
 	}
 	cdc_buf_puts(sql, "c.oid IN (SELECT oid FROM member))) c "
@@ -505,7 +547,8 @@ enum cdc_code cdc_facts_read(struct cdc_facts *f, struct cdc_pgconn *c,
 	if (!rc)
 		rc = read_publication(f, c, plan->settings->publication, err);
 	if (!rc) {
-		f->is_every_table = plan->table_n == 0 && !f->publication.exists;
+		f->is_every_table =
+			(plan->table_n == 0 || has_pattern(plan)) && !f->publication.exists;
 		rc = read_tables(f, c, plan, err);
 	}
 	if (rc)

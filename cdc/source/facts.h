@@ -105,7 +105,8 @@ struct cdc_facts {
 	bool may_make_publications;    /* CREATE on the database */
 	struct cdc_fact_slot slot;
 	struct cdc_fact_publication publication;
-	/* No table was asked for and there is no publication: every table that suits is meant. */
+	/* There is no publication, and no table was asked for, or patterns were: every table that
+	 * suits (and matches one) is meant. */
 	bool is_every_table;
 	bool owns_one;                 /* our role owns one of the tables */
 	struct cdc_fact_table *tables; /* asked for, published, or meant; by name */

@@ -574,7 +574,7 @@ static enum cdc_code find_tables(const struct cdc_facts *f, const struct cdc_sou
 	for (size_t i = 0; i < plan->table_n; i++) {
 		const char *table = plan->tables[i];
 
-		if (is_known(f, table))
+		if (is_known(f, table) || cdc_pattern_is_one(table))
 			continue;
 		missing++;
 		if (len + strlen(table) + 3 > sizeof(names))
@@ -713,8 +713,14 @@ static enum cdc_code may_not_add(const struct cdc_facts *f, const struct cdc_sou
 	return remedy_sql(f, plan, *why ? "as a superuser or the owner of both: " : "", "", err);
 }
 
-static bool is_any_read(const struct cdc_facts *f)
+/* Is there, or can there be later, something to read? */
+static bool is_any_read(const struct cdc_facts *f, const struct cdc_source_plan *plan)
 {
+	for (size_t i = 0; i < plan->table_n; i++) {
+		if (cdc_pattern_is_one(plan->tables[i]))
+			return true;
+	}
+
 	for (size_t i = 0; i < f->table_n; i++) {
 		if (f->tables[i].is_asked && f->tables[i].is_published)
 			return true;
@@ -738,5 +744,5 @@ enum cdc_code cdc_judge_publication(const struct cdc_facts *f, const struct cdc_
 		return may_not_add(f, plan, err);
 	}
 	*ret = CDC_PUBLISH_NOTHING;
-	return plan->table_n == 0 || is_any_read(f) ? CDC_OK : nothing_to_read(f, plan, err);
+	return plan->table_n == 0 || is_any_read(f, plan) ? CDC_OK : nothing_to_read(f, plan, err);
 }

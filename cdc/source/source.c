@@ -24,9 +24,11 @@
 #define HEARD_MS    500  /* one look at the socket per this time is exact enough */
 #define SQL_MAX     2048 /* START_REPLICATION with two quoted names */
 #define FRAMES      10000 /* empty transactions may come for minutes; the caller has a clock to keep */
-#define AWAITED_MS  5000 /* the notice comes again every second while it is so */
-#define WATCH_MS    5000 /* a busy server writes some hundred MiB of WAL in it */
-#define TLS_RECORDS 4    /* reads that empty what TLS may hold back: a record is 16 KiB, a read 8 */
+#define AWAITED_MS  5000        /* the notice comes again every second while it is so */
+#define WATCH_MS    5000        /* a busy server writes some hundred MiB of WAL in it */
+#define LARGE_BYTES (16u << 20) /* of a message: worth a new connection to be rid of */
+#define LARGE_MS    2000
+#define TLS_RECORDS 4 /* reads that empty what TLS may hold back: a record is 16 KiB, a read 8 */
 
 struct cdc_source {
 	const struct cdc_source_plan *plan;
@@ -42,6 +44,9 @@ struct cdc_source {
 	struct cdc_pings pings;
 	cdc_lsn received_lsn;
 	uint64_t heard_ms; /* monotonic: when bytes came last */
+	bool has_large;    /* the open transaction brought a large message */
+	cdc_lsn large_end; /* of what the last large message was part of; 0: there was none */
+	uint64_t large_ms; /* monotonic: when it came */
 	bool is_streaming;
 	bool has_published; /* made the publication, and nobody knows yet */
 	bool is_watching;   /* a question about the slot is under way */
@@ -213,6 +218,8 @@ enum cdc_code cdc_source_start(struct cdc_source *s, cdc_lsn lsn, unsigned gener
 	s->changes.prefixes = &s->plan->settings->message_prefixes;
 	s->pings = (struct cdc_pings){0};
 	s->received_lsn = lsn;
+	s->has_large = false;
+	s->large_end = 0;
 	s->heard_ms = cdc_clock_mono_ms();
 	s->is_streaming = true;
 	s->watch_ms = 0;
@@ -260,6 +267,20 @@ static void take_keepalive(struct cdc_source *s, const struct cdc_frame *f,
 	}
 }
 
+/* What a large message was part of has ended: a transaction, or the message alone. */
+static void note_large(struct cdc_source *s, const struct pgo_message *m)
+{
+	s->has_large = false;
+	s->large_end = m->kind == PGO_COMMIT ? m->as.commit.end_lsn : m->as.message.lsn;
+	s->large_ms = cdc_clock_mono_ms();
+}
+
+bool cdc_source_is_bloated(const struct cdc_source *s, cdc_lsn durable)
+{
+	return s->large_end && s->large_end <= durable && !s->has_large && !s->changes.is_open &&
+	       cdc_clock_mono_ms() - s->large_ms >= LARGE_MS;
+}
+
 static enum cdc_code take_frame(struct cdc_source *s, const char *bytes, size_t n,
 				struct cdc_batch *batch, struct cdc_source_read *ret,
 				struct cdc_err *err)
@@ -279,6 +300,10 @@ static enum cdc_code take_frame(struct cdc_source *s, const char *bytes, size_t 
 	rc = pgo_decode(&s->decoder, f.payload, f.len, &m, err);
 	if (!rc)
 		rc = cdc_changes_take(&s->changes, &m, f.start, batch, err);
+	if (n >= LARGE_BYTES && rc != CDC_BUSY)
+		s->has_large = true;
+	if (!rc && s->has_large && !s->changes.is_open)
+		note_large(s, &m);
 	if (!rc && m.kind == PGO_COMMIT) {
 		ret->transactions++;
 		/* The transaction's own end says more from here on. */

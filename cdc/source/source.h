@@ -24,6 +24,7 @@
 #include "cdc/base/err.h"
 #include "cdc/base/lsn.h"
 #include "cdc/base/opt.h"
+#include "cdc/base/selection.h"
 #include "cdc/base/stop.h"
 #include "cdc/record/batch.h"
 
@@ -50,11 +51,13 @@ extern const struct cdc_opt cdc_source_options[];
 /* What a connection's reader is to read.  Owned by the caller; outlives the source. */
 struct cdc_source_plan {
 	const struct cdc_source_settings *settings;
-	const char *slot; /* [a-z0-9_]{1,63} */
-	bool may_create;  /* slot and publication, when they are missing */
-	const char *const
-		*tables; /* "public.orders": what the syncs ask for; n 0: the whole publication */
+	const char *slot;          /* [a-z0-9_]{1,63} */
+	bool may_create;           /* slot and publication, when they are missing */
+	const char *const *tables; /* "public.orders" or a pattern: what the syncs ask for; n 0: the
+				      whole publication.  A pattern stands for tables of the
+				      publication; when that is to be made, for all that suit */
 	size_t table_n;
+	const struct cdc_selection *selection; /* for a copy: leaves out more; NULL: nothing */
 	const struct cdc_stop
 		*stop; /* once set, ends every wait: CDC_STOPPED; NULL: nothing does */
 };
@@ -148,6 +151,14 @@ struct cdc_source_read {
 enum cdc_code cdc_source_read(struct cdc_source *s, struct cdc_batch *batch, size_t target_bytes,
 			      size_t target_records, struct cdc_source_read *ret,
 			      struct cdc_err *err) CDC_CHECK;
+
+/*
+ * Is it time to stop and start again, at durable?  libpq keeps the room of the
+ * largest message for as long as the connection lives.  True once a message above
+ * 16 MiB was read, what it was part of has ended below durable, nothing is open,
+ * and none came for 2 s.
+ */
+bool cdc_source_is_bloated(const struct cdc_source *s, cdc_lsn durable);
 
 /* Sends a status update: write and flush (0: nothing durable yet).  Never waits; the rest goes out
  * when fd is writable.  Own clock: at most every 3 s is enough, wal_sender_timeout is 10 s. */

@@ -644,6 +644,7 @@ static size_t collect(struct sink_http *h, struct sink_http_answer *ret, size_t 
 		(void)curl_easy_getinfo(m->easy_handle, CURLINFO_PRIVATE, (char **)&s);
 		fill_answer(h, s, rc, &ret[n++]);
 		finish(h, s);
+		cdc_buf_reset(&s->body, KEEP_BODY);
 	}
 	return n;
 }

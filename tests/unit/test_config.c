@@ -766,7 +766,10 @@ static void objects_that_do_not_fit_together_are_refused(void **state)
 		 "the key out for every table of the publication)\n"},
 		{SYNC_HEAD "schemas: [orders]\n",
 		 "walpost.yaml:8: bulk_syncs.s.schemas[0]: \"orders\" is not a table's name "
-		 "(allowed: schema.table)\n"},
+		 "(allowed: schema.table, with * for any characters)\n"},
+		{SYNC_HEAD "schemas: [{id: '*.*', enabled: false}]\n",
+		 "walpost.yaml:8: bulk_syncs.s.schemas: no table is left; add \"*.*\" for all that "
+		 "are not listed\n"},
 		{SYNC_HEAD "schemas: [a.b, {id: a.b}]\n",
 		 "walpost.yaml:8: bulk_syncs.s.schemas: \"a.b\" is there twice\n"},
 		{SYNC_HEAD "source_configuration: {replication_slot: Bad}\n",

@@ -1,0 +1,63 @@
+#include "cdc/base/selection.h"
+
+#include <string.h>
+
+bool cdc_pattern_is_one(const char *id)
+{
+	return strchr(id, '*') != NULL;
+}
+
+bool cdc_pattern_matches(const char *id, const char *name, size_t len)
+{
+	const char *star = NULL; /* the last one seen: it may take more */
+	size_t at = 0, taken = 0;
+
+	while (at < len) {
+		if (*id == '*') {
+			star = id++;
+			taken = at;
+		} else if (*id && *id == name[at]) {
+			id++;
+			at++;
+		} else if (star) {
+			id = star + 1;
+			at = ++taken;
+		} else {
+			return false;
+		}
+	}
+	while (*id == '*')
+		id++;
+	return !*id;
+}
+
+const struct cdc_select_table *cdc_selection_find(const struct cdc_selection *s, const char *name,
+						  size_t len)
+{
+	const struct cdc_select_table *found = NULL;
+
+	for (size_t i = 0; i < s->n; i++) {
+		const struct cdc_select_table *t = &s->tables[i];
+
+		if (!cdc_pattern_is_one(t->id)) {
+			if (strlen(t->id) == len && memcmp(t->id, name, len) == 0) {
+				found = t;
+				break;
+			}
+		} else if (!found && cdc_pattern_matches(t->id, name, len)) {
+			found = t;
+		}
+	}
+	return found && !found->is_left_out ? found : NULL;
+}
+
+bool cdc_selection_is_plain(const struct cdc_selection *s)
+{
+	for (size_t i = 0; i < s->n; i++) {
+		const struct cdc_select_table *t = &s->tables[i];
+
+		if (t->is_left_out || cdc_pattern_is_one(t->id))
+			return false;
+	}
+	return true;
+}
