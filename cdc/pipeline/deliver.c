@@ -11,6 +11,7 @@
 #include "cdc/pipeline/backoff.h"
 #include "cdc/pipeline/breaker.h"
 #include "cdc/pipeline/intake.h"
+#include "cdc/pipeline/pace.h"
 #include "cdc/pipeline/round.h"
 #include "cdc/pipeline/trouble.h"
 
@@ -66,6 +67,8 @@ struct cdc_deliver {
 	uint64_t counter;        /* begins and failures of requests, numbered */
 	uint64_t accepted_begun; /* beginning of the latest accepted one */
 	size_t in_flight;
+	struct cdc_pace pace;
+	size_t turn; /* the lane that is looked at first, so that none is always last */
 	bool is_finishing;
 	struct cdc_breaker breaker;
 	char told[sizeof(((struct sink_result *)0)->text)]; /* why it opened last */
@@ -107,6 +110,19 @@ static enum cdc_code make_selector(struct cdc_deliver *d, struct cdc_err *err)
 	if (!rc)
 		cdc_window_select(d->window, d->selector);
 	return rc;
+}
+
+static void init_pace(struct cdc_deliver *d)
+{
+	const struct cdc_deliver_settings *s = d->setup.settings;
+	const struct cdc_pace_settings pace = {
+		.requests_per_second = s->rate_limit.requests_per_second,
+		.records_per_second = s->rate_limit.records_per_second,
+		.min = s->concurrency_min,
+		.max = s->concurrency_min ? s->concurrency : d->lane_n,
+	};
+
+	cdc_pace_init(&d->pace, &pace, cdc_clock_mono_ms());
 }
 
 /* The stream, and what is held back from it. */
@@ -167,6 +183,7 @@ enum cdc_code cdc_deliver_new(const struct cdc_deliver_setup *setup, struct cdc_
 		cdc_deliver_free(d);
 		return rc;
 	}
+	init_pace(d);
 	d->handed = mark_of(d);
 	*ret = d;
 	return CDC_OK;
@@ -391,6 +408,7 @@ static enum cdc_code take_result(struct cdc_deliver *d, const struct sink_result
 	struct lane *lane = &d->lanes[r->ticket];
 	struct cdc_sync_metrics *m = d->setup.metrics;
 
+	cdc_pace_ended(&d->pace, r, d->in_flight, now_ms);
 	lane->is_in_flight = false;
 	d->in_flight--;
 	cdc_metric_add(&m->requests, 1);
@@ -525,6 +543,8 @@ static enum cdc_code send_lane(struct cdc_deliver *d, size_t index, uint64_t now
 		if (lane->n == 0 || must_linger(d, lane, has_more, now_ms))
 			return CDC_OK;
 		rc = submit(d, lane, false, err);
+		if (!rc)
+			cdc_pace_started(&d->pace, lane->n, now_ms);
 		if (rc == CDC_LIMIT && lane->n == 1)
 			return in_trouble(lane->items[0], err->msg, err);
 		lane->suspects = rc == CDC_LIMIT ? lane->n : lane->suspects;
@@ -550,7 +570,7 @@ static struct cdc_item *choose_probe(struct cdc_deliver *d)
 	return item ? item : cdc_window_probe(d->window, &(struct cdc_id){0}, d->is_suspect);
 }
 
-static enum cdc_code send_probe(struct cdc_deliver *d, struct cdc_err *err)
+static enum cdc_code send_probe(struct cdc_deliver *d, uint64_t now_ms, struct cdc_err *err)
 {
 	struct cdc_item *item = choose_probe(d);
 	struct lane *lane;
@@ -566,9 +586,11 @@ static enum cdc_code send_probe(struct cdc_deliver *d, struct cdc_err *err)
 	rc = submit(d, lane, true, err);
 	if (rc == CDC_LIMIT)
 		return in_trouble(item, err->msg, err);
-	if (!rc)
-		cdc_breaker_probe(&d->breaker);
-	return rc;
+	if (rc)
+		return rc;
+	cdc_pace_started(&d->pace, 1, now_ms);
+	cdc_breaker_probe(&d->breaker);
+	return CDC_OK;
 }
 
 static enum cdc_code send_all(struct cdc_deliver *d, uint64_t now_ms, struct cdc_err *err)
@@ -577,14 +599,21 @@ static enum cdc_code send_all(struct cdc_deliver *d, uint64_t now_ms, struct cdc
 
 	if (d->breaker.state != CDC_BREAKER_CLOSED) {
 		if (!d->in_flight && now_ms >= d->hold_ms &&
+		    cdc_pace_may_start(&d->pace, 0, now_ms) &&
 		    cdc_breaker_may_probe(&d->breaker, now_ms))
-			rc = send_probe(d, err);
+			rc = send_probe(d, now_ms, err);
 		return rc;
 	}
 	for (size_t i = 0; !rc && i < d->lane_n; i++) {
-		if (!d->lanes[i].is_in_flight && now_ms >= lane_due_ms(d, &d->lanes[i]) &&
-		    cdc_window_head(d->window, i))
-			rc = send_lane(d, i, now_ms, err);
+		size_t at = (d->turn + i) % d->lane_n;
+
+		if (!cdc_pace_may_start(&d->pace, d->in_flight, now_ms)) {
+			d->turn = at;
+			break;
+		}
+		if (!d->lanes[at].is_in_flight && now_ms >= lane_due_ms(d, &d->lanes[at]) &&
+		    cdc_window_head(d->window, at))
+			rc = send_lane(d, at, now_ms, err);
 	}
 	return rc;
 }
@@ -672,6 +701,7 @@ static void show(struct cdc_deliver *d)
 	int64_t oldest_us = cdc_window_oldest_us(d->window);
 
 	cdc_metric_set(&m->in_flight, d->in_flight);
+	cdc_metric_set(&m->limit, cdc_throttle_limit(&d->pace.throttle));
 	cdc_metric_set(&m->window, cdc_window_records(d->window));
 	cdc_metric_set(&m->breaker, d->breaker.state);
 	cdc_metric_set(&m->oldest_us, oldest_us > 0 ? (uint64_t)oldest_us : 0);
@@ -702,11 +732,15 @@ static uint64_t next_wait_ms(const struct cdc_deliver *d, uint64_t now_ms)
 	if (d->breaker.state != CDC_BREAKER_CLOSED) {
 		uint64_t probe_ms = cdc_breaker_next_ms(&d->breaker);
 
+		if (probe_ms < d->pace.free_ms)
+			probe_ms = d->pace.free_ms;
 		return d->in_flight ? wait_ms
 				    : sooner(wait_ms, probe_ms > d->hold_ms ? probe_ms : d->hold_ms,
 					     now_ms);
 	}
 	wait_ms = sooner(wait_ms, cdc_breaker_next_ms(&d->breaker), now_ms);
+	if (d->pace.free_ms > now_ms)
+		wait_ms = sooner(wait_ms, d->pace.free_ms, now_ms);
 	for (size_t i = 0; i < d->lane_n; i++) {
 		const struct lane *lane = &d->lanes[i];
 		uint64_t due = lane_due_ms(d, lane);

@@ -31,8 +31,12 @@ struct cdc_deliver_settings {
 	uint64_t batch_size;  /* records per request */
 	uint64_t batch_bytes; /* JSON bytes per request; one larger record goes alone */
 	uint64_t linger_ms;
-	uint64_t concurrency; /* lanes */
-	unsigned order;       /* enum cdc_order */
+	uint64_t concurrency;     /* lanes */
+	uint64_t concurrency_min; /* of them at once, when the endpoint bears no more; 0: all */
+	struct {
+		uint64_t requests_per_second, records_per_second; /* 0: no limit */
+	} rate_limit;
+	unsigned order; /* enum cdc_order */
 };
 extern const struct cdc_opt cdc_deliver_options[];
 

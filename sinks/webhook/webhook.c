@@ -103,7 +103,7 @@ static void no_token(struct sink_webhook_state *s, const char *reason)
 {
 	struct sink_http_answer why = {.end = SINK_HTTP_BARRED};
 
-	(void)snprintf(why.reason, sizeof(why.reason), "no token: %s", reason);
+	(void)snprintf(why.reason, sizeof(why.reason), "no token: %.140s", reason);
 	sink_http_refuse(s->http, &why);
 }
 
