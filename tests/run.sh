@@ -161,6 +161,7 @@ stage "build release" build release
 stage "lint layers" tests/lint/check_layers.py
 stage "lint symbols" lint_symbols
 stage "lint format" tests/lint/check_format.sh
+stage "lint catalog" .venv/bin/python tests/catalog.py
 stage "unit tests dev" unit_tests dev
 if [ $quick = no ]; then
 	stage "postgresql" fetch_postgresql

@@ -52,6 +52,7 @@ static bool should_turn(enum cdc_state state)
 	case CDC_STATE_STARTING:
 	case CDC_STATE_RUNNING:
 	case CDC_STATE_WAITING:
+	case CDC_STATE_PAUSED:
 		return true;
 	case CDC_STATE_SUSPENDED:
 	case CDC_STATE_FAILED:

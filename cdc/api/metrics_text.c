@@ -123,6 +123,15 @@ static const struct row sync_rows[] = {
 	 SYNC(backfill_permille), FORM_PLAIN},
 	{"walpost_backfill_eta_milliseconds", "gauge",
 	 "Until the present copy is read, at its pace so far.", SYNC(backfill_eta_ms), FORM_PLAIN},
+	{"walpost_backfill_slowed_rows_per_second", "gauge",
+	 "What the copy keeps to while replicas or the slot are behind; 0 when it is free.",
+	 SYNC(backfill_slowed), FORM_PLAIN},
+	{"walpost_backfill_unknown_types_total", "counter",
+	 "Types that the database had no more when rows were copied.", SYNC(backfill_unknown_types),
+	 FORM_PLAIN},
+	{"walpost_backfill_odd_values_total", "counter",
+	 "Copied values of composite types that were written as text.", SYNC(backfill_odd_values),
+	 FORM_PLAIN},
 };
 
 struct histogram_row {

@@ -42,9 +42,10 @@ void cdc_board_beat(struct cdc_board *b, uint64_t mono_ms)
 const char *cdc_state_name(enum cdc_state state)
 {
 	static const char *const names[] = {
-		[CDC_STATE_STARTING] = "starting", [CDC_STATE_RUNNING] = "running",
-		[CDC_STATE_WAITING] = "waiting",   [CDC_STATE_SUSPENDED] = "suspended",
-		[CDC_STATE_FAILED] = "failed",     [CDC_STATE_ENDED] = "ended",
+		[CDC_STATE_STARTING] = "starting",   [CDC_STATE_RUNNING] = "running",
+		[CDC_STATE_WAITING] = "waiting",     [CDC_STATE_PAUSED] = "paused",
+		[CDC_STATE_SUSPENDED] = "suspended", [CDC_STATE_FAILED] = "failed",
+		[CDC_STATE_ENDED] = "ended",
 	};
 
 	return names[state];

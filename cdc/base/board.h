@@ -21,6 +21,7 @@ enum cdc_state {
 	CDC_STATE_STARTING,
 	CDC_STATE_RUNNING,
 	CDC_STATE_WAITING,   /* works as it should, but waits for something outside; see error */
+	CDC_STATE_PAUSED,    /* waits for the word of whoever paused it */
 	CDC_STATE_SUSPENDED, /* gave up its place in the buffer; a gap is recorded */
 	CDC_STATE_FAILED,    /* stopped with an error that a person must mend */
 	CDC_STATE_ENDED,     /* stopped because it was asked to */

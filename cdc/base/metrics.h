@@ -102,6 +102,9 @@ struct cdc_sync_metrics {
 	cdc_metric backfill_rows;     /* rows read by copies */
 	cdc_metric backfill_permille; /* of the copy that is under way, or the last one */
 	cdc_metric backfill_eta_ms;   /* until its end, at its pace so far */
+	cdc_metric backfill_slowed; /* rows per second that it keeps to for others' sake; 0: free */
+	cdc_metric backfill_unknown_types; /* as in struct cdc_source_metrics, met by copies */
+	cdc_metric backfill_odd_values;
 	struct cdc_histogram latency; /* commit to accepted */
 	struct cdc_histogram request; /* one request, start to answer */
 };

@@ -89,6 +89,7 @@ struct cdc_buffer_stats {
 	struct cdc_id first_id, last_id;
 	const char *holder; /* name of the group furthest behind, or NULL; valid until the next
 			       group_add */
+	bool is_full;       /* undelivered records fill the budget */
 };
 
 /* What one read returned: records of at most one chunk. */

@@ -835,6 +835,7 @@ static void local_stats(struct cdc_buffer *b, struct cdc_buffer_stats *ret)
 	(void)pthread_mutex_lock(&b->mu);
 	ret->bytes = b->disk_bytes;
 	ret->records = b->retained_records;
+	ret->is_full = b->is_full;
 	for (size_t i = b->mem_durable_n; i < b->mem_n; i++)
 		ret->records += b->mem[i]->batch->n;
 	if (ret->records) {

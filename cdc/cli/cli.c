@@ -8,7 +8,8 @@
 #include "cdc/source/source.h"
 #include "sinks/sink.h"
 
-#define SCHEMA_MAX 1000 /* --schema options of one call */
+#define SCHEMA_MAX        1000 /* --schema options of one call */
+#define RESYNC_TABLES_MAX 500  /* tables of one call */
 
 static const char usage[] =
 	"walpost turns the write-ahead log of a PostgreSQL database into HTTP requests.\n"
@@ -21,6 +22,10 @@ static const char usage[] =
 	"                                         print records as JSON lines, store nothing\n"
 	"  walpost uninstall CONNECTION [-c FILE] [--force]\n"
 	"                                         drop the slot and publication that walpost made\n"
+	"  walpost pause SYNC | resume SYNC       keep a sync's records in the buffer; go on\n"
+	"  walpost resync SYNC [TABLE ...]        copy the rows of its tables once more\n"
+	"  walpost backfill pause SYNC | resume SYNC | status [SYNC]\n"
+	"                                         stop copying; go on; show what was copied\n"
 	"  walpost webhook-secret [--ed25519]     print a new secret for signing_secrets; with "
 	"--ed25519\n"
 	"                                         a private key, and the public key for the "
@@ -28,6 +33,9 @@ static const char usage[] =
 	"  walpost config                         the reference of every key of the file\n"
 	"  walpost version\n"
 	"\n"
+	"pause, resume and resync reach the walpost that runs; when none does, they are done at "
+	"its\n"
+	"next start.\n"
 	"FILE is walpost.yaml unless given.  Exit codes: 0 done, 1 failed, 2 wrong command line or "
 	"file.\n";
 
@@ -35,11 +43,19 @@ static const struct command {
 	const char *name;
 	int (*run)(const struct cdc_cli_args *args);
 	bool takes_subject;
+	size_t operand_max; /* behind the subject */
 } commands[] = {
 	{.name = "run", .run = cdc_cli_run},
 	{.name = "check", .run = cdc_cli_check},
 	{.name = "tail", .run = cdc_cli_tail, .takes_subject = true},
 	{.name = "uninstall", .run = cdc_cli_uninstall, .takes_subject = true},
+	{.name = "pause", .run = cdc_cli_pause, .takes_subject = true},
+	{.name = "resume", .run = cdc_cli_resume, .takes_subject = true},
+	{.name = "resync",
+	 .run = cdc_cli_resync,
+	 .takes_subject = true,
+	 .operand_max = RESYNC_TABLES_MAX},
+	{.name = "backfill", .run = cdc_cli_backfill, .takes_subject = true, .operand_max = 1},
 	{.name = "webhook-secret", .run = cdc_cli_webhook_secret},
 };
 
@@ -181,6 +197,11 @@ static int run_command(const struct command *command, int argc, char **argv)
 	}
 	if (optind < argc && command->takes_subject)
 		args.subject = argv[optind++];
+	args.operands = (const char *const *)&argv[optind];
+	while (optind < argc && args.operand_n < command->operand_max) {
+		args.operand_n++;
+		optind++;
+	}
 	if (optind < argc)
 		return wrong("one argument too many", argv[optind]);
 	return command->run(&args);

@@ -21,7 +21,9 @@ enum { CDC_EXIT_DONE = 0, CDC_EXIT_FAILED = 1, CDC_EXIT_USAGE = 2 };
 struct cdc_cli_args {
 	const struct cdc_config_tables *tables; /* of every source, sink and of the engine */
 	const char *config_path;
-	const char *subject;        /* tail, uninstall: the connection, or NULL */
+	const char *subject;         /* the first operand, or NULL: a connection, a sync, a verb */
+	const char *const *operands; /* those behind it */
+	size_t operand_n;
 	const char *const *schemas; /* tail: --schema, each "public.orders" */
 	size_t schema_n;
 	bool is_config_only; /* check */
@@ -36,6 +38,10 @@ int cdc_cli_run(const struct cdc_cli_args *args);
 int cdc_cli_check(const struct cdc_cli_args *args);
 int cdc_cli_tail(const struct cdc_cli_args *args);
 int cdc_cli_uninstall(const struct cdc_cli_args *args);
+int cdc_cli_pause(const struct cdc_cli_args *args);
+int cdc_cli_resume(const struct cdc_cli_args *args);
+int cdc_cli_resync(const struct cdc_cli_args *args);
+int cdc_cli_backfill(const struct cdc_cli_args *args);
 int cdc_cli_webhook_secret(const struct cdc_cli_args *args);
 
 /* Loads the file of the arguments, printing every mistake; NULL (and the exit code) when there is

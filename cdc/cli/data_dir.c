@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,6 +11,9 @@
 #include <unistd.h>
 
 #include "cdc/base/buf.h"
+
+#define TRIES  5
+#define TRY_MS 20
 
 /* The number that the holder wrote into the lock file, or 0. */
 static long holder_of(int fd)
@@ -27,6 +31,35 @@ static void put_lock_path(struct cdc_buf *file, const char *path)
 	cdc_buf_init(file, 8192);
 	cdc_buf_printf(file, "%s/lock", path);
 	cdc_buf_put(file, "", 1);
+}
+
+/* Somebody may only be looking whether it is held. */
+static bool take_lock(int fd)
+{
+	for (int i = 0; i < TRIES; i++) {
+		if (flock(fd, LOCK_EX | LOCK_NB) == 0)
+			return true;
+		if (errno != EWOULDBLOCK)
+			return false;
+		(void)poll(NULL, 0, TRY_MS);
+	}
+	return false;
+}
+
+bool cdc_data_dir_is_held(const char *path)
+{
+	struct cdc_buf file;
+	bool is_held = false;
+	int fd;
+
+	put_lock_path(&file, path);
+	fd = file.failed ? -1 : open((const char *)file.data, O_RDWR | O_CLOEXEC);
+	cdc_buf_clear(&file);
+	if (fd < 0)
+		return false;
+	is_held = flock(fd, LOCK_EX | LOCK_NB) < 0 && errno == EWOULDBLOCK;
+	(void)close(fd);
+	return is_held;
 }
 
 enum cdc_code cdc_data_dir_lock(const char *path, int *ret_fd, struct cdc_err *err)
@@ -58,7 +91,7 @@ enum cdc_code cdc_data_dir_lock(const char *path, int *ret_fd, struct cdc_err *e
 		return cdc_err_remedy(
 			err, "let this user write the folder, or set data_dir to another one");
 	}
-	if (flock(fd, LOCK_EX | LOCK_NB) < 0) {
+	if (!take_lock(fd)) {
 		long pid_of_holder = holder_of(fd);
 
 		(void)close(fd);

@@ -17,6 +17,10 @@
  * closed. CDC_HELD names the process that has it. */
 enum cdc_code cdc_data_dir_lock(const char *path, int *ret_fd, struct cdc_err *err) CDC_CHECK;
 
+/* Does a process hold the lock now?  Takes it for less than a moment when none does, which a
+ * process that wants it waits out. */
+bool cdc_data_dir_is_held(const char *path);
+
 /* Is the folder no longer the one that was locked?  What is written then, nobody finds again. */
 bool cdc_data_dir_is_gone(const char *path, int fd);
 

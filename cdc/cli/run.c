@@ -14,12 +14,13 @@
 #include "cdc/api/server.h"
 #include "cdc/base/clock.h"
 #include "cdc/cli/cli.h"
+#include "cdc/cli/control.h"
 #include "cdc/cli/data_dir.h"
 #include "cdc/cli/feed.h"
 #include "cdc/pipeline/capture.h"
 #include "cdc/pipeline/deliver.h"
 
-#define WATCH_MS 500 /* how often main looks at the threads */
+#define WATCH_MS 250 /* how often main looks at the threads */
 
 /* One slot: its buffer and its capture thread. */
 struct feed_run {
@@ -63,6 +64,8 @@ struct run {
 	struct cdc_server_source *server_sources;
 	struct cdc_server_sync *server_syncs;
 	struct cdc_server *server;
+	struct cdc_control_sync *control_syncs;
+	struct cdc_control control;
 	int lock_fd;
 	enum cdc_code store_error; /* the one that was logged */
 };
@@ -173,19 +176,20 @@ static enum cdc_code add_group(struct run *r, struct sync_run *s, struct cdc_err
 	return cdc_store_cursor_put(r->store, &s->cursor, err);
 }
 
-/* Existing rows are copied when the sync asks for them, or had begun to. */
+/* Existing rows are copied when the sync asks for them, had begun to, or a person asks for them. */
 static enum cdc_code new_backfill(struct run *r, struct sync_run *s, struct cdc_err *err)
 {
 	const struct cdc_deliver_settings *delivery = s->sync->delivery;
+	const bool takes_rows = delivery->operations >> CDC_OP_READ & 1;
 	struct cdc_backfill_setup setup = {
 		.sync = s->sync->name,
 		.plan = cdc_feed_plan(s->feed->feed),
 		.settings = {.connections = r->config->backfill_connections,
 			     .max_bytes = r->config->backfill_max_bytes,
 			     .rows_per_second = r->config->backfill_rows_per_second,
-			     .stall_ms = r->config->backfill_stall_ms},
-		.is_off = s->sync->skip_initial_backfill ||
-			  !(delivery->operations >> CDC_OP_READ & 1),
+			     .stall_ms = r->config->backfill_stall_ms,
+			     .replica_lag_ms = r->config->backfill_replica_lag_ms},
+		.is_off = s->sync->skip_initial_backfill || !takes_rows,
 		.is_whole = delivery->order == CDC_ORDER_SYNC,
 		.ops = s->feed->ops,
 		.buffer = s->feed->buffer,
@@ -200,7 +204,7 @@ static enum cdc_code new_backfill(struct run *r, struct sync_run *s, struct cdc_
 	setup.plan.table_n = s->sync->schemas.n;
 	setup.plan.selection = &s->sync->selection;
 	setup.plan.stop = &r->stop;
-	if (setup.is_off && s->cursor.table_n == 0)
+	if (!takes_rows && s->cursor.table_n == 0)
 		return CDC_OK;
 	return cdc_backfill_new(&setup, &s->cursor, &s->backfill, err);
 }
@@ -392,6 +396,21 @@ static enum cdc_code start_server(struct run *r, struct cdc_err *err)
 	return rc;
 }
 
+static enum cdc_code start_control(struct run *r, struct cdc_err *err)
+{
+	for (size_t i = 0; i < r->sync_n; i++) {
+		struct sync_run *s = &r->sync_runs[i];
+
+		r->control_syncs[i] = (struct cdc_control_sync){
+			.sync = s->sync, .deliver = s->deliver, .backfill = s->backfill};
+	}
+	r->control = (struct cdc_control){.store = r->store,
+					  .syncs = r->control_syncs,
+					  .sync_n = r->sync_n,
+					  .log = log_for(r, "control")};
+	return cdc_control_start(&r->control, err);
+}
+
 static struct feed_run *feed_run_of(struct run *r, const struct cdc_sync *sync)
 {
 	for (size_t i = 0; i < r->feed_n; i++) {
@@ -417,7 +436,9 @@ static enum cdc_code make(struct run *r, struct cdc_err *err)
 	r->sync_runs = calloc(r->sync_n + 1, sizeof(*r->sync_runs));
 	r->server_sources = calloc(r->feed_n + 1, sizeof(*r->server_sources));
 	r->server_syncs = calloc(r->sync_n + 1, sizeof(*r->server_syncs));
-	if (!r->feed_runs || !r->sync_runs || !r->server_sources || !r->server_syncs)
+	r->control_syncs = calloc(r->sync_n + 1, sizeof(*r->control_syncs));
+	if (!r->feed_runs || !r->sync_runs || !r->server_sources || !r->server_syncs ||
+	    !r->control_syncs)
 		return cdc_err_set(err, CDC_NOMEM, "out of memory");
 	for (size_t i = 0; i < r->feed_n; i++) {
 		r->feed_runs[i].feed = &r->feeds[i];
@@ -444,7 +465,8 @@ static enum cdc_code make(struct run *r, struct cdc_err *err)
 	for (size_t i = 0; i < r->feed_n; i++)
 		make_capture(r, &r->feed_runs[i], err);
 	warn_of_settings(r);
-	return start_server(r, err);
+	rc = start_control(r, err);
+	return rc ? rc : start_server(r, err);
 }
 
 /* --- threads ------------------------------------------------------------------------ */
@@ -591,6 +613,7 @@ static int watch(struct run *r, const sigset_t *signals)
 			return CDC_EXIT_DONE;
 		}
 		watch_store(r);
+		cdc_control_turn(&r->control);
 		if (cdc_data_dir_is_gone(r->config->data_dir, r->lock_fd)) {
 			LOG_ERROR(&r->log, "data_dir_is_gone",
 				  KV("data_dir", (const char *)r->config->data_dir),
@@ -649,6 +672,7 @@ static void take_down(struct run *r)
 	free(r->sync_runs);
 	free(r->server_sources);
 	free(r->server_syncs);
+	free(r->control_syncs);
 	cdc_feeds_free(r->feeds, r->feed_n);
 	cdc_stop_clear(&r->stop);
 	if (r->lock_fd >= 0)

@@ -81,7 +81,7 @@ struct cdc_config {
 	uint64_t retention_ms, max_bytes;
 	unsigned on_full; /* enum cdc_on_full of cdc/buffer/buffer.h, same order: stop, suspend */
 	uint64_t backfill_connections, backfill_max_bytes, backfill_rows_per_second,
-		backfill_stall_ms;
+		backfill_stall_ms, backfill_replica_lag_ms;
 	struct cdc_connection *connections;
 	size_t connection_n;
 	struct cdc_sync *syncs;

@@ -93,6 +93,14 @@ static const struct cdc_opt backfill_options[] = {
 	 .help = "When the destination takes no rows for this long, the snapshot is let go, so "
 		 "that "
 		 "the database can clean up; the copy begins again later."},
+	{.name = "max_replica_lag",
+	 .type = CDC_OPT_DURATION,
+	 .offset = offsetof(struct cdc_config, backfill_replica_lag_ms),
+	 .def = "30s",
+	 .max = UINT64_C(30) * 86400000,
+	 .help = "While a physical replica of the source has not replayed what is older than "
+		 "this, copies "
+		 "go slower and slower; needs pg_monitor. 0: replicas are not looked at."},
 	{0},
 };
 

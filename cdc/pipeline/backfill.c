@@ -9,6 +9,7 @@
 
 #include "cdc/base/clock.h"
 #include "cdc/pipeline/backoff.h"
+#include "cdc/pipeline/pace.h"
 #include "cdc/source/copy.h"
 
 #define BATCH_MAX_BYTES  (800u << 20) /* the largest single row */
@@ -22,6 +23,7 @@
 #define WAITERS_RETRY_MS 10000 /* lets them through */
 #define PROGRESS_MS      10000
 #define TURN_MS          1000
+#define ASKED_MAX        64
 #define NOT_STARTED_MS   100
 
 struct cdc_backfill {
@@ -32,6 +34,12 @@ struct cdc_backfill {
 	struct cdc_batch *queue[QUEUE_MAX];
 	size_t queue_first, queue_n; /* guarded by mu */
 	uint64_t out_bytes;          /* JSON queued or not given back; guarded by mu */
+	bool is_paused, is_told;     /* told: something to look at; guarded by mu */
+	struct asked {
+		int64_t id; /* of the command */
+		char table[sizeof(((struct cdc_command *)0)->argument)];
+	} asked[ASKED_MAX]; /* guarded by mu */
+	size_t asked_n;     /* guarded by mu */
 
 	/* the thread's own */
 	unsigned generation;
@@ -52,6 +60,10 @@ struct cdc_backfill {
 	uint64_t waiters_ms, progress_ms, begun_ms;
 	uint64_t full_ms; /* there is no room since; 0: there is */
 	bool is_stalled;  /* the snapshot was let go: no new one before everything is delivered */
+	struct cdc_pace pace;
+	uint64_t paced_ms, paced_rows; /* the last look at others, and the rows read until then */
+	uint64_t read_rows;            /* by this process */
+	bool is_blind;                 /* it was said that replicas cannot be seen */
 };
 
 /* --- life --------------------------------------------------------------------------- */
@@ -95,8 +107,10 @@ static enum cdc_code resume(struct cdc_backfill *b, const struct cdc_cursor *cur
 		return rc;
 	for (size_t i = 0; i < cursor->table_n; i++)
 		add_table(b, cursor->tables[i].table);
-	show_tables(b, cursor->tables[0].state == CDC_TABLE_CATCHING_UP ? CDC_PHASE_DELIVERED
-									: CDC_PHASE_HELD);
+	if (cursor->tables[0].state != CDC_TABLE_CATCHING_UP)
+		show_tables(b, CDC_PHASE_HELD);
+	else
+		show_tables(b, cursor->tables[0].point ? CDC_PHASE_DELIVERED : CDC_PHASE_LIFTED);
 	return CDC_OK;
 }
 
@@ -226,6 +240,16 @@ void cdc_backfill_give_back(struct cdc_backfill *b, struct cdc_batch *batch)
 	cdc_event_signal(b->thread_fd);
 }
 
+static bool is_paused(struct cdc_backfill *b)
+{
+	bool is;
+
+	(void)pthread_mutex_lock(&b->mu);
+	is = b->is_paused;
+	(void)pthread_mutex_unlock(&b->mu);
+	return is;
+}
+
 static bool has_room(struct cdc_backfill *b)
 {
 	bool has;
@@ -293,7 +317,9 @@ static enum cdc_code load_rows(struct cdc_backfill *b, struct cdc_err *err)
 	return CDC_OK;
 }
 
-static enum cdc_code note_new_tables(struct cdc_backfill *b, struct cdc_err *err)
+/* Those that were found (only: this one) and have no row yet. */
+static enum cdc_code note_new_tables(struct cdc_backfill *b, const char *only, bool is_asked,
+				     struct cdc_err *err)
 {
 	size_t known = b->row_n, n = known;
 	struct cdc_backfill_row *grown = reallocarray(b->rows, known + b->found_n, sizeof(*grown));
@@ -305,9 +331,10 @@ static enum cdc_code note_new_tables(struct cdc_backfill *b, struct cdc_err *err
 	for (size_t i = 0; i < b->found_n; i++) {
 		struct cdc_backfill_row *row = &b->rows[n];
 
-		if (row_of(b, b->found[i].name))
+		if (row_of(b, b->found[i].name) || (only && strcmp(only, b->found[i].name) != 0))
 			continue;
 		memset(row, 0, sizeof(*row));
+		row->is_asked = is_asked;
 		(void)snprintf(row->table, sizeof(row->table), "%s", b->found[i].name);
 		row->state = CDC_BACKFILL_PENDING;
 		n++;
@@ -332,8 +359,8 @@ static enum cdc_code find_tables(struct cdc_backfill *b, uint64_t now_ms, struct
 	b->found = NULL;
 	b->found_n = 0;
 	rc = cdc_copy_list(&b->setup.plan, &b->found, &b->found_n, err);
-	if (!rc && b->found_n)
-		rc = note_new_tables(b, err);
+	if (!rc && b->found_n && !b->setup.is_off)
+		rc = note_new_tables(b, NULL, false, err);
 	if (rc)
 		return rc;
 	if (b->found_n)
@@ -342,23 +369,30 @@ static enum cdc_code find_tables(struct cdc_backfill *b, uint64_t now_ms, struct
 	return CDC_OK;
 }
 
+static bool is_to_copy(const struct cdc_backfill *b, const struct cdc_backfill_row *row)
+{
+	return row->state == CDC_BACKFILL_PENDING && (row->is_asked || !b->setup.is_off);
+}
+
 static bool is_pending(struct cdc_backfill *b, const char *table)
 {
 	const struct cdc_backfill_row *row = row_of(b, table);
 
-	return row && row->state == CDC_BACKFILL_PENDING;
+	return row && is_to_copy(b, row);
 }
 
-static void count_tables(struct cdc_backfill *b)
+/* Returns how many are to be copied. */
+static size_t count_tables(struct cdc_backfill *b)
 {
 	size_t pending = 0, done = 0;
 
 	for (size_t i = 0; i < b->row_n; i++) {
-		pending += b->rows[i].state == CDC_BACKFILL_PENDING;
+		pending += is_to_copy(b, &b->rows[i]);
 		done += b->rows[i].state == CDC_BACKFILL_DONE;
 	}
 	cdc_metric_set(&b->setup.metrics->backfill_pending, pending);
 	cdc_metric_set(&b->setup.metrics->backfill_done, done);
+	return pending;
 }
 
 /* Small tables first, together; a large one alone. */
@@ -401,7 +435,13 @@ static enum cdc_code step_idle(struct cdc_backfill *b, uint64_t now_ms, struct c
 {
 	enum cdc_code rc;
 
-	if (b->setup.is_off) {
+	if (is_paused(b)) {
+		(void)count_tables(b);
+		post(b, CDC_STATE_PAUSED, NULL);
+		b->wait_ms = UINT64_MAX;
+		return CDC_OK;
+	}
+	if (b->setup.is_off && !count_tables(b)) {
 		post(b, CDC_STATE_ENDED, NULL);
 		b->wait_ms = UINT64_MAX;
 		return CDC_OK;
@@ -412,7 +452,7 @@ static enum cdc_code step_idle(struct cdc_backfill *b, uint64_t now_ms, struct c
 	if (rc)
 		return rc;
 	b->failures = 0;
-	count_tables(b);
+	(void)count_tables(b);
 	if (b->table_n == 0) {
 		post(b, CDC_STATE_ENDED, NULL);
 		b->wait_ms = b->list_ms;
@@ -431,8 +471,6 @@ static enum cdc_code step_idle(struct cdc_backfill *b, uint64_t now_ms, struct c
 /* No copy this time; the tables catch up with the stream meanwhile. */
 static void lift(struct cdc_backfill *b, const struct cdc_err *err, uint64_t retry_ms)
 {
-	cdc_copy_close(b->copy);
-	b->copy = NULL;
 	b->wait_ms = cdc_clock_mono_ms() + retry_ms;
 	b->list_ms = 0;
 	post(b, CDC_STATE_WAITING, err);
@@ -453,6 +491,7 @@ static enum cdc_code fail_tables(struct cdc_backfill *b, size_t index, const str
 		if (!row || (index != SIZE_MAX && index != i))
 			continue;
 		row->state = CDC_BACKFILL_FAILED;
+		row->is_asked = false;
 		row->ended_us = cdc_clock_wall_us();
 		(void)snprintf(row->reason, sizeof(row->reason), "%.*s",
 			       (int)sizeof(row->reason) - 1, why->msg);
@@ -463,10 +502,16 @@ static enum cdc_code fail_tables(struct cdc_backfill *b, size_t index, const str
 	return rc;
 }
 
-static void close_copy(struct cdc_backfill *b)
+static void leave_copy(struct cdc_backfill *b)
 {
 	cdc_copy_close(b->copy);
 	b->copy = NULL;
+	cdc_metric_set(&b->setup.metrics->backfill_slowed, 0);
+}
+
+static void close_copy(struct cdc_backfill *b)
+{
+	leave_copy(b);
 	cdc_batch_free(b->batch);
 	b->batch = NULL;
 	/* Rows of this snapshot must not come behind changes that it does not contain. */
@@ -549,6 +594,8 @@ static enum cdc_code step_held(struct cdc_backfill *b, struct cdc_err *err)
 	b->begun_ms = cdc_clock_mono_ms();
 	b->waiters_ms = b->begun_ms + WAITERS_MS;
 	b->progress_ms = b->begun_ms + PROGRESS_MS;
+	b->paced_ms = b->begun_ms;
+	b->paced_rows = b->read_rows;
 	b->is_dry = false;
 	post(b, CDC_STATE_RUNNING, NULL);
 	(void)pthread_mutex_lock(&b->mu);
@@ -614,15 +661,107 @@ static void finish_copy(struct cdc_backfill *b)
 				now_us - (int64_t)(cdc_clock_mono_ms() - b->begun_ms) * 1000;
 		}
 	}
-	cdc_copy_close(b->copy);
-	b->copy = NULL;
+	leave_copy(b);
+	post(b, CDC_STATE_RUNNING, NULL);
 	enter(b, CDC_PHASE_COPIED, b->delivery_fd);
+}
+
+/* --- for others' sake ----------------------------------------------------------------- */
+
+/* Why the copy should go slower; CDC_OK: it need not. */
+static enum cdc_code find_sufferer(struct cdc_backfill *b, const struct cdc_pressure *p,
+				   struct cdc_err *why)
+{
+	const uint64_t limit_ms = b->setup.settings.replica_lag_ms;
+	struct cdc_buffer_stats buffer;
+
+	if (limit_ms && p->lag_ms > limit_ms)
+		return cdc_err_set(why, CDC_BUSY,
+				   "the copy is slowed down: the replica %s is %llu s behind "
+				   "(backfill.max_replica_lag: %llu s)",
+				   p->replica, (unsigned long long)p->lag_ms / 1000,
+				   (unsigned long long)limit_ms / 1000);
+	b->setup.ops->stats(b->setup.buffer, &buffer);
+	if (cdc_slot_step(p->slot_percent) && !buffer.is_full)
+		return cdc_err_set(
+			why, CDC_BUSY,
+			"the copy is slowed down: the slot keeps %u %% of its WAL budget",
+			p->slot_percent);
+	return CDC_OK;
+}
+
+static void say_blind(struct cdc_backfill *b)
+{
+	struct cdc_err why = {0};
+
+	if (b->is_blind || !b->setup.settings.replica_lag_ms)
+		return;
+	b->is_blind = true;
+	(void)cdc_err_set(&why, CDC_AUTH,
+			  "the role may not see how far the replicas are, so copies do not go "
+			  "slower for them");
+	(void)cdc_err_remedy(&why, "GRANT pg_monitor TO \"%s\";, or max_replica_lag: 0",
+			     b->setup.plan.settings->username);
+	LOG_WARN(&b->setup.log, "backfill_replicas_unseen", KV("sync", b->setup.sync),
+		 KV_ERR(&why));
+}
+
+/* Looks at those who pay for the copy, and sets its pace.  What cannot be learned changes nothing.
+ */
+static void ease(struct cdc_backfill *b, uint64_t now_ms)
+{
+	const uint64_t took_ms = now_ms - b->paced_ms, was = b->pace.limit;
+	const uint64_t rows = b->read_rows - b->paced_rows;
+	struct cdc_pressure p;
+	struct cdc_err why = {0};
+	enum cdc_code rc = cdc_copy_pressure(b->copy, &p, NULL);
+
+	b->paced_ms = now_ms;
+	b->paced_rows = b->read_rows;
+	if (rc || took_ms == 0)
+		return;
+	if (p.is_hidden)
+		say_blind(b);
+	if (find_sufferer(b, &p, &why))
+		cdc_pace_slower(&b->pace, rows * 1000 / took_ms);
+	else if (was)
+		cdc_pace_faster(&b->pace);
+	cdc_metric_set(&b->setup.metrics->backfill_slowed, b->pace.limit);
+	if (why.code) {
+		post(b, CDC_STATE_WAITING, &why);
+		if (!was)
+			LOG_WARN(&b->setup.log, "backfill_slowed", KV("sync", b->setup.sync),
+				 KV("rows_per_second", b->pace.limit), KV_ERR(&why));
+	} else if (was && !b->pace.limit) {
+		post(b, CDC_STATE_RUNNING, NULL);
+		LOG_INFO(&b->setup.log, "backfill_at_full_speed", KV("sync", b->setup.sync));
+	}
+}
+
+static uint64_t rows_per_second(const struct cdc_backfill *b)
+{
+	return cdc_pace_lower(b->setup.settings.rows_per_second, b->pace.limit);
+}
+
+static void note_oddities(const struct cdc_backfill *b, const struct cdc_copy_read *r)
+{
+	struct cdc_sync_metrics *m = b->setup.metrics;
+	const bool is_first = !cdc_metric_get(&m->backfill_unknown_types) &&
+			      !cdc_metric_get(&m->backfill_odd_values);
+
+	cdc_metric_add(&m->backfill_unknown_types, r->unknown_types);
+	cdc_metric_add(&m->backfill_odd_values, r->odd_values);
+	if (is_first && (r->unknown_types | r->odd_values))
+		LOG_WARN(&b->setup.log, "backfill_values_unknown", KV("sync", b->setup.sync),
+			 KV("note",
+			    "values whose type was dropped, or has other attributes by now, "
+			    "are written as text"));
 }
 
 /* The limit of rows per second: the next read waits until these rows have had their time. */
 static void pay(struct cdc_backfill *b, uint64_t rows, uint64_t now_ms)
 {
-	uint64_t per_second = b->setup.settings.rows_per_second;
+	const uint64_t per_second = rows_per_second(b);
 
 	if (per_second)
 		b->wait_ms = (b->wait_ms > now_ms ? b->wait_ms : now_ms) + rows * 1000 / per_second;
@@ -638,6 +777,8 @@ static enum cdc_code step_copying(struct cdc_backfill *b, uint64_t now_ms, struc
 	if (now_ms >= b->waiters_ms) {
 		b->waiters_ms = now_ms + WAITERS_MS;
 		rc = cdc_copy_check_waiters(b->copy, &why);
+		if (!rc)
+			ease(b, now_ms);
 		show_progress(b, now_ms);
 	}
 	b->is_dry = true;
@@ -656,10 +797,12 @@ static enum cdc_code step_copying(struct cdc_backfill *b, uint64_t now_ms, struc
 	}
 	if (rc)
 		return judge(b, rc, &why, err);
-	if (b->setup.settings.rows_per_second && b->setup.settings.rows_per_second < target * 10)
-		target = (size_t)b->setup.settings.rows_per_second / 10 + 1;
+	if (rows_per_second(b) && rows_per_second(b) < target * 10)
+		target = (size_t)rows_per_second(b) / 10 + 1;
 	before = b->batch->n;
 	rc = cdc_copy_read(b->copy, b->batch, BATCH_BYTES, target, &read, &why);
+	note_oddities(b, &read);
+	b->read_rows += b->batch->n - before;
 	if (rc && rc != CDC_BUSY)
 		return judge(b, rc, &why, err);
 	cdc_metric_add(&b->setup.metrics->backfill_rows, b->batch->n - before);
@@ -682,6 +825,7 @@ static enum cdc_code step_delivered(struct cdc_backfill *b, struct cdc_err *err)
 		if (!row || row->state != CDC_BACKFILL_PENDING)
 			continue;
 		row->state = CDC_BACKFILL_DONE;
+		row->is_asked = false;
 		row->ended_us = cdc_clock_wall_us();
 		rows += row->rows;
 		rc = cdc_store_backfill_put(b->setup.store, b->setup.sync, row, 1, err);
@@ -694,7 +838,7 @@ static enum cdc_code step_delivered(struct cdc_backfill *b, struct cdc_err *err)
 	b->view.is_noted = true;
 	(void)pthread_mutex_unlock(&b->mu);
 	cdc_event_signal(b->delivery_fd);
-	count_tables(b);
+	(void)count_tables(b);
 	LOG_INFO(&b->setup.log, "backfill_delivered", KV("sync", b->setup.sync),
 		 KV("tables", b->table_n), KV("rows", rows));
 	return CDC_OK;
@@ -710,17 +854,208 @@ static bool has_started(struct cdc_backfill *b)
 	return st.epoch != 0;
 }
 
+/* --- what a person wants -------------------------------------------------------------- */
+
+void cdc_backfill_pause(struct cdc_backfill *b, bool is_paused)
+{
+	(void)pthread_mutex_lock(&b->mu);
+	b->is_paused = is_paused;
+	b->is_told = true;
+	(void)pthread_mutex_unlock(&b->mu);
+	cdc_event_signal(b->thread_fd);
+}
+
+enum cdc_code cdc_backfill_ask(struct cdc_backfill *b, const struct cdc_command *command,
+			       struct cdc_err *err)
+{
+	enum cdc_code rc = CDC_OK;
+
+	(void)pthread_mutex_lock(&b->mu);
+	if (b->asked_n == ASKED_MAX)
+		rc = cdc_err_set(err, CDC_BUSY, "%d commands are waiting", ASKED_MAX);
+	else
+		b->asked[b->asked_n].id = command->id;
+	if (!rc)
+		memcpy(b->asked[b->asked_n++].table, command->argument, sizeof(command->argument));
+	b->is_told = true;
+	(void)pthread_mutex_unlock(&b->mu);
+	cdc_event_signal(b->thread_fd);
+	return rc;
+}
+
+static bool take_told(struct cdc_backfill *b)
+{
+	bool was_told;
+
+	(void)pthread_mutex_lock(&b->mu);
+	was_told = b->is_told;
+	b->is_told = false;
+	(void)pthread_mutex_unlock(&b->mu);
+	return was_told;
+}
+
+static bool first_asked(struct cdc_backfill *b, struct asked *ret)
+{
+	bool has;
+
+	(void)pthread_mutex_lock(&b->mu);
+	has = b->asked_n != 0;
+	if (has)
+		*ret = b->asked[0];
+	(void)pthread_mutex_unlock(&b->mu);
+	return has;
+}
+
+static void drop_asked(struct cdc_backfill *b)
+{
+	(void)pthread_mutex_lock(&b->mu);
+	memmove(&b->asked[0], &b->asked[1], --b->asked_n * sizeof(b->asked[0]));
+	(void)pthread_mutex_unlock(&b->mu);
+}
+
+static bool is_found(const struct cdc_backfill *b, const char *table)
+{
+	for (size_t i = 0; i < b->found_n; i++) {
+		if (strcmp(b->found[i].name, table) == 0)
+			return true;
+	}
+	return false;
+}
+
+/* The known tables among those that were found (only: this one) are to be copied once more. */
+static enum cdc_code mark_pending(struct cdc_backfill *b, const char *only, struct cdc_err *err)
+{
+	struct cdc_backfill_row *changed = calloc(b->row_n + 1, sizeof(*changed));
+	size_t n = 0;
+	enum cdc_code rc;
+
+	if (!changed)
+		return cdc_err_set(err, CDC_NOMEM, "out of memory for %zu tables", b->row_n);
+	for (size_t i = 0; i < b->row_n; i++) {
+		struct cdc_backfill_row *row = &b->rows[i];
+
+		if (only ? strcmp(only, row->table) != 0 : !is_found(b, row->table))
+			continue;
+		row->state = CDC_BACKFILL_PENDING;
+		row->is_asked = true;
+		row->rows = 0;
+		row->begun_us = row->ended_us = 0;
+		row->reason[0] = '\0';
+		changed[n++] = *row;
+	}
+	rc = cdc_store_backfill_put(b->setup.store, b->setup.sync, changed, n, err);
+	free(changed);
+	return rc;
+}
+
+static bool is_in_round(const struct cdc_backfill *b, const char *only)
+{
+	for (size_t i = 0; i < b->table_n; i++) {
+		if (!only || strcmp(only, b->tables[i]) == 0)
+			return true;
+	}
+	return false;
+}
+
+/* "the publication has no table public.x; it has public.a, public.b" */
+static void list_found(const struct cdc_backfill *b, const char *table, char *ret, size_t size)
+{
+	int at =
+		snprintf(ret, size, "the publication has no table %s for this sync; it has", table);
+
+	for (size_t i = 0; i < b->found_n && at > 0 && (size_t)at < size; i++)
+		at += snprintf(ret + at, size - (size_t)at, "%s %s", i ? "," : "",
+			       b->found[i].name);
+	if (!b->found_n && at > 0 && (size_t)at < size)
+		(void)snprintf(ret + at, size - (size_t)at, " none");
+}
+
+static enum cdc_code resync(struct cdc_backfill *b, const struct asked *a, uint64_t now_ms,
+			    struct cdc_err *err)
+{
+	const char *only = a->table[0] ? a->table : NULL;
+	char answer[sizeof(((struct cdc_command *)0)->answer)];
+	enum cdc_code rc;
+
+	b->list_ms = 0;
+	rc = find_tables(b, now_ms, err);
+	if (rc)
+		return rc;
+	if (only ? !is_found(b, only) : !b->found_n) {
+		list_found(b, only ? only : "at all", answer, sizeof(answer));
+		return cdc_store_command_end(b->setup.store, a->id, CDC_COMMAND_REFUSED, answer,
+					     err);
+	}
+	rc = note_new_tables(b, only, true, err);
+	if (!rc)
+		rc = mark_pending(b, only, err);
+	if (rc)
+		return rc;
+	/* A copy that is under way may hold what is no longer wanted. */
+	if (b->copy && is_in_round(b, only)) {
+		close_copy(b);
+		enter(b, CDC_PHASE_HELD, b->delivery_fd);
+	}
+	(void)count_tables(b);
+	(void)snprintf(answer, sizeof(answer), "%zu %s copied again%s", only ? 1 : b->found_n,
+		       only || b->found_n == 1 ? "table is" : "tables are",
+		       is_paused(b) ? " once the backfill is resumed" : "");
+	LOG_INFO(&b->setup.log, "resync", KV("sync", b->setup.sync),
+		 KV("table", only ? only : "all"), KV("tables", only ? 1 : b->found_n));
+	return cdc_store_command_end(b->setup.store, a->id, CDC_COMMAND_DONE, answer, err);
+}
+
+/* Not while a copy is being brought to its end: its tables would be noted as copied. */
+static enum cdc_code carry_out(struct cdc_backfill *b, uint64_t now_ms, struct cdc_err *err)
+{
+	enum cdc_backfill_phase phase = phase_of(b);
+	struct asked a;
+	enum cdc_code rc = CDC_OK;
+
+	if (phase != CDC_PHASE_IDLE && phase != CDC_PHASE_ASKED && phase != CDC_PHASE_HELD &&
+	    phase != CDC_PHASE_COPYING)
+		return CDC_OK;
+	while (!rc && first_asked(b, &a)) {
+		rc = resync(b, &a, now_ms, err);
+		if (!rc)
+			drop_asked(b);
+	}
+	return rc;
+}
+
+/* The snapshot and its locks go; the tables catch up with the stream and are copied later. */
+static void pause_round(struct cdc_backfill *b)
+{
+	close_copy(b);
+	b->is_stalled = false;
+	b->full_ms = 0;
+	b->wait_ms = 0;
+	post(b, CDC_STATE_PAUSED, NULL);
+	LOG_INFO(&b->setup.log, "backfill_paused", KV("sync", b->setup.sync),
+		 KV("tables", b->table_n),
+		 KV("note", "tables whose copy was under way begin anew when it is resumed"));
+	enter(b, CDC_PHASE_LIFTED, b->delivery_fd);
+}
+
 static enum cdc_code step(struct cdc_backfill *b, uint64_t now_ms, struct cdc_err *err)
 {
 	struct cdc_backfill_view view;
+	enum cdc_code rc;
 
 	if (!has_started(b)) {
 		b->wait_ms = now_ms + NOT_STARTED_MS;
 		return CDC_OK;
 	}
+	rc = carry_out(b, now_ms, err);
+	if (rc)
+		return rc;
 	(void)pthread_mutex_lock(&b->mu);
 	view = b->view;
 	(void)pthread_mutex_unlock(&b->mu);
+	if (is_paused(b) && (view.phase == CDC_PHASE_HELD || view.phase == CDC_PHASE_COPYING)) {
+		pause_round(b);
+		return CDC_OK;
+	}
 	switch (view.phase) {
 	case CDC_PHASE_IDLE:
 		return step_idle(b, now_ms, err);
@@ -771,6 +1106,8 @@ void cdc_backfill_run(struct cdc_backfill *b)
 		struct cdc_err err = {0};
 		enum cdc_code rc = CDC_OK;
 
+		if (take_told(b))
+			b->wait_ms = 0;
 		if (now_ms >= b->wait_ms) {
 			if (!b->has_rows)
 				rc = load_rows(b, &err);

@@ -13,10 +13,18 @@
  * 1. the tables' changes are held back, durably; 2. a snapshot is made, whose
  * point C is an exact boundary; 3. held changes below C are delivered; 4. the rows
  * as of C; 5. held changes from C on, until they have caught up with the stream.
+ * A person may ask for tables to be copied again, and pause all copying: a copy
+ * under way then lets its snapshot and its locks go, the tables catch up with the
+ * stream, and their copy begins from its start when it is resumed.
  * Copied rows are not in the buffer: should anything die before the last of them is
  * delivered, the round begins again with a new snapshot.
  *
- * Threads: new, free: main.  step and run: the backfill's.  The functions below
+ * A copy is there for nobody's harm: it goes slower while a replica of the source
+ * falls behind, or while more than half of the slot's WAL budget is used (not when
+ * the buffer is full: then it is the changes held for the copy that wait, and its
+ * end is what helps them).
+ *
+ * Threads: new, free: main.  pause, ask: any.  step and run: the backfill's.  The functions below
  * "for the delivery thread": that one.
  * Layer: pipeline.
  */
@@ -37,6 +45,7 @@ struct cdc_backfill_settings {
 	uint64_t max_bytes;       /* JSON of copied rows that are not delivered yet */
 	uint64_t rows_per_second; /* 0: as fast as it goes */
 	uint64_t stall_ms;        /* without room for a row: the snapshot is let go */
+	uint64_t replica_lag_ms;  /* of a replica: the copy goes slower; 0: whatever it is */
 };
 
 /* Everything outlives the backfill. */
@@ -44,7 +53,8 @@ struct cdc_backfill_setup {
 	const char *sync;
 	struct cdc_source_plan plan; /* tables: what the sync asks for */
 	struct cdc_backfill_settings settings;
-	bool is_off;   /* no new rounds: only the one that was under way is brought to its end */
+	bool is_off;   /* only what is asked for is copied, and the round that was under way is
+			  brought to its end */
 	bool is_whole; /* order: sync: all tables in one round, and all others wait */
 	const struct cdc_buffer_ops *ops;
 	struct cdc_buffer *buffer;
@@ -66,6 +76,18 @@ void cdc_backfill_free(struct cdc_backfill *b);
 
 /* The thread: until the stop flag is set. */
 void cdc_backfill_run(struct cdc_backfill *b);
+
+/* In force with the next turn, and shown on the board. */
+void cdc_backfill_pause(struct cdc_backfill *b, bool is_paused);
+/*
+ * Hands a waiting command CDC_VERB_RESYNC over.  As soon as the round under way
+ * allows it (at once, unless its rows are on their last way to the endpoint), the
+ * tables are durably to be copied again, a copy of them that is under way begins
+ * anew, and the command is ended with an answer: refused, when the publication does
+ * not have the table.  CDC_BUSY: too many are waiting; nothing was taken.
+ */
+enum cdc_code cdc_backfill_ask(struct cdc_backfill *b, const struct cdc_command *command,
+			       struct cdc_err *err) CDC_CHECK;
 
 /* --- for the delivery thread ---------------------------------------------------------- */
 

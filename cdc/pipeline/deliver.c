@@ -11,7 +11,7 @@
 #include "cdc/pipeline/backoff.h"
 #include "cdc/pipeline/breaker.h"
 #include "cdc/pipeline/intake.h"
-#include "cdc/pipeline/pace.h"
+#include "cdc/pipeline/flow.h"
 #include "cdc/pipeline/round.h"
 #include "cdc/pipeline/trouble.h"
 
@@ -67,9 +67,12 @@ struct cdc_deliver {
 	uint64_t counter;        /* begins and failures of requests, numbered */
 	uint64_t accepted_begun; /* beginning of the latest accepted one */
 	size_t in_flight;
-	struct cdc_pace pace;
+	struct cdc_flow flow;
 	size_t turn; /* the lane that is looked at first, so that none is always last */
 	bool is_finishing;
+	_Atomic bool is_to_pause, is_told; /* set by others, who wake by pause_fd */
+	bool is_paused;
+	int pause_fd;
 	struct cdc_breaker breaker;
 	char told[sizeof(((struct sink_result *)0)->text)]; /* why it opened last */
 	uint64_t hold_ms;                                   /* 429: nothing goes out before */
@@ -112,17 +115,17 @@ static enum cdc_code make_selector(struct cdc_deliver *d, struct cdc_err *err)
 	return rc;
 }
 
-static void init_pace(struct cdc_deliver *d)
+static void init_flow(struct cdc_deliver *d)
 {
 	const struct cdc_deliver_settings *s = d->setup.settings;
-	const struct cdc_pace_settings pace = {
+	const struct cdc_flow_settings flow = {
 		.requests_per_second = s->rate_limit.requests_per_second,
 		.records_per_second = s->rate_limit.records_per_second,
 		.min = s->concurrency_min,
 		.max = s->concurrency_min ? s->concurrency : d->lane_n,
 	};
 
-	cdc_pace_init(&d->pace, &pace, cdc_clock_mono_ms());
+	cdc_flow_init(&d->flow, &flow, cdc_clock_mono_ms());
 }
 
 /* The stream, and what is held back from it. */
@@ -163,6 +166,7 @@ enum cdc_code cdc_deliver_new(const struct cdc_deliver_setup *setup, struct cdc_
 		return cdc_err_set(err, CDC_NOMEM, "out of memory");
 	d->setup = *setup;
 	d->wake_fd = -1;
+	d->pause_fd = cdc_event_new();
 	if (!d->setup.window_bytes)
 		d->setup.window_bytes = WINDOW_BYTES;
 	d->window =
@@ -173,7 +177,9 @@ enum cdc_code cdc_deliver_new(const struct cdc_deliver_setup *setup, struct cdc_
 		d->lanes = calloc(d->lane_n, sizeof(*d->lanes));
 		d->is_suspect = calloc(d->lane_n, sizeof(*d->is_suspect));
 	}
-	if (d->lanes && d->is_suspect)
+	if (d->pause_fd < 0)
+		rc = cdc_err_set(err, CDC_IO, "no more file descriptors");
+	else if (d->lanes && d->is_suspect)
 		rc = make_selector(d, err);
 	else
 		rc = cdc_err_set(err, CDC_NOMEM, "out of memory");
@@ -183,7 +189,7 @@ enum cdc_code cdc_deliver_new(const struct cdc_deliver_setup *setup, struct cdc_
 		cdc_deliver_free(d);
 		return rc;
 	}
-	init_pace(d);
+	init_flow(d);
 	d->handed = mark_of(d);
 	*ret = d;
 	return CDC_OK;
@@ -207,6 +213,8 @@ void cdc_deliver_free(struct cdc_deliver *d)
 	if (!d)
 		return;
 	close_outside(d);
+	if (d->pause_fd >= 0)
+		close(d->pause_fd);
 	for (size_t i = 0; d->lanes && i < d->lane_n; i++)
 		free(d->lanes[i].items);
 	free(d->lanes);
@@ -247,6 +255,8 @@ static enum cdc_code open_outside(struct cdc_deliver *d, struct cdc_err *err)
 	rc = cdc_intake_open(&d->stream, err);
 	if (!rc)
 		rc = watch(d, cdc_intake_fd(&d->stream), err);
+	if (!rc)
+		rc = watch(d, d->pause_fd, err);
 	if (!rc && d->round)
 		rc = cdc_round_open(d->round, d->wake_fd, err);
 	if (!rc && s->stop)
@@ -265,6 +275,8 @@ static enum cdc_code open_outside(struct cdc_deliver *d, struct cdc_err *err)
 
 static void post(struct cdc_deliver *d, enum cdc_state state, const struct cdc_err *err)
 {
+	if (d->is_paused && (state == CDC_STATE_RUNNING || state == CDC_STATE_WAITING))
+		state = CDC_STATE_PAUSED;
 	cdc_board_post(d->setup.board, state, err, cdc_clock_wall_us());
 }
 
@@ -408,7 +420,7 @@ static enum cdc_code take_result(struct cdc_deliver *d, const struct sink_result
 	struct lane *lane = &d->lanes[r->ticket];
 	struct cdc_sync_metrics *m = d->setup.metrics;
 
-	cdc_pace_ended(&d->pace, r, d->in_flight, now_ms);
+	cdc_flow_ended(&d->flow, r, d->in_flight, now_ms);
 	lane->is_in_flight = false;
 	d->in_flight--;
 	cdc_metric_add(&m->requests, 1);
@@ -544,7 +556,7 @@ static enum cdc_code send_lane(struct cdc_deliver *d, size_t index, uint64_t now
 			return CDC_OK;
 		rc = submit(d, lane, false, err);
 		if (!rc)
-			cdc_pace_started(&d->pace, lane->n, now_ms);
+			cdc_flow_started(&d->flow, lane->n, now_ms);
 		if (rc == CDC_LIMIT && lane->n == 1)
 			return in_trouble(lane->items[0], err->msg, err);
 		lane->suspects = rc == CDC_LIMIT ? lane->n : lane->suspects;
@@ -588,7 +600,7 @@ static enum cdc_code send_probe(struct cdc_deliver *d, uint64_t now_ms, struct c
 		return in_trouble(item, err->msg, err);
 	if (rc)
 		return rc;
-	cdc_pace_started(&d->pace, 1, now_ms);
+	cdc_flow_started(&d->flow, 1, now_ms);
 	cdc_breaker_probe(&d->breaker);
 	return CDC_OK;
 }
@@ -599,7 +611,7 @@ static enum cdc_code send_all(struct cdc_deliver *d, uint64_t now_ms, struct cdc
 
 	if (d->breaker.state != CDC_BREAKER_CLOSED) {
 		if (!d->in_flight && now_ms >= d->hold_ms &&
-		    cdc_pace_may_start(&d->pace, 0, now_ms) &&
+		    cdc_flow_may_start(&d->flow, 0, now_ms) &&
 		    cdc_breaker_may_probe(&d->breaker, now_ms))
 			rc = send_probe(d, now_ms, err);
 		return rc;
@@ -607,7 +619,7 @@ static enum cdc_code send_all(struct cdc_deliver *d, uint64_t now_ms, struct cdc
 	for (size_t i = 0; !rc && i < d->lane_n; i++) {
 		size_t at = (d->turn + i) % d->lane_n;
 
-		if (!cdc_pace_may_start(&d->pace, d->in_flight, now_ms)) {
+		if (!cdc_flow_may_start(&d->flow, d->in_flight, now_ms)) {
 			d->turn = at;
 			break;
 		}
@@ -701,7 +713,7 @@ static void show(struct cdc_deliver *d)
 	int64_t oldest_us = cdc_window_oldest_us(d->window);
 
 	cdc_metric_set(&m->in_flight, d->in_flight);
-	cdc_metric_set(&m->limit, cdc_throttle_limit(&d->pace.throttle));
+	cdc_metric_set(&m->limit, cdc_throttle_limit(&d->flow.throttle));
 	cdc_metric_set(&m->window, cdc_window_records(d->window));
 	cdc_metric_set(&m->breaker, d->breaker.state);
 	cdc_metric_set(&m->oldest_us, oldest_us > 0 ? (uint64_t)oldest_us : 0);
@@ -727,20 +739,20 @@ static uint64_t next_wait_ms(const struct cdc_deliver *d, uint64_t now_ms)
 		wait_ms = sooner(wait_ms, now_ms + TICKET_MS, now_ms);
 	else if (d->has_delivered)
 		wait_ms = sooner(wait_ms, d->handed_ms + CHECKPOINT_MS, now_ms);
-	if (cdc_window_records(d->window) == 0)
+	if (cdc_window_records(d->window) == 0 || d->is_paused)
 		return wait_ms;
 	if (d->breaker.state != CDC_BREAKER_CLOSED) {
 		uint64_t probe_ms = cdc_breaker_next_ms(&d->breaker);
 
-		if (probe_ms < d->pace.free_ms)
-			probe_ms = d->pace.free_ms;
+		if (probe_ms < d->flow.free_ms)
+			probe_ms = d->flow.free_ms;
 		return d->in_flight ? wait_ms
 				    : sooner(wait_ms, probe_ms > d->hold_ms ? probe_ms : d->hold_ms,
 					     now_ms);
 	}
 	wait_ms = sooner(wait_ms, cdc_breaker_next_ms(&d->breaker), now_ms);
-	if (d->pace.free_ms > now_ms)
-		wait_ms = sooner(wait_ms, d->pace.free_ms, now_ms);
+	if (d->flow.free_ms > now_ms)
+		wait_ms = sooner(wait_ms, d->flow.free_ms, now_ms);
 	for (size_t i = 0; i < d->lane_n; i++) {
 		const struct lane *lane = &d->lanes[i];
 		uint64_t due = lane_due_ms(d, lane);
@@ -754,6 +766,31 @@ static uint64_t next_wait_ms(const struct cdc_deliver *d, uint64_t now_ms)
 					 now_ms);
 	}
 	return wait_ms;
+}
+
+void cdc_deliver_pause(struct cdc_deliver *d, bool is_paused)
+{
+	atomic_store(&d->is_to_pause, is_paused);
+	atomic_store(&d->is_told, true);
+	cdc_event_signal(d->pause_fd);
+}
+
+static void look_for_pause(struct cdc_deliver *d)
+{
+	bool is_paused;
+
+	if (!atomic_load_explicit(&d->is_told, memory_order_relaxed))
+		return;
+	/* Taken back and drained first: what is set behind them makes another turn look. */
+	atomic_store(&d->is_told, false);
+	(void)cdc_event_drain(d->pause_fd);
+	is_paused = atomic_load(&d->is_to_pause);
+	if (is_paused == d->is_paused)
+		return;
+	d->is_paused = is_paused;
+	post(d, CDC_STATE_RUNNING, NULL);
+	LOG_INFO(&d->setup.log, is_paused ? "sync_paused" : "sync_resumed",
+		 KV("sync", d->setup.sync), KV("in_flight", d->in_flight));
 }
 
 enum cdc_code cdc_deliver_step(struct cdc_deliver *d, uint64_t now_ms, int64_t wall_us,
@@ -770,13 +807,14 @@ enum cdc_code cdc_deliver_step(struct cdc_deliver *d, uint64_t now_ms, int64_t w
 		return rc;
 	if (wait_ms)
 		now_ms = cdc_clock_mono_ms();
-	if (cdc_breaker_tick(&d->breaker, now_ms, random))
+	look_for_pause(d);
+	if (!d->is_paused && cdc_breaker_tick(&d->breaker, now_ms, random))
 		note_opened(d, NULL, now_ms);
 	cdc_intake_give_back(&d->stream);
 	rc = cdc_intake_read(&d->stream, err);
 	if (!rc && d->round)
 		rc = cdc_round_step(d->round, err);
-	if (!rc)
+	if (!rc && !d->is_paused)
 		rc = send_all(d, now_ms, err);
 	checkpoint(d, now_ms);
 	show(d);
@@ -806,7 +844,8 @@ static void finish(struct cdc_deliver *d, bool is_ended)
 	d->is_finishing = true;
 	cdc_window_close(d->window);
 	while (now_ms < end_ms) {
-		bool goes_on = !is_ended && d->breaker.state == CDC_BREAKER_CLOSED &&
+		bool goes_on = !is_ended && !d->is_paused &&
+			       d->breaker.state == CDC_BREAKER_CLOSED &&
 			       cdc_window_has_gaps(d->window);
 
 		if (goes_on && send_all(d, now_ms, &unheard))

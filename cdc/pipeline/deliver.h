@@ -78,6 +78,13 @@ enum cdc_code cdc_deliver_step(struct cdc_deliver *d, uint64_t now_ms, int64_t w
 			       uint64_t wait_ms, uint64_t random, uint64_t *ret_wait_ms,
 			       struct cdc_err *err) CDC_CHECK;
 
+/*
+ * Paused, the sync sends nothing more: its records stay in the buffer as if its
+ * endpoint were dead, and what is in flight is finished.  From any thread; in force
+ * with the next turn.  It is shown on the board.
+ */
+void cdc_deliver_pause(struct cdc_deliver *d, bool is_paused);
+
 /* The thread: turns until the stop flag is set or the sync ends with an error; on stop it waits up
  * to 8 s for requests in flight and writes the last checkpoint.  Posts to the board. */
 void cdc_deliver_run(struct cdc_deliver *d);

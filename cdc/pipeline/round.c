@@ -120,6 +120,7 @@ static enum cdc_code resume(struct cdc_round *r, const struct cdc_cursor *cursor
 		return rc;
 	if (r->state == CDC_TABLE_CATCHING_UP) {
 		r->stage = STAGE_AFTER;
+		r->point = cursor->tables[0].point;
 		r->has_copied = r->is_told = true;
 	} else {
 		r->state = CDC_TABLE_HELD;
@@ -283,6 +284,7 @@ static bool is_over(const struct cdc_round *r)
 static enum cdc_code wait_for_point(struct cdc_round *r, struct cdc_err *err)
 {
 	if (r->view.phase == CDC_PHASE_LIFTED) {
+		r->point = 0;
 		r->has_copied = true;
 		r->stage = STAGE_AFTER;
 		return CDC_OK;

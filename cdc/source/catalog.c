@@ -385,16 +385,31 @@ static enum cdc_code look_at_row_types(struct cdc_catalog *c, bool *ret_has_chan
 	return rc;
 }
 
-enum cdc_code cdc_catalog_refresh(struct cdc_catalog *c, cdc_lsn commit_lsn, struct cdc_err *err)
+static enum cdc_code look_until_steady(struct cdc_catalog *c, cdc_lsn *ret_lsn, struct cdc_err *err)
 {
 	bool has_changed = true;
-	cdc_lsn lsn = 0;
 	enum cdc_code rc = CDC_OK;
+
+	for (int look = 0; !rc && has_changed && look < MAX_LOOKS; look++)
+		rc = look_at_row_types(c, &has_changed, ret_lsn, err);
+	return rc;
+}
+
+enum cdc_code cdc_catalog_refresh_now(struct cdc_catalog *c, struct cdc_err *err)
+{
+	cdc_lsn lsn = 0;
+
+	return look_until_steady(c, &lsn, err);
+}
+
+enum cdc_code cdc_catalog_refresh(struct cdc_catalog *c, cdc_lsn commit_lsn, struct cdc_err *err)
+{
+	cdc_lsn lsn = 0;
+	enum cdc_code rc;
 
 	if (commit_lsn <= c->current_lsn)
 		return CDC_OK;
-	for (int look = 0; !rc && has_changed && look < MAX_LOOKS; look++)
-		rc = look_at_row_types(c, &has_changed, &lsn, err);
+	rc = look_until_steady(c, &lsn, err);
 	/* A commit that the server told of is in its log: never ask twice for the same one. */
 	if (!rc)
 		c->current_lsn = lsn > commit_lsn ? lsn : commit_lsn;

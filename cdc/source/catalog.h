@@ -83,6 +83,9 @@ enum cdc_code cdc_catalog_relation(struct cdc_catalog *c, const struct pgo_relat
  */
 enum cdc_code cdc_catalog_refresh(struct cdc_catalog *c, cdc_lsn commit_lsn,
 				  struct cdc_err *err) CDC_CHECK;
+/* The same for rows that are as of no commit: makes sure that they are as now, asking every time.
+ */
+enum cdc_code cdc_catalog_refresh_now(struct cdc_catalog *c, struct cdc_err *err) CDC_CHECK;
 
 /* What had to be written as its text for want of knowledge, since the catalog was made. */
 struct cdc_catalog_oddities {

@@ -23,6 +23,7 @@ struct worker {
 	struct cdc_pgconn *conn;
 	const struct cdc_copy_range *range; /* being read; NULL: none */
 	const struct cdc_shape *shape;
+	bool has_row_types; /* in that shape */
 	struct cdc_value *values;
 	size_t value_n;
 	uint32_t row;  /* of the range, the last one taken apart */
@@ -40,6 +41,8 @@ struct cdc_copy {
 	struct cdc_copy_plan plan;
 	struct cdc_lookup lookup; /* types, keys, and who waits */
 	struct cdc_catalog *catalog;
+	struct cdc_catalog_oddities told; /* of its oddities, those that the caller knows */
+	struct cdc_pressure_watch watch;
 	struct worker *workers;
 	size_t worker_n;
 	struct table *tables;
@@ -336,6 +339,7 @@ static enum cdc_code begin_range(struct cdc_copy *c, struct worker *w, struct cd
 {
 	const struct cdc_copy_range *range = &c->plan.ranges[c->next_range];
 	const struct cdc_copy_relation *t = &c->plan.relations[range->table];
+	const struct cdc_table *table = cdc_catalog_find(c->catalog, t->relation.relid);
 	struct cdc_buf sql;
 	bool is_sent;
 
@@ -352,7 +356,8 @@ static enum cdc_code begin_range(struct cdc_copy *c, struct worker *w, struct cd
 	w->range = range;
 	w->row = 0;
 	w->has_copy = false;
-	w->shape = cdc_catalog_find(c->catalog, t->relation.relid)->shape;
+	w->shape = table->shape;
+	w->has_row_types = table->has_row_types;
 	cdc_buf_init(&sql, SQL_MAX);
 	cdc_copy_plan_sql(&c->plan, range, &sql);
 	is_sent = cdc_quote_end(&sql) && PQsendQuery(w->conn->pg, (const char *)sql.data);
@@ -485,33 +490,43 @@ static enum cdc_code turn(struct cdc_copy *c, struct worker *w, struct cdc_batch
 	return rc;
 }
 
-/* Sends what waits to be sent, takes what the socket holds. */
+/* Sends what waits to be sent, takes what the socket holds, and learns what it needs for that. */
 static enum cdc_code move(struct cdc_copy *c, struct worker *w, struct cdc_err *err)
 {
 	if (!w->range)
 		return CDC_OK;
 	if (PQflush(w->conn->pg) < 0 || !PQconsumeInput(w->conn->pg))
 		return failed(c, w, NULL, err);
-	return CDC_OK;
+	return w->has_row_types ? cdc_catalog_refresh_now(c->catalog, err) : CDC_OK;
+}
+
+static void tell_oddities(struct cdc_copy *c, struct cdc_copy_read *ret)
+{
+	const struct cdc_catalog_oddities now = cdc_catalog_oddities(c->catalog);
+
+	ret->unknown_types = now.types - c->told.types;
+	ret->odd_values = now.values - c->told.values;
+	c->told = now;
 }
 
 enum cdc_code cdc_copy_read(struct cdc_copy *c, struct cdc_batch *batch, size_t target_bytes,
 			    size_t target_records, struct cdc_copy_read *ret, struct cdc_err *err)
 {
-	*ret = (struct cdc_copy_read){.is_dry = true};
-	for (size_t i = 0; i < c->worker_n; i++) {
-		bool is_dry = false;
-		enum cdc_code rc = move(c, &c->workers[i], err);
+	enum cdc_code rc = CDC_OK;
 
+	*ret = (struct cdc_copy_read){.is_dry = true};
+	for (size_t i = 0; i < c->worker_n && !rc; i++) {
+		bool is_dry = false;
+
+		rc = move(c, &c->workers[i], err);
 		if (!rc)
 			rc = turn(c, &c->workers[i], batch, target_bytes, target_records, &is_dry,
 				  err);
-		if (rc)
-			return rc;
 		ret->is_dry &= is_dry;
 	}
-	ret->is_finished = c->ranges_left == 0;
-	return CDC_OK;
+	ret->is_finished = !rc && c->ranges_left == 0;
+	tell_oddities(c, ret);
+	return rc;
 }
 
 size_t cdc_copy_poll(const struct cdc_copy *c, struct pollfd fds[CDC_COPY_CONNECTIONS_MAX])
@@ -527,6 +542,11 @@ size_t cdc_copy_poll(const struct cdc_copy *c, struct pollfd fds[CDC_COPY_CONNEC
 }
 
 /* --- looking around ----------------------------------------------------------------- */
+
+enum cdc_code cdc_copy_pressure(struct cdc_copy *c, struct cdc_pressure *ret, struct cdc_err *err)
+{
+	return cdc_pressure_look(&c->watch, &c->lookup, c->setup.plan, ret, err);
+}
 
 enum cdc_code cdc_copy_check_waiters(struct cdc_copy *c, struct cdc_err *err)
 {

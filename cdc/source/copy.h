@@ -10,6 +10,10 @@
  * the publication publishes: its columns, its row filters, partitions under the
  * name that the stream gives them, a parent without its children.
  *
+ * The server writes composite values as their type is when it sends them, whatever
+ * the snapshot sees, so types are looked at again behind what was received and
+ * before it is written (cdc/source/catalog.h).
+ *
  * Tables are locked (ACCESS SHARE) until the copy is closed; one whose storage was
  * rewritten between snapshot and lock is CDC_HELD: start again.  The temporary
  * slot is gone as soon as every connection has the snapshot, so no WAL is held.
@@ -29,6 +33,7 @@
 #include "cdc/base/lsn.h"
 #include "cdc/base/stop.h"
 #include "cdc/record/batch.h"
+#include "cdc/source/pressure.h"
 #include "cdc/source/source.h"
 
 #define CDC_COPY_CONNECTIONS_MAX 16
@@ -77,6 +82,10 @@ cdc_lsn cdc_copy_point(const struct cdc_copy *c); /* the consistent point */
 struct cdc_copy_read {
 	bool is_dry;      /* the sockets held nothing more: poll, then call again */
 	bool is_finished; /* every row of every table was given out */
+	/* Written as text for want of knowledge since the call before, the making of the copy
+	 * included: columns' types that the database has no more, and composite values of a form
+	 * that none of their type's is. */
+	uint64_t unknown_types, odd_values;
 };
 
 /*
@@ -92,6 +101,11 @@ enum cdc_code cdc_copy_read(struct cdc_copy *c, struct cdc_batch *batch, size_t 
 
 /* What poll() waits for; fills at most CDC_COPY_CONNECTIONS_MAX, returns how many. */
 size_t cdc_copy_poll(const struct cdc_copy *c, struct pollfd fds[CDC_COPY_CONNECTIONS_MAX]);
+
+/* How replicas and slot bear the copy.  Asks and waits, at most 5 s for each of two answers; codes
+ * as cdc_lookup_ask.  An error leaves the copy as it is. */
+enum cdc_code cdc_copy_pressure(struct cdc_copy *c, struct cdc_pressure *ret,
+				struct cdc_err *err) CDC_CHECK;
 
 /* Does a session wait for a lock that the copy is in the way of?  CDC_HELD names it.  Asks on a
  * connection of its own, at most 2 s; a question that cannot be asked is CDC_OK. */

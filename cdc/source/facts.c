@@ -134,7 +134,9 @@ static enum cdc_code read_slot(struct cdc_facts *f, struct cdc_pgconn *c, const 
 		"THEN pg_catalog.to_jsonb(s) ->> 'invalidation_reason' "
 		"WHEN s.wal_status = 'lost' THEN 'wal_removed' "
 		"WHEN pg_catalog.to_jsonb(s) ->> 'conflicting' = 'true' THEN 'rows_removed' END, "
-		"pg_catalog.host(a.client_addr) "
+		"pg_catalog.host(a.client_addr), "
+		"coalesce(pg_catalog.to_jsonb(s) ->> 'two_phase', 'f'), "
+		"coalesce(pg_catalog.to_jsonb(s) ->> 'failover', 'f') "
 		"FROM pg_catalog.pg_replication_slots s "
 		"LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = s.active_pid "
 		"WHERE s.slot_name = ";
@@ -162,6 +164,8 @@ static enum cdc_code read_slot(struct cdc_facts *f, struct cdc_pgconn *c, const 
 		.is_synced = cdc_pgconn_bool(r, 0, 7),
 		.invalidation = keep(f, r, 0, 8),
 		.reader_address = keep(f, r, 0, 9),
+		.is_two_phase = cdc_pgconn_bool(r, 0, 10),
+		.is_failover = cdc_pgconn_bool(r, 0, 11),
 	};
 	return s->plugin && s->database && s->reader && s->wal_status && s->invalidation &&
 			       s->reader_address

@@ -29,6 +29,8 @@ struct cdc_fact_slot {
 	bool exists;
 	const char *plugin, *database; /* "" for a physical slot */
 	bool is_temporary, is_synced;  /* synced: kept for us by a standby (17+) */
+	bool is_two_phase;             /* sends what is only prepared (14+) */
+	bool is_failover;              /* standbys may keep it (17+) */
 	uint32_t active_pid;           /* 0: nobody reads it */
 	const char *reader;            /* application_name of that process, "" if hidden */
 	const char *reader_address;    /* where it comes from, "" if hidden or a local socket */

@@ -260,6 +260,11 @@ enum cdc_code cdc_judge_slot(const struct cdc_facts *f, const struct cdc_source_
 			       s->database, f->database);
 		return other_slot(f, plan, what, err);
 	}
+	if (s->is_two_phase)
+		return other_slot(f, plan,
+				  "was made with two_phase: it sends transactions that are only "
+				  "prepared and may still be rolled back",
+				  err);
 	if (*s->invalidation)
 		return lost_slot(f, plan, err);
 	if (s->is_synced && f->is_in_recovery)

@@ -19,7 +19,8 @@
  * could end a statement of ours, or hides the warning that rows are skipped (see note below). */
 #define PINNED                                                                                     \
 	"-c datestyle=ISO -c intervalstyle=postgres -c extra_float_digits=3 -c timezone=UTC "      \
-	"-c bytea_output=hex -c xmloption=content -c lc_monetary=C "
+	"-c bytea_output=hex -c xmloption=content -c lc_monetary=C "                               \
+	"-c idle_in_transaction_session_timeout=0 "
 static const char sql_options[] = PINNED "-c search_path=pg_catalog -c statement_timeout=5s";
 static const char replication_options[] = PINNED "-c wal_sender_timeout=10s "
 						 "-c statement_timeout=0 -c lock_timeout=30s "
@@ -372,6 +373,15 @@ static const char *ssl_mode(const struct cdc_source_settings *s)
 	return s->ca_cert ? "verify-full" : "require";
 }
 
+/* Time-outs of the role's that not every version knows: they are meant for its own sessions, and
+ * would end one of ours that has to wait. */
+static const char *late_options(int version)
+{
+	if (version >= 170000)
+		return " -c idle_session_timeout=0 -c transaction_timeout=0";
+	return version >= 140000 ? " -c idle_session_timeout=0" : "";
+}
+
 static enum cdc_code start_connect(struct cdc_pgconn *c, enum cdc_pgconn_kind kind,
 				   const char *application, const struct cdc_pgconn_hint *hint,
 				   struct cdc_err *err)
@@ -380,7 +390,7 @@ static enum cdc_code start_connect(struct cdc_pgconn *c, enum cdc_pgconn_kind ki
 	const char *const pems[CDC_PGCONN_SECRETS] = {s->ca_cert, s->client_certificate,
 						      s->client_key};
 	const char *paths[CDC_PGCONN_SECRETS] = {NULL, NULL, NULL};
-	char texts[CDC_PGCONN_SECRETS][64], port[24], name[64];
+	char texts[CDC_PGCONN_SECRETS][64], port[24], name[64], options[1024];
 	enum cdc_code rc;
 
 	for (size_t i = 0; i < CDC_PGCONN_SECRETS; i++) {
@@ -390,6 +400,9 @@ static enum cdc_code start_connect(struct cdc_pgconn *c, enum cdc_pgconn_kind ki
 	}
 	(void)snprintf(port, sizeof(port), "%llu", (unsigned long long)s->port);
 	(void)snprintf(name, sizeof(name), "%s", application);
+	(void)snprintf(options, sizeof(options), "%s%s",
+		       kind == CDC_PGCONN_SQL ? sql_options : replication_options,
+		       late_options(hint ? hint->version : 0));
 	{
 		/* A NULL value is as if the keyword were absent. */
 		const struct {
@@ -403,7 +416,7 @@ static enum cdc_code start_connect(struct cdc_pgconn *c, enum cdc_pgconn_kind ki
 			{"password", s->password},
 			{"application_name", name},
 			{"client_encoding", hint && hint->is_ascii ? "SQL_ASCII" : "UTF8"},
-			{"options", kind == CDC_PGCONN_SQL ? sql_options : replication_options},
+			{"options", options},
 			{"replication", kind == CDC_PGCONN_SQL ? NULL : "database"},
 			{"sslmode", ssl_mode(s)},
 			{"sslrootcert", paths[0]},
@@ -451,11 +464,25 @@ static enum cdc_code fit_encoding(struct cdc_pgconn *c, struct cdc_err *err)
 			      err);
 }
 
+/* What late_options() would have said, had the version been known. */
+static enum cdc_code lift_timeouts(struct cdc_pgconn *c, struct cdc_err *err)
+{
+	const int version = PQserverVersion(c->pg);
+
+	if (version < 140000)
+		return CDC_OK;
+	return cdc_pgconn_run(c,
+			      version < 170000 ? "SET idle_session_timeout = 0"
+					       : "SET idle_session_timeout = 0; "
+						 "SET transaction_timeout = 0",
+			      5000, "lifting the role's time-outs", err);
+}
+
 void cdc_pgconn_hint(const struct cdc_pgconn *c, struct cdc_pgconn_hint *ret)
 {
 	const char *address = PQhostaddr(c->pg);
 
-	*ret = (struct cdc_pgconn_hint){.is_ascii = is_ascii(c)};
+	*ret = (struct cdc_pgconn_hint){.is_ascii = is_ascii(c), .version = PQserverVersion(c->pg)};
 	if (address && strlen(address) < sizeof(ret->address))
 		memcpy(ret->address, address, strlen(address));
 }
@@ -497,6 +524,8 @@ enum cdc_code cdc_pgconn_open(const struct cdc_source_settings *settings, enum c
 	rc = finish_connect(c, err);
 	if (!rc)
 		rc = fit_encoding(c, err);
+	if (!rc)
+		rc = lift_timeouts(c, err);
 	if (rc) {
 		cdc_pgconn_close(c);
 		return rc;

@@ -49,6 +49,7 @@ enum cdc_pgconn_kind { CDC_PGCONN_SQL, CDC_PGCONN_REPLICATION };
 struct cdc_pgconn_hint {
 	char address[64]; /* the server's, so that no name has to be looked up; "" for a socket */
 	bool is_ascii;    /* it is in SQL_ASCII */
+	int version;      /* 150018; 0: not known */
 };
 void cdc_pgconn_hint(const struct cdc_pgconn *c, struct cdc_pgconn_hint *ret);
 

@@ -102,6 +102,8 @@ static enum cdc_code delete (struct cdc_database *db, void *arg, struct cdc_err 
 	enum cdc_code rc = erase(db, *sync, err);
 
 	if (!rc) rc = cdc_database_run(db, "DELETE FROM backfill WHERE sync = $1", key, 1, err);
+	if (!rc) rc = cdc_database_run(db, "DELETE FROM desired WHERE sync = $1", key, 1, err);
+	if (!rc) rc = cdc_database_run(db, "DELETE FROM command WHERE sync = $1", key, 1, err);
 	return rc;
 }
 

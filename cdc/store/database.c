@@ -15,9 +15,11 @@ static enum cdc_code connect(struct cdc_database *db, struct cdc_err *err)
 
 	if (db->sql)
 		return CDC_OK;
-	rc = db->ops->open(db->path, &db->sql, err);
+	rc = db->is_attached ? db->ops->attach(db->path, &db->sql, err)
+			     : db->ops->open(db->path, &db->sql, err);
 	if (!rc)
-		rc = cdc_sql_migrate(db->ops, db->sql, err);
+		rc = db->is_attached ? cdc_sql_check_version(db->ops, db->sql, err)
+				     : cdc_sql_migrate(db->ops, db->sql, err);
 	if (rc)
 		drop(db);
 	return rc;
@@ -31,11 +33,12 @@ static enum cdc_code judge(struct cdc_database *db, enum cdc_code rc)
 	return rc;
 }
 
-enum cdc_code cdc_database_open(struct cdc_database *db, const char *dir, struct cdc_err *err)
+static enum cdc_code open_or_attach(struct cdc_database *db, const char *dir, bool is_attached,
+				    struct cdc_err *err)
 {
 	enum cdc_code rc;
 
-	*db = (struct cdc_database){.ops = &cdc_sql_sqlite};
+	*db = (struct cdc_database){.ops = &cdc_sql_sqlite, .is_attached = is_attached};
 	if (asprintf(&db->path, "%s/state.db", dir) < 0) {
 		db->path = NULL;
 		return cdc_err_set(err, CDC_NOMEM, "out of memory");
@@ -44,6 +47,16 @@ enum cdc_code cdc_database_open(struct cdc_database *db, const char *dir, struct
 	if (rc)
 		cdc_database_clear(db);
 	return rc;
+}
+
+enum cdc_code cdc_database_open(struct cdc_database *db, const char *dir, struct cdc_err *err)
+{
+	return open_or_attach(db, dir, false, err);
+}
+
+enum cdc_code cdc_database_attach(struct cdc_database *db, const char *dir, struct cdc_err *err)
+{
+	return open_or_attach(db, dir, true, err);
 }
 
 void cdc_database_clear(struct cdc_database *db)
@@ -77,6 +90,25 @@ enum cdc_code cdc_database_read(struct cdc_database *db, cdc_database_fn *body, 
 	enum cdc_code rc = connect(db, err);
 
 	return rc ? rc : judge(db, body(db, arg, err));
+}
+
+static enum cdc_code take_changes(void *arg, const struct cdc_sql_value *cols, size_t n,
+				  struct cdc_err *err)
+{
+	(void)err;
+	CDC_ASSERT(n == 1);
+	*(int64_t *)arg = cols[0].i;
+	return CDC_OK;
+}
+
+static enum cdc_code changes(struct cdc_database *db, void *arg, struct cdc_err *err)
+{
+	return cdc_database_query(db, db->ops->changes, NULL, 0, take_changes, arg, err);
+}
+
+enum cdc_code cdc_database_changes(struct cdc_database *db, int64_t *ret, struct cdc_err *err)
+{
+	return cdc_database_read(db, changes, ret, err);
 }
 
 enum cdc_code cdc_database_run(struct cdc_database *db, const char *text,

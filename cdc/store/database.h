@@ -11,12 +11,15 @@
 #ifndef CDC_STORE_DATABASE_H
 #define CDC_STORE_DATABASE_H
 
+#include <stdbool.h>
+
 #include "cdc/store/sql.h"
 
 struct cdc_database {
 	const struct cdc_sql_ops *ops;
 	char *path;
 	struct cdc_sql *sql; /* NULL: to be opened by the next use */
+	bool is_attached;    /* another process may be its owner: nothing is made or migrated */
 };
 
 /* What is done with an open database; anything but CDC_OK takes it back. */
@@ -25,6 +28,9 @@ typedef enum cdc_code cdc_database_fn(struct cdc_database *db, void *arg, struct
 /* DIR/state.db, opened and migrated.  After a failure db is as cleared. */
 enum cdc_code cdc_database_open(struct cdc_database *db, const char *dir,
 				struct cdc_err *err) CDC_CHECK;
+/* DIR/state.db as it is, whoever works with it.  CDC_MISSING; CDC_CONFIG: of another version. */
+enum cdc_code cdc_database_attach(struct cdc_database *db, const char *dir,
+				  struct cdc_err *err) CDC_CHECK;
 void cdc_database_clear(struct cdc_database *db); /* also one that is all zero */
 
 /* Runs body in a transaction; what it did is durable when this returns CDC_OK, else nothing of it
@@ -34,6 +40,11 @@ enum cdc_code cdc_database_write(struct cdc_database *db, cdc_database_fn *body,
 /* Runs a body that only reads. */
 enum cdc_code cdc_database_read(struct cdc_database *db, cdc_database_fn *body, void *arg,
 				struct cdc_err *err) CDC_CHECK;
+
+/* A number that is another one after another process has committed something, or the medium failed.
+ */
+enum cdc_code cdc_database_changes(struct cdc_database *db, int64_t *ret,
+				   struct cdc_err *err) CDC_CHECK;
 
 /* For bodies: one statement without a result, and one with. */
 enum cdc_code cdc_database_run(struct cdc_database *db, const char *text,

@@ -33,4 +33,7 @@ enum cdc_code cdc_store_ask_read(struct cdc_store *s, cdc_database_fn *body, voi
 enum cdc_code cdc_store_ask_write(struct cdc_store *s, cdc_database_fn *body, void *arg,
 				  struct cdc_err *err) CDC_CHECK;
 
+/* From now on cdc_store_take_touched says yes. */
+void cdc_store_touch(struct cdc_store *s);
+
 #endif

@@ -32,21 +32,34 @@ static enum cdc_code apply(const struct cdc_sql_ops *ops, struct cdc_sql *db, in
 	return rc;
 }
 
-enum cdc_code cdc_sql_migrate(const struct cdc_sql_ops *ops, struct cdc_sql *db,
-			      struct cdc_err *err)
+static int64_t newest_version(const struct cdc_sql_ops *ops)
 {
-	int64_t version = 0, newest = 0;
-	enum cdc_code rc;
+	int64_t newest = 0;
 
 	while (ops->migrations[newest])
 		newest++;
+	return newest;
+}
+
+static enum cdc_code read_version(const struct cdc_sql_ops *ops, struct cdc_sql *db,
+				  int64_t *ret_version, struct cdc_err *err)
+{
+	return ops->run(db, "SELECT coalesce(max(version), 0) FROM migration", NULL, 0,
+			take_version, ret_version, err);
+}
+
+enum cdc_code cdc_sql_migrate(const struct cdc_sql_ops *ops, struct cdc_sql *db,
+			      struct cdc_err *err)
+{
+	int64_t version = 0, newest = newest_version(ops);
+	enum cdc_code rc;
+
 	rc = ops->script(db,
 			 "CREATE TABLE IF NOT EXISTS migration "
 			 "(version BIGINT PRIMARY KEY, applied_us BIGINT NOT NULL)",
 			 err);
 	if (!rc)
-		rc = ops->run(db, "SELECT coalesce(max(version), 0) FROM migration", NULL, 0,
-			      take_version, &version, err);
+		rc = read_version(ops, db, &version, err);
 	if (rc)
 		return rc;
 	if (version > newest) {
@@ -59,4 +72,20 @@ enum cdc_code cdc_sql_migrate(const struct cdc_sql_ops *ops, struct cdc_sql *db,
 	while (version < newest && !rc)
 		rc = apply(ops, db, ++version, err);
 	return rc;
+}
+
+enum cdc_code cdc_sql_check_version(const struct cdc_sql_ops *ops, struct cdc_sql *db,
+				    struct cdc_err *err)
+{
+	int64_t version = 0, newest = newest_version(ops);
+	enum cdc_code rc = read_version(ops, db, &version, err);
+
+	if (rc || version == newest)
+		return rc;
+	(void)cdc_err_set(err, CDC_CONFIG,
+			  "the state was written by another version of walpost (%lld, this program "
+			  "has %lld)",
+			  (long long)version, (long long)newest);
+	return cdc_err_remedy(err, "give commands with the program that runs, or start this one "
+				   "with `walpost run` first");
 }

@@ -54,6 +54,14 @@ struct cdc_sql_ops {
 	 * file is damaged or something else. */
 	enum cdc_code (*open)(const char *where, struct cdc_sql **ret, struct cdc_err *err);
 
+	/* Opens a database that another process may be working with: as it is, and nothing is
+	 * made.  CDC_MISSING: it is not there. */
+	enum cdc_code (*attach)(const char *where, struct cdc_sql **ret, struct cdc_err *err);
+
+	/* A statement with one number, which is another one after somebody else has committed
+	 * something. */
+	const char *changes;
+
 	/* Gives up what was not committed.  NULL is fine. */
 	void (*close)(struct cdc_sql *db);
 
@@ -91,5 +99,9 @@ extern const struct cdc_sql_ops cdc_sql_sqlite; /* cdc/store/sqlite.c; where: pa
  */
 enum cdc_code cdc_sql_migrate(const struct cdc_sql_ops *ops, struct cdc_sql *db,
 			      struct cdc_err *err) CDC_CHECK;
+
+/* Is the database of the version that this program knows?  Else CDC_CONFIG; it is left alone. */
+enum cdc_code cdc_sql_check_version(const struct cdc_sql_ops *ops, struct cdc_sql *db,
+				    struct cdc_err *err) CDC_CHECK;
 
 #endif

@@ -52,6 +52,13 @@ static const char *const migrations[] = {
 	" sync TEXT NOT NULL, name TEXT NOT NULL, state BIGINT NOT NULL, copied BIGINT NOT NULL,"
 	" begun_us BIGINT NOT NULL, ended_us BIGINT NOT NULL, reason TEXT NOT NULL,"
 	" PRIMARY KEY (sync, name));",
+	"CREATE TABLE command ("
+	" id INTEGER PRIMARY KEY AUTOINCREMENT, sync TEXT NOT NULL, verb TEXT NOT NULL,"
+	" argument TEXT NOT NULL, state BIGINT NOT NULL, answer TEXT NOT NULL,"
+	" asked_us BIGINT NOT NULL, ended_us BIGINT NOT NULL);"
+	"CREATE TABLE desired ("
+	" sync TEXT PRIMARY KEY, is_paused BIGINT NOT NULL, backfill_is_paused BIGINT NOT NULL);"
+	"ALTER TABLE backfill ADD COLUMN asked BIGINT NOT NULL DEFAULT 0;",
 	NULL,
 };
 
@@ -161,7 +168,7 @@ static void reserve(struct cdc_sql *s)
 	(void)sqlite3_wal_checkpoint_v2(s->db, NULL, SQLITE_CHECKPOINT_RESTART, NULL, NULL);
 }
 
-static enum cdc_code sql_open(const char *where, struct cdc_sql **ret, struct cdc_err *err)
+static enum cdc_code connect(const char *where, struct cdc_sql **ret, struct cdc_err *err)
 {
 	CDC_AUTO(sql_closep) struct cdc_sql *s = calloc(1, sizeof(*s));
 	enum cdc_code rc;
@@ -171,9 +178,6 @@ static enum cdc_code sql_open(const char *where, struct cdc_sql **ret, struct cd
 		s->path = strdup(where);
 	if (!s || !s->path)
 		return cdc_err_set(err, CDC_NOMEM, "out of memory");
-	rc = make_file(where, err);
-	if (rc)
-		return rc;
 	srv = sqlite3_open_v2(where, &s->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX, NULL);
 	if (srv != SQLITE_OK)
 		return fail(s, srv, err);
@@ -186,9 +190,26 @@ static enum cdc_code sql_open(const char *where, struct cdc_sql **ret, struct cd
 			err);
 	if (rc)
 		return rc;
-	reserve(s);
 	*ret = CDC_TAKE(s);
 	return CDC_OK;
+}
+
+static enum cdc_code sql_open(const char *where, struct cdc_sql **ret, struct cdc_err *err)
+{
+	enum cdc_code rc = make_file(where, err);
+
+	if (!rc)
+		rc = connect(where, ret, err);
+	if (!rc)
+		reserve(*ret);
+	return rc;
+}
+
+static enum cdc_code sql_attach(const char *where, struct cdc_sql **ret, struct cdc_err *err)
+{
+	if (access(where, F_OK) != 0)
+		return cdc_err_set(err, CDC_MISSING, "%s: %s", where, strerror(errno));
+	return connect(where, ret, err);
 }
 
 static enum cdc_code prepared(struct cdc_sql *s, const char *text, sqlite3_stmt **ret,
@@ -308,6 +329,8 @@ const struct cdc_sql_ops cdc_sql_sqlite = {
 	.name = "sqlite",
 	.migrations = migrations,
 	.open = sql_open,
+	.attach = sql_attach,
+	.changes = "PRAGMA data_version",
 	.close = sql_close,
 	.run = sql_run,
 	.script = sql_script,

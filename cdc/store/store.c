@@ -15,6 +15,8 @@
 #define RETRY_MIN_MS 100
 #define RETRY_MAX_MS 5000
 
+#define LOOK_MS 250 /* whether another process has written something */
+
 struct cdc_store {
 	pthread_t thread;
 
@@ -31,10 +33,13 @@ struct cdc_store {
 	struct cdc_err err; /* of the last write; CDC_OK when it worked */
 	bool is_urgent;     /* somebody waits for a checkpoint */
 	bool is_stopping;
+	bool is_touched; /* somebody has left commands, perhaps */
 
 	/* the store thread's own */
 	struct cdc_database db;
 	uint64_t retry_at_ms, retry_ms;
+	uint64_t look_ms; /* the next look at changes; UINT64_MAX: never */
+	int64_t changes;
 };
 
 /* --- callers ------------------------------------------------------------------------ */
@@ -148,11 +153,13 @@ static bool is_due(const struct cdc_store *s)
 /* Under mu. */
 static void wait_for_work(struct cdc_store *s)
 {
-	while (!s->first && !s->is_stopping && !is_due(s)) {
-		const struct timespec until = {.tv_sec = (time_t)(s->retry_at_ms / 1000),
-					       .tv_nsec = (long)(s->retry_at_ms % 1000) * 1000000};
+	while (!s->first && !s->is_stopping && !is_due(s) && cdc_clock_mono_ms() < s->look_ms) {
+		const uint64_t at_ms =
+			s->waiting && s->retry_at_ms < s->look_ms ? s->retry_at_ms : s->look_ms;
+		const struct timespec until = {.tv_sec = (time_t)(at_ms / 1000),
+					       .tv_nsec = (long)(at_ms % 1000) * 1000000};
 
-		if (s->waiting)
+		if (at_ms != UINT64_MAX)
 			(void)pthread_cond_timedwait(&s->work, &s->mu, &until);
 		else
 			(void)pthread_cond_wait(&s->work, &s->mu);
@@ -234,6 +241,22 @@ static void run_request(struct cdc_store *s)
 	(void)pthread_mutex_lock(&s->mu);
 }
 
+/* Has another process written something?  Called and left with mu held. */
+static void look_for_changes(struct cdc_store *s)
+{
+	int64_t changes = s->changes;
+	enum cdc_code rc;
+
+	(void)pthread_mutex_unlock(&s->mu);
+	rc = cdc_database_changes(&s->db, &changes, NULL);
+	(void)pthread_mutex_lock(&s->mu);
+	s->look_ms = cdc_clock_mono_ms() + (rc ? RETRY_MAX_MS : LOOK_MS);
+	if (rc || changes == s->changes)
+		return;
+	s->changes = changes;
+	s->is_touched = true;
+}
+
 static void *store_main(void *arg)
 {
 	struct cdc_store *s = arg;
@@ -248,6 +271,8 @@ static void *store_main(void *arg)
 			write_checkpoints(s);
 		if (s->first)
 			run_request(s);
+		if (!is_last && cdc_clock_mono_ms() >= s->look_ms)
+			look_for_changes(s);
 	}
 	(void)pthread_mutex_unlock(&s->mu);
 	return NULL;
@@ -281,7 +306,8 @@ static struct cdc_store *store_new(void)
 	return s;
 }
 
-enum cdc_code cdc_store_open(const char *dir, struct cdc_store **ret, struct cdc_err *err)
+static enum cdc_code open_or_attach(const char *dir, bool is_attached, struct cdc_store **ret,
+				    struct cdc_err *err)
 {
 	struct cdc_store *s = store_new();
 	enum cdc_code rc;
@@ -289,7 +315,10 @@ enum cdc_code cdc_store_open(const char *dir, struct cdc_store **ret, struct cdc
 
 	if (!s)
 		return cdc_err_set(err, CDC_NOMEM, "out of memory");
-	rc = cdc_database_open(&s->db, dir, err);
+	s->look_ms = is_attached ? UINT64_MAX : 0;
+	s->is_touched = true;
+	rc = is_attached ? cdc_database_attach(&s->db, dir, err)
+			 : cdc_database_open(&s->db, dir, err);
 	if (!rc) {
 		failed = pthread_create(&s->thread, NULL, store_main, s);
 		if (failed)
@@ -301,6 +330,34 @@ enum cdc_code cdc_store_open(const char *dir, struct cdc_store **ret, struct cdc
 	}
 	*ret = s;
 	return CDC_OK;
+}
+
+enum cdc_code cdc_store_open(const char *dir, struct cdc_store **ret, struct cdc_err *err)
+{
+	return open_or_attach(dir, false, ret, err);
+}
+
+enum cdc_code cdc_store_attach(const char *dir, struct cdc_store **ret, struct cdc_err *err)
+{
+	return open_or_attach(dir, true, ret, err);
+}
+
+void cdc_store_touch(struct cdc_store *s)
+{
+	(void)pthread_mutex_lock(&s->mu);
+	s->is_touched = true;
+	(void)pthread_mutex_unlock(&s->mu);
+}
+
+bool cdc_store_take_touched(struct cdc_store *s)
+{
+	bool was_touched;
+
+	(void)pthread_mutex_lock(&s->mu);
+	was_touched = s->is_touched;
+	s->is_touched = false;
+	(void)pthread_mutex_unlock(&s->mu);
+	return was_touched;
 }
 
 void cdc_store_close(struct cdc_store *s)

@@ -29,6 +29,11 @@ struct cdc_store;
  * CDC_CORRUPT; CDC_CONFIG: written by a newer walpost. */
 enum cdc_code cdc_store_open(const char *dir, struct cdc_store **ret,
 			     struct cdc_err *err) CDC_CHECK;
+/* The state.db that is in DIR, whichever process works with it: for commands of a person beside a
+ * walpost that runs, or between two runs.  CDC_MISSING; CDC_CONFIG: of another version.  Nothing is
+ * made or migrated. */
+enum cdc_code cdc_store_attach(const char *dir, struct cdc_store **ret,
+			       struct cdc_err *err) CDC_CHECK;
 /* Writes what was handed over, stops the thread.  NULL is fine. */
 void cdc_store_close(struct cdc_store *s);
 
@@ -68,7 +73,8 @@ struct cdc_cursor_table {
 	char table[192];
 	enum cdc_table_state state;
 	struct cdc_id id; /* its own: everything of it at or below is done */
-	cdc_lsn point;    /* the snapshot's consistent point; 0 unknown */
+	cdc_lsn point; /* the snapshot's consistent point; 0: unknown, or (CATCHING_UP) no rows of
+			  a snapshot were delivered */
 };
 
 /* Where a sync is: a plain value without pointers but these two arrays. */
@@ -123,6 +129,7 @@ struct cdc_backfill_row {
 	uint64_t rows;              /* copied */
 	int64_t begun_us, ended_us; /* of its copy; 0: not yet */
 	char reason[400];
+	bool is_asked; /* PENDING: by a person, so it is copied even if the sync copies nothing */
 };
 /* Every table of the sync, by name; none is not an error.  The caller frees *ret. */
 enum cdc_code cdc_store_backfill_get(struct cdc_store *s, const char *sync,
@@ -146,6 +153,66 @@ enum cdc_code cdc_store_gap_put(struct cdc_store *s, const struct cdc_gap_row *g
 enum cdc_code cdc_store_gap_each(struct cdc_store *s,
 				 void (*fn)(void *arg, const struct cdc_gap_row *g), void *arg,
 				 struct cdc_err *err) CDC_CHECK;
+
+/* --- what a person wants ------------------------------------------------------------------ */
+
+/* What a sync is to be like from now on; nothing is wanted of one without a row. */
+struct cdc_desired {
+	bool is_paused;          /* its records stay in the buffer */
+	bool is_backfill_paused; /* its tables are not copied */
+};
+/* All false when nothing is stored. */
+enum cdc_code cdc_store_desired_get(struct cdc_store *s, const char *sync, struct cdc_desired *ret,
+				    struct cdc_err *err) CDC_CHECK;
+enum cdc_code cdc_store_desired_put(struct cdc_store *s, const char *sync,
+				    const struct cdc_desired *d, struct cdc_err *err) CDC_CHECK;
+
+enum cdc_verb {
+	CDC_VERB_PAUSE,
+	CDC_VERB_RESUME,
+	CDC_VERB_BACKFILL_PAUSE,
+	CDC_VERB_BACKFILL_RESUME,
+	CDC_VERB_RESYNC, /* argument: a table, or "" for all of them */
+};
+const char *cdc_verb_name(enum cdc_verb verb);
+
+enum cdc_command_state { CDC_COMMAND_WAITING, CDC_COMMAND_DONE, CDC_COMMAND_REFUSED };
+
+/*
+ * Something to be done once.  Whoever wants it adds it, from any process; the walpost that
+ * runs, or the next one that is started, carries it out and ends it with an answer.  A command
+ * that was carried out and not ended, because the process died between, is carried out again:
+ * each means the same when it is done twice.
+ */
+struct cdc_command {
+	int64_t id; /* rising; never used again */
+	char sync[CDC_NAME_MAX];
+	enum cdc_verb verb;
+	char argument[200];
+	enum cdc_command_state state;
+	char answer[600]; /* to the person; "" while it waits */
+	int64_t asked_us, ended_us;
+};
+
+/* Adds n commands, all or none, and sets their id and asked_us; state, answer and ended_us are
+ * not looked at.  Those that ended a week ago go.  CDC_LIMIT: 1,000 are waiting. */
+enum cdc_code cdc_store_command_add(struct cdc_store *s, struct cdc_command *commands, size_t n,
+				    struct cdc_err *err) CDC_CHECK;
+/* CDC_MISSING: there is none of this id (any more). */
+enum cdc_code cdc_store_command_get(struct cdc_store *s, int64_t id, struct cdc_command *ret,
+				    struct cdc_err *err) CDC_CHECK;
+/* The first waiting command with an id above `after`.  CDC_MISSING: none. */
+enum cdc_code cdc_store_command_next(struct cdc_store *s, int64_t after, struct cdc_command *ret,
+				     struct cdc_err *err) CDC_CHECK;
+/* Ends a waiting command, durably; one that is not waiting is left alone. */
+enum cdc_code cdc_store_command_end(struct cdc_store *s, int64_t id, enum cdc_command_state state,
+				    const char *answer, struct cdc_err *err) CDC_CHECK;
+/*
+ * May there be commands since this was called last?  True once after an open, after this
+ * process added some, and, at most some 300 ms late, after another process wrote anything.
+ * Costs no look into the database.
+ */
+bool cdc_store_take_touched(struct cdc_store *s);
 
 /* A small durable key-value space for things of which there is one ("buffer" of a sync, schema of
  * files). */

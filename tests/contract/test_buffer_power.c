@@ -317,7 +317,7 @@ static uint64_t first_seed(bool *ret_alone)
 	return text ? strtoull(text, NULL, 10) : (uint64_t)cdc_clock_wall_us() & 0xffffffff;
 }
 
-static void what_is_durable_survives_a_power_cut(void **state)
+static void F38_what_is_durable_survives_a_power_cut(void **state)
 {
 	const uint64_t end_ms = cdc_clock_mono_ms() + LIVES_MS;
 	bool is_alone;
@@ -451,7 +451,7 @@ static void a_failed_sync_is_never_believed(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(what_is_durable_survives_a_power_cut),
+		cmocka_unit_test(F38_what_is_durable_survives_a_power_cut),
 		cmocka_unit_test(a_full_disk_loses_nothing_and_heals),
 		cmocka_unit_test(a_disk_that_cannot_grow_loses_nothing_and_heals),
 		cmocka_unit_test(a_failed_sync_is_never_believed),

@@ -242,7 +242,8 @@ def pytest_collection_modifyitems(items):
 def streams(base, server):
     """streams(options): a walpost for the stories of stream.py, shared by all that ask for the same.
 
-    options: of a publication FOR ALL TABLES; None: of one that holds only the marks."""
+    options: of a publication FOR ALL TABLES, or, from TABLE on, what it is for; None: TABLE mark.
+    The server spills what is larger than 64 kB, as it does with large transactions."""
     made = {}
 
     def make(options, operations=tuple(OPERATIONS)):
@@ -251,9 +252,10 @@ def streams(base, server):
             folder.chmod(0o755)
             rig = Rig(folder, server.database())
             rig.db.sql("CREATE TABLE mark (id int PRIMARY KEY)")
-            server.sql("CREATE PUBLICATION walpost FOR "
-                       + ("TABLE mark" if options is None else f"ALL TABLES {options}"),
+            of = "TABLE mark" if options is None else options
+            server.sql("CREATE PUBLICATION walpost FOR " + (of if of.startswith("TABLE") else f"ALL TABLES {of}"),
                        database=rig.db.name)
+            server.sql(f"ALTER ROLE walpost IN DATABASE {rig.db.name} SET logical_decoding_work_mem = '64kB'")
             made[options, operations] = Stream(rig, operations)
             rig.start(order="sync", operations=list(operations))
         return made[options, operations]

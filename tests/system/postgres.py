@@ -21,6 +21,7 @@ SETTINGS = {
     "wal_level": "logical",
     "max_wal_senders": "20",
     "deadlock_timeout": "20ms",  # the writers meet on few keys
+    "max_prepared_transactions": "10",
     "max_replication_slots": "60",
     "max_connections": "100",
     "fsync": "off",

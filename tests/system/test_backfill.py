@@ -6,6 +6,7 @@ import time
 import pytest
 from load import Writers
 from machine import stays, wait_for
+from standby import Standby
 from walpost import sync
 
 # As the checker reads records: digit for digit.
@@ -335,3 +336,93 @@ def test_a_dead_endpoint_does_not_hold_the_snapshot(rig):
     wait_copied(rig, 1)
     wait_equal(rig, "t")
     assert_ids_rise_per_key(first_arrivals(rig.receiver))
+
+
+@pytest.mark.slow
+def test_a_copy_goes_slower_while_a_replica_is_behind(own_server, make_rig, folder):
+    server = own_server()
+    standby = Standby(server, folder / "standby")
+    rig = make_rig(server.database())
+    rig.db.sql("CREATE TABLE t (id int PRIMARY KEY, v text)")
+    rig.db.sql("INSERT INTO t SELECT g, repeat('x', 100) FROM generate_series(1, 100000) g")
+    rig.db.publish("t")
+    standby.pause()
+    rig.db.sql("CREATE TABLE not_replayed (id int)")
+    rig.start(syncs=backfilled(rig), change={"backfill": {
+        "rows_per_second": 2000, "connections": 1, "max_replica_lag": "1s"}})
+
+    def slowed():
+        return rig.walpost.metric("walpost_backfill_slowed_rows_per_second")
+    wait_for("it says that it sees no replicas",
+             lambda: rig.walpost.events("backfill_replicas_unseen"), 30, tail=rig.tail)
+    assert "pg_monitor" in str(rig.walpost.events("backfill_replicas_unseen"))
+    rows = rig.walpost.metric("walpost_backfill_rows_total")
+    wait_for("and copies on", lambda: rig.walpost.metric("walpost_backfill_rows_total") > rows,
+             tail=rig.tail)
+    assert slowed() == 0 and not rig.walpost.events("backfill_slowed")
+    server.sql("GRANT pg_monitor TO walpost")
+    wait_for("it goes slower", slowed, 30, tail=rig.tail)
+    first = slowed()
+    assert 100 <= first < 2000
+    wait_for("and slower", lambda: 100 <= slowed() < first, 30, tail=rig.tail)
+    assert "the replica standby1 is" in rig.walpost.get("/status.txt")[1]
+    assert len(rig.walpost.events("backfill_slowed")) == 1
+    standby.resume()
+    wait_for("it goes as fast as before", lambda: rig.walpost.events("backfill_at_full_speed"), 60,
+             tail=rig.tail)
+    assert slowed() == 0 and "standby1" not in rig.walpost.get("/status.txt")[1]
+    assert len(rig.walpost.events("backfill_replicas_unseen")) == 1
+    assert rig.walpost.metric("walpost_backfill_done_tables") == 0, "the copy was over already"
+    standby.destroy()
+
+
+def test_a_copy_goes_slower_while_the_slot_keeps_much(own_server, make_rig):
+    rig = make_rig(own_server({"max_wal_size": "64MB"}).database())
+    rig.db.sql("CREATE TABLE t (id int PRIMARY KEY, v text)")
+    rig.db.sql("CREATE TABLE busy (id int, v text)")
+    rig.db.sql("INSERT INTO t SELECT g, repeat('x', 100) FROM generate_series(1, 100000) g")
+    rig.db.publish("t")
+    rig.start(syncs=backfilled(rig), connection={"wal_budget": "64MiB"}, change={"backfill": {
+        "rows_per_second": 2000, "connections": 1}})
+    wait_for("the copy has begun", lambda: rig.walpost.metric("walpost_backfill_rows_total") > 0,
+             tail=rig.tail)
+    with rig.db.connect(autocommit=False) as other:
+        other.execute("INSERT INTO busy VALUES (1)")
+        rig.db.sql("INSERT INTO busy SELECT g, repeat('x', 1000) FROM generate_series(1, 40000) g")
+        wait_for("it goes slower", lambda: rig.walpost.metric(
+            "walpost_backfill_slowed_rows_per_second"), 30, tail=rig.tail)
+        assert "of its WAL budget" in str(rig.walpost.events("backfill_slowed"))
+
+    def at_full_speed():
+        rig.db.server.sql("CHECKPOINT")  # notes the transactions that are open
+        return rig.walpost.events("backfill_at_full_speed")
+    wait_for("it goes as fast as before", at_full_speed, 60, tail=rig.tail)
+    assert rig.walpost.metric("walpost_backfill_done_tables") == 0, "the copy was over already"
+
+
+def test_a_composite_type_that_grows_while_its_rows_are_copied(rig):
+    rig.db.sql("CREATE TYPE pair AS (a int, b text)")
+    rig.db.sql("CREATE TYPE mood AS ENUM ('sad', 'ok')")
+    # One row per block: a second range of blocks begins with row 8193, and sees the type as it is then.
+    rig.db.sql("CREATE TABLE t (id int PRIMARY KEY, p pair, m mood, ps pair[]) WITH (fillfactor = 10)")
+    rig.db.sql("INSERT INTO t SELECT g, (g, 'x')::pair, 'ok', ARRAY[(g, repeat('y', 700))::pair]"
+               " FROM generate_series(1, 9000) g")
+    rig.db.publish("t")
+    rig.start(syncs=backfilled(rig), change={"backfill": {
+        "rows_per_second": 2000, "connections": 1, "max_bytes": "1MiB"}})
+    rig.wait_arrived(500)
+    rig.db.sql("ALTER TYPE pair ADD ATTRIBUTE c numeric")
+    rig.db.sql("ALTER TYPE mood ADD VALUE 'fine'")
+    rig.db.sql("ALTER TYPE mood RENAME VALUE 'ok' TO 'good'")
+    rig.db.sql("UPDATE t SET p = (1, 'new', 2.50), m = 'fine' WHERE id = 9000")
+    assert rig.walpost.metric("walpost_backfill_done_tables") == 0, "the copy was over already"
+    wait_copied(rig, 1)
+    rig.wait_arrived(9001)
+    rows = replica(first_arrivals(rig.receiver))["public.t"]
+    assert all(isinstance(row["p"], dict) and isinstance(row["ps"][0], dict) for row in rows.values())
+    assert rows['{"id": 9000}']["p"] == {"a": 1, "b": "new", "c": "2.50"}
+    assert rows['{"id": 9000}']["m"] == "fine"
+    reads = [r["fields"] for r in first_arrivals(rig.receiver) if r["operation"] == "read"]
+    assert {tuple(row["p"]) for row in reads} == {("a", "b"), ("a", "b", "c")}
+    assert rig.walpost.metric("walpost_backfill_odd_values_total") == 0
+    assert rig.walpost.metric("walpost_backfill_unknown_types_total") == 0

@@ -9,7 +9,7 @@ ROWS = 1_000_000
 
 
 @pytest.mark.slow
-def test_a_transaction_of_a_million_rows_killed_in_its_middle(rig, note):
+def test_F39_a_transaction_of_a_million_rows_killed_in_its_middle(rig, note):
     rig.db.table("t", "id int PRIMARY KEY", bulk=True)
     rig.db.publish("t")
     rig.start(batch_size=1000, batch_bytes="1MiB", concurrency=4)

@@ -136,7 +136,7 @@ def small_disk(folder):
     subprocess.run(["umount", "-l", disk], check=True)
 
 
-def test_a_full_disk_loses_nothing_and_recovers(rig, small_disk):
+def test_F37_a_full_disk_loses_nothing_and_recovers(rig, small_disk):
     rig.db.table("t", bulk=True)
     rig.db.publish("t")
     rig.add_receiver(start=False)

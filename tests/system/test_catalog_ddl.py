@@ -332,3 +332,19 @@ def test_R11_truncate_and_copy_freeze(stream):
             with s.connection.cursor().copy("copy t from stdin with (freeze)") as copy:
                 copy.write("2\n3\n")
         assert s.run() == [truncate("t"), insert("t", {"id": 2}, {"id": 2}), insert("t", {"id": 3}, {"id": 3})]
+
+
+def test_F56_a_tool_that_writes_a_table_anew_under_its_name(streams):
+    """Its copy is a table of its own; only a publication of every table sends it."""
+    rewrite = ("create table copy_of_t(id int primary key, v text)", "insert into copy_of_t select id, v from t",
+               "alter table t rename to old_t", "alter table copy_of_t rename to t", "drop table old_t",
+               "insert into t values(2, 'b')")
+    for options, arrives in (("", [insert("copy_of_t", {"id": 1}, {"id": 1, "v": "a"}),
+                                   insert("t", {"id": 2}, {"id": 2, "v": "b"})]), (None, [])):
+        with streams(options).story("f56") as s:
+            s.sql("create table t(id int primary key, v text)")
+            if options is None:
+                s.sql("alter publication walpost add table t")
+            s.sql("insert into t values(1, 'a')")
+            assert len(s.arrived()) == 1
+            assert s.run(*rewrite) == arrives

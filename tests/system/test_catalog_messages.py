@@ -74,6 +74,20 @@ def test_X20_X21_X22_messages_of_a_transaction_and_of_none(heard):
     assert [r["fields"]["encoding"] for r in records[6:8]] == ["base64", "text"]
 
 
+def test_X16_messages_in_the_middle_of_a_large_transaction(heard):
+    """Those of none come when they are written; the transaction's own with its rows, in their place."""
+    db = heard.db
+    with db.connect(autocommit=False) as connection:
+        connection.execute("INSERT INTO t SELECT generate_series(1, 2000)")
+        connection.execute("SELECT pg_logical_emit_message(true, 'bill', 'own')")
+        emit(db, False, "bill", "before")
+        heard.wait_arrived(1)
+        connection.execute("INSERT INTO t SELECT generate_series(2001, 4000)")
+    emit(db, False, "bill", "after")
+    heard.wait_arrived(4003)
+    assert [brief(r)[1] for r in ordered(heard)] == ["before", *range(1, 2001), "own", *range(2001, 4001), "after"]
+
+
 def test_X23_messages_are_the_same_after_a_crash(heard):
     """Nothing of a session is lost, and nothing comes again under another id."""
     db = heard.db
@@ -90,7 +104,7 @@ def test_X23_messages_are_the_same_after_a_crash(heard):
     assert [r["fields"]["content"] for r in ordered(heard)] == [str(i) for i in range(21)]
 
 
-def test_X34_messages_on_and_off_raise_the_generation(rig):
+def test_X34_F45_messages_on_and_off_raise_the_generation(rig):
     if rig.db.connection.info.server_version < 140000:
         pytest.skip("PostgreSQL 14 or newer")
     rig.db.table("t")

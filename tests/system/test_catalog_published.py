@@ -27,7 +27,7 @@ def listed(streams):
     return streams(None)
 
 
-def test_P01_P03_P07_partitions_under_their_own_names(stream):
+def test_P01_P03_P07_D25_partitions_under_their_own_names(stream):
     with stream.story("p01") as s:
         s.sql(*PR)
         assert s.run("insert into pr values(1, 1, 'a'), (2, 2, 'b')", "update pr set k = 2 where id = 1",

@@ -69,7 +69,7 @@ def test_X01_transactions_in_which_nothing_is_published(rig):
     assert int(ordinal, 16) == 1
 
 
-def test_X24_X26_transactions_of_an_origin_that_is_gone(rig):
+def test_X24_X26_F43_transactions_of_an_origin_that_is_gone(rig):
     rig.db.table("t")
     rig.db.publish("t")
     rig.start()

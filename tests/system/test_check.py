@@ -86,7 +86,7 @@ def test_a_good_file_alone_as_json(prepared, folder):
     assert json.loads(done.stdout)["verdict"] == "ok"
 
 
-def test_limits_of_the_server_are_told(own_server, folder):
+def test_F30_limits_of_the_server_are_told(own_server, folder):
     server = own_server({"max_slot_wal_keep_size": "100MB", "max_wal_size": "64MB",
                          "max_wal_senders": "3", "max_replication_slots": "2"})
     db = server.database()
@@ -101,7 +101,7 @@ def test_limits_of_the_server_are_told(own_server, folder):
     check.is_("slot", "failed", "max_replication_slots", "taken_too")
 
 
-def test_no_free_sender(own_server, folder):
+def test_F08_no_free_sender(own_server, folder):
     server = own_server({"max_wal_senders": "1", "max_replication_slots": "4"})
     db = server.database()
     db.table("t")
@@ -118,7 +118,7 @@ def test_no_free_sender(own_server, folder):
     ("supabase_admin", "role postgres", "Supabase"),
     ("neon_superuser", "neon_superuser", "Neon project"),
 ])
-def test_managed_servers_have_remedies_of_their_own(replica_server, folder, managed, replication,
+def test_F54_managed_servers_have_remedies_of_their_own(replica_server, folder, managed, replication,
                                                     wal_level):
     """A managed server is known by the roles that it has."""
     server, db = replica_server
@@ -229,7 +229,7 @@ def test_sql_ascii_is_told(prepared, folder):
         server.sql("DROP DATABASE ascii")
 
 
-def test_a_standby_is_refused_or_told_by_version(own_server, folder):
+def test_F12_a_standby_is_refused_or_told_by_version(own_server, folder):
     server = own_server()
     db = server.database()
     db.table("t")

@@ -75,7 +75,7 @@ def killed_at(rig, moment, act):
 @pytest.mark.parametrize("transaction", TRANSACTIONS)
 @pytest.mark.parametrize("moment", ["append", "buffer_sync", "buffer_synced", "confirm", "submit",
                                     "checkpoint", "store_sync", "evict"])
-def test_kill_inside(steady, moment, transaction):
+def test_F40_kill_inside(steady, moment, transaction):
     rig = steady
     killed_at(rig, moment, lambda: transact(rig, transaction))
     rig.walpost.start(databases=[rig.db])
@@ -102,7 +102,7 @@ def test_kill_confirmed_and_not_delivered(steady, transaction):
 
 
 @pytest.mark.parametrize("transaction", TRANSACTIONS)
-def test_kill_sent_and_not_answered(steady, transaction):
+def test_F32_F40_kill_sent_and_not_answered(steady, transaction):
     rig = steady
     before = rig.receiver.stats()["requests"]
     rig.receiver.control({"action": "hang"})
@@ -154,7 +154,7 @@ def test_kill_while_postgresql_is_stopped_in_the_middle_of_a_transaction(steady)
 
 
 @pytest.mark.versions
-def test_postgresql_crashes_after_walpost_confirmed(own_server, make_rig):
+def test_F02_postgresql_crashes_after_walpost_confirmed(own_server, make_rig):
     """confirmed_flush_lsn goes back; walpost starts from its own position and repeats nothing."""
     server = own_server()
     rig = make_rig(server.database())

@@ -27,7 +27,7 @@ def insert(rig, first, n):
     rig.db.sql(f"INSERT INTO t SELECT g, 'x' FROM generate_series({first}, {first + n - 1}) g")
 
 
-def test_a_receiver_that_is_restarted(rig, seed):
+def test_F31_a_receiver_that_is_restarted(rig, seed):
     Writers.tables(rig.db)
     rig.start(concurrency=8, batch_size=10)
     with Writers(rig.db, seed, threads=2):
@@ -40,7 +40,7 @@ def test_a_receiver_that_is_restarted(rig, seed):
 
 
 @pytest.mark.versions
-def test_a_server_that_is_restarted(own_server, make_rig, seed):
+def test_F01_a_server_that_is_restarted(own_server, make_rig, seed):
     """fast and immediate, under load; walpost reconnects by itself."""
     server = own_server()
     rig = make_rig(server.database())
@@ -58,7 +58,7 @@ def test_a_server_that_is_restarted(own_server, make_rig, seed):
     assert rig.walpost.process.is_running
 
 
-def test_a_server_that_is_not_there_yet_and_the_program_starts(own_server, make_rig):
+def test_F11_a_server_that_is_not_there_yet_and_the_program_starts(own_server, make_rig):
     server = own_server()
     rig = make_rig(server.database())
     table_with_sync(rig)
@@ -75,7 +75,7 @@ def test_a_server_that_is_not_there_yet_and_the_program_starts(own_server, make_
     rig.assert_whole()
 
 
-def test_a_backlogged_reader_does_not_hold_up_a_fast_shutdown(own_server, make_rig):
+def test_F03_a_backlogged_reader_does_not_hold_up_a_fast_shutdown(own_server, make_rig):
     server = own_server()
     rig = make_rig(server.database())
     rig.add_receiver().control({"action": "hang"})
@@ -211,7 +211,7 @@ def two_syncs(rig, bad_rule, **delivery):
     return bad, good
 
 
-def test_a_poison_record_stops_only_its_own_sync(rig):
+def test_F33_a_poison_record_stops_only_its_own_sync(rig):
     bad, good = two_syncs(rig, {"match": '"poison"', "status": 422, "action": "answer"},
                           batch_size=10, concurrency=4)
     insert(rig, 0, 100)
@@ -267,7 +267,7 @@ def test_a_stopped_walsender_is_waited_for(rig):
 
 
 @pytest.mark.versions
-def test_a_terminated_walsender_is_replaced(rig):
+def test_F07_a_terminated_walsender_is_replaced(rig):
     table_with_sync(rig)
     for i in range(3):
         insert(rig, i * 100, 50)

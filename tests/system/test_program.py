@@ -358,7 +358,7 @@ def test_uninstall_twice_says_that_there_is_nothing_left(rig):
 # --- the process ---------------------------------------------------------------------------
 
 
-def test_a_second_process_on_the_same_data_dir_refuses(rig):
+def test_F41_a_second_process_on_the_same_data_dir_refuses(rig):
     rig.db.table("t")
     rig.db.publish("t")
     rig.start()

@@ -46,7 +46,7 @@ def missing_bytes(event):
 
 
 @pytest.mark.versions
-def test_F17_the_budget_is_watched_and_told_at_its_steps(rig):
+def test_F17_F51_the_budget_is_watched_and_told_at_its_steps(rig):
     """An open transaction holds the WAL: percent by percent it shows, and goes away with it."""
     walpost = prepared(rig, wal_budget="64MiB")
     with rig.db.connect(autocommit=False) as open_one:
@@ -142,7 +142,7 @@ def settled(rig):
     wait_for("all is confirmed", lambda: rig.db.confirmed() >= end, 20, tail=rig.walpost.tail)
 
 
-def test_F14_a_slot_advanced_by_somebody_else_is_a_gap_with_its_size(rig):
+def test_F14_F48_a_slot_advanced_by_somebody_else_is_a_gap_with_its_size(rig):
     walpost = delivered_one(rig)
     settled(rig)
     walpost.stop()
@@ -259,7 +259,7 @@ def test_a_gap_is_on_the_pages_while_something_is_left_to_deliver(rig):
     rig.wait_arrived(2)
 
 
-def test_F25_another_cluster_behind_the_name_is_a_gap(own_server, make_rig):
+def test_F25_X36_another_cluster_behind_the_name_is_a_gap(own_server, make_rig):
     first, second = own_server(), own_server()
     rig = make_rig(first.database())
     walpost = delivered_one(rig)

@@ -184,7 +184,7 @@ def test_two_syncs_share_one_slot(rig):
 
 
 @pytest.mark.versions
-def test_a_slot_that_was_recreated_is_a_gap_and_not_silence(rig):
+def test_F14_a_slot_that_was_recreated_is_a_gap_and_not_silence(rig):
     rig.db.table("t")
     rig.db.publish("t")
     rig.start()
@@ -265,7 +265,7 @@ def test_wal_level_replica(own_server, folder):
     Unprepared(folder, source(db)).says("wal_level", "ALTER SYSTEM SET wal_level")
 
 
-def test_a_role_without_replication(db, folder):
+def test_F09_a_role_without_replication(db, folder):
     db.table("t")
     name = f"plain_{db.name}"
     db.server.sql(f"CREATE ROLE {name} LOGIN PASSWORD '{PASSWORD}'")
@@ -274,12 +274,12 @@ def test_a_role_without_replication(db, folder):
     Unprepared(folder, source(db, username=name)).says("REPLICATION", "ALTER ROLE", name)
 
 
-def test_a_wrong_password(db, folder):
+def test_F09_a_wrong_password(db, folder):
     db.table("t")
     Unprepared(folder, source(db, password="wrong-and-secret")).says("password")
 
 
-def test_a_role_that_pg_hba_refuses(db, folder):
+def test_F09_a_role_that_pg_hba_refuses(db, folder):
     db.table("t")
     db.server.sql("DROP ROLE IF EXISTS walpost_refused")
     db.server.sql("CREATE ROLE walpost_refused LOGIN REPLICATION PASSWORD 'x'")
@@ -324,7 +324,7 @@ def test_a_child_table_without_identity_is_not_published_with_its_parent(rig):
     rig.assert_whole(tables=["public.parent"])
 
 
-def test_a_slot_that_is_older_than_the_publication_is_refused(rig):
+def test_F20_a_slot_that_is_older_than_the_publication_is_refused(rig):
     """What was changed between the two could never be decoded."""
     rig.db.table("t")
     rig.db.server.sql("SELECT pg_create_logical_replication_slot(%s, 'pgoutput')",
@@ -359,11 +359,11 @@ def test_a_host_that_is_unreachable(folder, db):
     assert unprepared.walpost.stop() == 0
 
 
-def test_a_host_name_that_does_not_resolve(folder, db):
+def test_F10_a_host_name_that_does_not_resolve(folder, db):
     Unprepared(folder, source(db, hostname="no-such-host.invalid")).check_says("no-such-host.invalid")
 
 
-def test_no_free_slot_on_the_server(own_server, folder):
+def test_F08_no_free_slot_on_the_server(own_server, folder):
     server = own_server({"max_replication_slots": "1"})
     db = server.database()
     db.table("t")
@@ -375,10 +375,77 @@ def test_no_free_slot_on_the_server(own_server, folder):
     unprepared.walpost.end()
 
 
+def test_F19_a_slot_of_another_kind_is_refused(own_server, folder):
+    server = own_server()
+    db, other = server.database(), server.database()
+    db.table("t")
+    slot = "walpost_shop"
+    unprepared = Unprepared(folder, source(db))
+    for make, where, word in (
+            ("pg_create_physical_replication_slot(%s)", db, "physical"),
+            ("pg_create_logical_replication_slot(%s, 'test_decoding')", db, "test_decoding"),
+            ("pg_create_logical_replication_slot(%s, 'pgoutput')", other, other.name)):
+        if "test_decoding" in make and server.version != 15:
+            continue  # only Debian's has that plugin
+        server.sql(f"SELECT {make}", slot, database=where.name)
+        done = unprepared.walpost.command("check")
+        assert done.returncode == 1 and word in done.stdout, done.stdout
+        assert f"pg_drop_replication_slot('{slot}')" in done.stdout, done.stdout
+        server.sql("SELECT pg_drop_replication_slot(%s)", slot)
+
+
+@pytest.mark.versions
+def test_F49_F50_a_slot_that_is_copied_and_a_database_that_is_dropped(rig):
+    rig.db.table("t")
+    rig.db.publish("t")
+    rig.start()
+    rig.db.sql("INSERT INTO t VALUES (1, 'a')")
+    rig.assert_whole()
+    rig.walpost.stop()
+    slot = f"walpost_{rig.db.name}"
+    rig.db.server.sql("SELECT pg_copy_logical_replication_slot(%s, %s)", slot, f"{slot}_copy",
+                      database=rig.db.name)
+    rig.walpost.start(databases=[])
+    rig.db.sql("INSERT INTO t VALUES (2, 'b')")
+    rig.assert_whole()
+    rig.walpost.stop()
+    assert {name for name, _, _ in rig.db.slots()} == {slot, f"{slot}_copy"}
+    rig.db.connection.close()
+    rig.db.server.sql(f"DROP DATABASE {rig.db.name} WITH (FORCE)")
+    try:
+        rig.walpost.spawn()
+        assert rig.walpost.process.wait(15) == 1, rig.walpost.tail()
+        assert rig.db.name in rig.walpost.events("capture_failed")[-1]["msg"]
+    finally:
+        rig.db.server.sql(f"CREATE DATABASE {rig.db.name} OWNER walpost")
+
+
+@pytest.mark.versions
+def test_F55_time_outs_of_the_role(rig):
+    """They are meant for its statements, and neither reading nor watching nor copying may end by them."""
+    rig.db.table("t")
+    rig.db.sql("INSERT INTO t SELECT g, repeat('x', 1000) FROM generate_series(1, 5000) g")
+    rig.db.publish("t")
+    version = rig.db.connection.info.server_version
+    for name in ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout",
+                 *(["idle_session_timeout"] if version >= 140000 else []),
+                 *(["transaction_timeout"] if version >= 170000 else [])):
+        rig.db.server.sql(f"ALTER ROLE walpost IN DATABASE {rig.db.name} SET {name} = '60ms'")
+    rig.start(syncs={"main": sync(rig.db.name, rig.add_receiver().name, backfill=True)})
+    rig.wait_arrived(5000)
+    looked = rig.walpost.metric("walpost_slot_looked_timestamp_seconds")
+    wait_for("the slot was looked at twice more", lambda: rig.walpost.metric(
+        "walpost_slot_looked_timestamp_seconds") > looked + 6, 30, tail=rig.walpost.tail)
+    rig.db.server.sql("INSERT INTO t VALUES (5001, 'after')", database=rig.db.name)
+    rig.wait_arrived(5001)
+    assert rig.walpost.metric("walpost_source_reconnects_total") == 0
+    assert not rig.walpost.events("slot_is_unwatched"), rig.walpost.tail()
+
+
 @pytest.mark.versions
 @pytest.mark.parametrize("statement", ["DROP PUBLICATION walpost",
                                        "ALTER PUBLICATION walpost DROP TABLE t"])
-def test_a_publication_taken_away_while_running_is_named(rig, statement):
+def test_F20_F21_a_publication_taken_away_while_running_is_named(rig, statement):
     rig.db.table("t")
     rig.db.table("u")
     rig.db.publish("t", "u")

@@ -5,7 +5,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
-#include "cdc/pipeline/pace.h"
+#include "cdc/pipeline/flow.h"
 
 /* How many of this cost start from begin to end, when there is always one more. */
 static uint64_t starts(struct cdc_rate *r, uint64_t cost, uint64_t begin_ms, uint64_t end_ms)
@@ -92,35 +92,35 @@ static void a_large_one_is_made_up_for(void **state)
 
 static void both_limits_and_the_endpoint_decide(void **state)
 {
-	const struct cdc_pace_settings s = {
+	const struct cdc_flow_settings s = {
 		.requests_per_second = 100, .records_per_second = 50, .min = 1, .max = 2};
 	const struct sink_result pressed = {.outcome = SINK_RETRY, .status = 429, .took_us = 1},
 				 good = {.outcome = SINK_DONE, .status = 200, .took_us = 1},
 				 bad = {.outcome = SINK_REJECT, .status = 422, .took_us = 1},
 				 gone = {.outcome = SINK_RETRY, .is_transient = true, .took_us = 1};
-	struct cdc_pace p;
+	struct cdc_flow f;
 
 	(void)state;
-	cdc_pace_init(&p, &s, 1000);
-	assert_true(cdc_pace_may_start(&p, 0, 1000));
-	assert_false(cdc_pace_may_start(&p, 1, 1000));
-	assert_true(cdc_pace_next_ms(&p, 1) == UINT64_MAX);
-	cdc_pace_started(&p, 10, 1000);
+	cdc_flow_init(&f, &s, 1000);
+	assert_true(cdc_flow_may_start(&f, 0, 1000));
+	assert_false(cdc_flow_may_start(&f, 1, 1000));
+	assert_true(cdc_flow_next_ms(&f, 1) == UINT64_MAX);
+	cdc_flow_started(&f, 10, 1000);
 	/* 5 of 10 records were there. */
-	assert_false(cdc_pace_may_start(&p, 0, 1119));
-	assert_int_equal(cdc_pace_next_ms(&p, 0), 1120);
-	assert_true(cdc_pace_may_start(&p, 0, 1120));
-	cdc_pace_ended(&p, &good, 1, 1100);
-	assert_true(cdc_pace_may_start(&p, 1, 1120));
-	cdc_pace_ended(&p, &bad, 1, 1200);
-	assert_true(cdc_pace_may_start(&p, 1, 1200));
-	cdc_pace_ended(&p, &pressed, 1, 1200);
-	assert_false(cdc_pace_may_start(&p, 1, 1200));
+	assert_false(cdc_flow_may_start(&f, 0, 1119));
+	assert_int_equal(cdc_flow_next_ms(&f, 0), 1120);
+	assert_true(cdc_flow_may_start(&f, 0, 1120));
+	cdc_flow_ended(&f, &good, 1, 1100);
+	assert_true(cdc_flow_may_start(&f, 1, 1120));
+	cdc_flow_ended(&f, &bad, 1, 1200);
+	assert_true(cdc_flow_may_start(&f, 1, 1200));
+	cdc_flow_ended(&f, &pressed, 1, 1200);
+	assert_false(cdc_flow_may_start(&f, 1, 1200));
 	for (int i = 0; i < 4; i++)
-		cdc_pace_ended(&p, &good, 1, 1300);
-	assert_true(cdc_pace_may_start(&p, 1, 1300));
-	cdc_pace_ended(&p, &gone, 2, 1400);
-	assert_false(cdc_pace_may_start(&p, 1, 1400));
+		cdc_flow_ended(&f, &good, 1, 1300);
+	assert_true(cdc_flow_may_start(&f, 1, 1300));
+	cdc_flow_ended(&f, &gone, 2, 1400);
+	assert_false(cdc_flow_may_start(&f, 1, 1400));
 }
 
 int main(void)

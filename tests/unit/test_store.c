@@ -827,7 +827,7 @@ static enum cdc_code open_code(struct fixture *f, struct cdc_err *err)
 	return rc;
 }
 
-static void a_newer_state_is_refused(void **state)
+static void F47_a_newer_state_is_refused(void **state)
 {
 	struct fixture *f = *state;
 	struct cdc_err err = {0};
@@ -981,6 +981,150 @@ static void migrations_run_once_in_order_and_forward_only(void **state)
 	(void)unlink(path);
 }
 
+/* --- what a person wants -------------------------------------------------------------- */
+
+static struct cdc_command command_of(const char *sync, enum cdc_verb verb, const char *argument)
+{
+	struct cdc_command c = {.verb = verb};
+
+	(void)snprintf(c.sync, sizeof(c.sync), "%s", sync);
+	(void)snprintf(c.argument, sizeof(c.argument), "%s", argument);
+	return c;
+}
+
+static void commands_wait_in_order_until_they_are_ended(void **state)
+{
+	struct fixture *f = *state;
+	struct cdc_command two[] = {command_of("orders", CDC_VERB_RESYNC, "public.a"),
+				    command_of("orders", CDC_VERB_BACKFILL_PAUSE, "")};
+	struct cdc_command got;
+
+	assert_int_equal(cdc_store_command_next(f->store, 0, &got, NULL), CDC_MISSING);
+	assert_int_equal(cdc_store_command_add(f->store, two, 2, NULL), CDC_OK);
+	assert_true(two[0].id > 0 && two[1].id > two[0].id);
+	close_it(f);
+	open_it(f);
+	assert_int_equal(cdc_store_command_next(f->store, 0, &got, NULL), CDC_OK);
+	assert_int_equal(got.id, two[0].id);
+	assert_int_equal(got.verb, CDC_VERB_RESYNC);
+	assert_string_equal(got.sync, "orders");
+	assert_string_equal(got.argument, "public.a");
+	assert_int_equal(got.state, CDC_COMMAND_WAITING);
+	assert_int_equal(cdc_store_command_next(f->store, got.id, &got, NULL), CDC_OK);
+	assert_int_equal(got.id, two[1].id);
+	assert_int_equal(cdc_store_command_next(f->store, got.id, &got, NULL), CDC_MISSING);
+	assert_int_equal(
+		cdc_store_command_end(f->store, two[0].id, CDC_COMMAND_REFUSED, "no", NULL),
+		CDC_OK);
+	assert_int_equal(cdc_store_command_next(f->store, 0, &got, NULL), CDC_OK);
+	assert_int_equal(got.id, two[1].id);
+	/* An answer is given once. */
+	assert_int_equal(cdc_store_command_end(f->store, two[0].id, CDC_COMMAND_DONE, "yes", NULL),
+			 CDC_OK);
+	assert_int_equal(cdc_store_command_get(f->store, two[0].id, &got, NULL), CDC_OK);
+	assert_int_equal(got.state, CDC_COMMAND_REFUSED);
+	assert_string_equal(got.answer, "no");
+	assert_true(got.asked_us > 0 && got.ended_us >= got.asked_us);
+}
+
+static void old_commands_go_and_their_ids_never_come_back(void **state)
+{
+	struct fixture *f = *state;
+	struct cdc_command c = command_of("orders", CDC_VERB_PAUSE, ""), got;
+	int64_t first;
+
+	assert_int_equal(cdc_store_command_add(f->store, &c, 1, NULL), CDC_OK);
+	first = c.id;
+	assert_int_equal(cdc_store_command_end(f->store, first, CDC_COMMAND_DONE, "", NULL),
+			 CDC_OK);
+	assert_int_equal(cdc_store_command_add(f->store, &c, 1, NULL), CDC_OK);
+	assert_int_equal(cdc_store_command_get(f->store, first, &got, NULL), CDC_OK);
+	sql_once(f, "UPDATE command SET ended_us = 1 WHERE state = 1");
+	sql_once(f, "DELETE FROM command WHERE state = 0");
+	assert_int_equal(cdc_store_command_add(f->store, &c, 1, NULL), CDC_OK);
+	assert_int_equal(cdc_store_command_get(f->store, first, &got, NULL), CDC_MISSING);
+	assert_true(c.id > first + 1);
+}
+
+static void too_many_commands_are_refused(void **state)
+{
+	struct fixture *f = *state;
+	struct cdc_command *many = calloc(1001, sizeof(*many)), got;
+	struct cdc_err err = {0};
+
+	assert_non_null(many);
+	for (size_t i = 0; i < 1001; i++)
+		many[i] = command_of("orders", CDC_VERB_RESYNC, "public.a");
+	assert_int_equal(cdc_store_command_add(f->store, many, 1001, &err), CDC_LIMIT);
+	assert_int_equal(cdc_store_command_next(f->store, 0, &got, NULL), CDC_MISSING);
+	assert_int_equal(cdc_store_command_add(f->store, many, 1000, &err), CDC_OK);
+	assert_int_equal(cdc_store_command_add(f->store, many, 1, &err), CDC_LIMIT);
+	assert_non_null(strstr(err.remedy, "walpost run"));
+	free(many);
+}
+
+static void a_command_of_another_process_is_noticed(void **state)
+{
+	struct fixture *f = *state;
+	struct cdc_command c = command_of("orders", CDC_VERB_PAUSE, ""), got;
+	struct cdc_store *other = NULL;
+	uint64_t end_ms = cdc_clock_mono_ms() + WAIT_MS;
+
+	pause_ms(600); /* what opening it has touched is noted */
+	(void)cdc_store_take_touched(f->store);
+	assert_false(cdc_store_take_touched(f->store));
+	assert_int_equal(cdc_store_attach(f->dir, &other, NULL), CDC_OK);
+	assert_int_equal(cdc_store_command_add(other, &c, 1, NULL), CDC_OK);
+	while (!cdc_store_take_touched(f->store) && cdc_clock_mono_ms() < end_ms)
+		pause_ms(5);
+	assert_int_equal(cdc_store_command_next(f->store, 0, &got, NULL), CDC_OK);
+	assert_int_equal(got.id, c.id);
+	assert_int_equal(cdc_store_command_end(f->store, got.id, CDC_COMMAND_DONE, "done", NULL),
+			 CDC_OK);
+	assert_int_equal(cdc_store_command_get(other, c.id, &got, NULL), CDC_OK);
+	assert_string_equal(got.answer, "done");
+	cdc_store_close(other);
+}
+
+static void nothing_is_made_or_changed_by_attaching(void **state)
+{
+	struct fixture *f = *state;
+	struct cdc_store *other = NULL;
+	struct cdc_err err = {0};
+
+	assert_int_equal(cdc_store_attach("/tmp/test_store.nowhere", &other, &err), CDC_MISSING);
+	sql_once(f, "INSERT INTO migration (version, applied_us) VALUES (1000, 1)");
+	assert_int_equal(cdc_store_attach(f->dir, &other, &err), CDC_CONFIG);
+	assert_non_null(strstr(err.msg, "another version"));
+	sql_once(f, "DELETE FROM migration WHERE version = 1000");
+	assert_int_equal(cdc_store_attach(f->dir, &other, &err), CDC_OK);
+	cdc_store_close(other);
+}
+
+static void what_is_desired_lasts_and_goes_with_its_sync(void **state)
+{
+	struct fixture *f = *state;
+	struct cdc_desired d = {.is_paused = true};
+	struct cdc_command c = command_of("orders", CDC_VERB_PAUSE, ""), got;
+
+	assert_int_equal(cdc_store_desired_get(f->store, "orders", &d, NULL), CDC_OK);
+	assert_false(d.is_paused || d.is_backfill_paused);
+	d.is_backfill_paused = true;
+	assert_int_equal(cdc_store_desired_put(f->store, "orders", &d, NULL), CDC_OK);
+	d.is_paused = true;
+	assert_int_equal(cdc_store_desired_put(f->store, "orders", &d, NULL), CDC_OK);
+	assert_int_equal(cdc_store_command_add(f->store, &c, 1, NULL), CDC_OK);
+	close_it(f);
+	open_it(f);
+	d = (struct cdc_desired){0};
+	assert_int_equal(cdc_store_desired_get(f->store, "orders", &d, NULL), CDC_OK);
+	assert_true(d.is_paused && d.is_backfill_paused);
+	assert_int_equal(cdc_store_cursor_delete(f->store, "orders", NULL), CDC_OK);
+	assert_int_equal(cdc_store_desired_get(f->store, "orders", &d, NULL), CDC_OK);
+	assert_false(d.is_paused || d.is_backfill_paused);
+	assert_int_equal(cdc_store_command_next(f->store, 0, &got, NULL), CDC_MISSING);
+}
+
 int main(void)
 {
 #define STORE(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
@@ -1004,12 +1148,18 @@ int main(void)
 		STORE(threads_do_not_disturb_each_other),
 		STORE(a_full_disk_stops_no_checkpoint_and_heals),
 		STORE(the_reserve_is_kept_also_after_a_crash_while_it_was_made),
-		STORE(a_newer_state_is_refused),
+		STORE(F47_a_newer_state_is_refused),
 		STORE(a_file_that_is_no_database_is_refused_with_what_to_do),
 		STORE(a_folder_that_is_not_there_is_named),
 		STORE(a_damaged_row_is_refused_never_believed),
 		STORE(a_damaged_slot_is_refused),
 		STORE(migrations_run_once_in_order_and_forward_only),
+		STORE(commands_wait_in_order_until_they_are_ended),
+		STORE(old_commands_go_and_their_ids_never_come_back),
+		STORE(too_many_commands_are_refused),
+		STORE(a_command_of_another_process_is_noticed),
+		STORE(nothing_is_made_or_changed_by_attaching),
+		STORE(what_is_desired_lasts_and_goes_with_its_sync),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

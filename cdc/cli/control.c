@@ -1,0 +1,137 @@
+#include "cdc/cli/control.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static const struct cdc_control_sync *find(const struct cdc_control *c, const char *name)
+{
+	for (size_t i = 0; i < c->sync_n; i++) {
+		if (strcmp(c->syncs[i].sync->name, name) == 0)
+			return &c->syncs[i];
+	}
+	return NULL;
+}
+
+static void put_in_force(const struct cdc_control_sync *s, const struct cdc_desired *d)
+{
+	if (s->deliver)
+		cdc_deliver_pause(s->deliver, d->is_paused);
+	if (s->backfill)
+		cdc_backfill_pause(s->backfill, d->is_backfill_paused);
+}
+
+enum cdc_code cdc_control_start(struct cdc_control *c, struct cdc_err *err)
+{
+	enum cdc_code rc = CDC_OK;
+
+	for (size_t i = 0; i < c->sync_n && !rc; i++) {
+		struct cdc_desired d;
+
+		rc = cdc_store_desired_get(c->store, c->syncs[i].sync->name, &d, err);
+		if (!rc)
+			put_in_force(&c->syncs[i], &d);
+	}
+	if (!rc)
+		cdc_control_turn(c);
+	return rc;
+}
+
+/* The state that a verb leaves, and what to say about it. */
+static const char *change(struct cdc_desired *d, enum cdc_verb verb)
+{
+	switch (verb) {
+	case CDC_VERB_PAUSE:
+		d->is_paused = true;
+		return "the sync is paused: its records stay in the buffer until it is resumed";
+	case CDC_VERB_RESUME:
+		d->is_paused = false;
+		return "the sync goes on";
+	case CDC_VERB_BACKFILL_PAUSE:
+		d->is_backfill_paused = true;
+		return "the backfill is paused; tables whose copy was under way begin anew when it "
+		       "is resumed";
+	case CDC_VERB_BACKFILL_RESUME:
+		d->is_backfill_paused = false;
+		return "the backfill goes on";
+	case CDC_VERB_RESYNC:
+		break;
+	}
+	return NULL;
+}
+
+static enum cdc_code refuse(struct cdc_control *c, const struct cdc_command *command,
+			    const char *answer, struct cdc_err *err)
+{
+	return cdc_store_command_end(c->store, command->id, CDC_COMMAND_REFUSED, answer, err);
+}
+
+static enum cdc_code change_desired(struct cdc_control *c, const struct cdc_control_sync *s,
+				    const struct cdc_command *command, struct cdc_err *err)
+{
+	struct cdc_desired d;
+	const char *answer;
+	enum cdc_code rc = cdc_store_desired_get(c->store, command->sync, &d, err);
+
+	if (rc)
+		return rc;
+	answer = change(&d, command->verb);
+	rc = cdc_store_desired_put(c->store, command->sync, &d, err);
+	if (rc)
+		return rc;
+	put_in_force(s, &d);
+	return cdc_store_command_end(c->store, command->id, CDC_COMMAND_DONE, answer, err);
+}
+
+static enum cdc_code ask_for_resync(struct cdc_control *c, const struct cdc_control_sync *s,
+				    const struct cdc_command *command, struct cdc_err *err)
+{
+	const struct cdc_deliver_settings *settings = s->sync->delivery;
+
+	if (!(settings->operations >> CDC_OP_READ & 1))
+		return refuse(c, command,
+			      "the sync's operations do not name read, so it gets no copied rows; "
+			      "add it to operations and start walpost again",
+			      err);
+	if (!s->backfill)
+		return refuse(c, command, "the sync does not run; see its error in the log", err);
+	return cdc_backfill_ask(s->backfill, command, err);
+}
+
+static enum cdc_code carry_out(struct cdc_control *c, const struct cdc_command *command,
+			       struct cdc_err *err)
+{
+	const struct cdc_control_sync *s = find(c, command->sync);
+
+	if (!s)
+		return refuse(c, command, "the configuration has no sync of this name", err);
+	if (command->verb == CDC_VERB_RESYNC)
+		return ask_for_resync(c, s, command, err);
+	return change_desired(c, s, command, err);
+}
+
+void cdc_control_turn(struct cdc_control *c)
+{
+	struct cdc_command command;
+	const bool had_more = c->has_more;
+	struct cdc_err err;
+	enum cdc_code rc = CDC_OK;
+
+	if (!cdc_store_take_touched(c->store) && !had_more)
+		return;
+	memset(&err, 0, sizeof(err));
+	while (!rc) {
+		rc = cdc_store_command_next(c->store, c->after, &command, &err);
+		if (rc)
+			break;
+		rc = carry_out(c, &command, &err);
+		if (rc)
+			break;
+		c->after = command.id;
+		LOG_INFO(&c->log, "command", KV("sync", (const char *)command.sync),
+			 KV("verb", cdc_verb_name(command.verb)),
+			 KV("argument", (const char *)command.argument));
+	}
+	c->has_more = rc != CDC_MISSING;
+	if (c->has_more && !had_more && rc != CDC_BUSY)
+		LOG_WARN(&c->log, "command_waits", KV_ERR(&err));
+}
