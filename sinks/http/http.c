@@ -15,6 +15,8 @@
 #define CONNECT_MS 10000
 #define KEEP_BODY  (4u << 20) /* a slot keeps a buffer of at most so much */
 #define LINES_MAX  (64u << 10)
+#define DNS_S      60  /* a name is asked for again */
+#define LIFETIME_S 300 /* a connection is made anew, so that a name's new address is found */
 
 struct slot {
 	CURL *easy;
@@ -241,6 +243,8 @@ static CURLcode set_up(struct slot *slot, const struct sink_http_settings *s)
 	(void)curl_easy_setopt(e, CURLOPT_FOLLOWLOCATION, 0L);
 	(void)curl_easy_setopt(e, CURLOPT_TCP_NODELAY, 1L);
 	(void)curl_easy_setopt(e, CURLOPT_TCP_KEEPALIVE, 1L);
+	(void)curl_easy_setopt(e, CURLOPT_DNS_CACHE_TIMEOUT, (long)DNS_S);
+	(void)curl_easy_setopt(e, CURLOPT_MAXLIFETIME_CONN, (long)LIFETIME_S);
 	(void)curl_easy_setopt(e, CURLOPT_TIMEOUT_MS, (long)s->timeout_ms);
 	(void)curl_easy_setopt(e, CURLOPT_CONNECTTIMEOUT_MS, connect_ms);
 	(void)curl_easy_setopt(e, CURLOPT_WRITEFUNCTION, take_body);

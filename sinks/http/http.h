@@ -8,6 +8,11 @@
  * other, and a proxy is never taken from the environment.  Of an answer at most
  * 64 KiB of head and 64 KiB of body are read.
  *
+ * A connection lives for five minutes and a name's addresses for one.  Where a name
+ * has several addresses, IPv6 and IPv4 are tried side by side.  A request whose kept
+ * connection turns out to be dead, before any byte of an answer, is sent once more
+ * over a new one.
+ *
  * Requests may need a token that is had from elsewhere, by a request of its own: the
  * side request.  Until it is there they can be held, so that nobody waits for it in
  * a call.

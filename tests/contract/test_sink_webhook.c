@@ -856,6 +856,29 @@ static void connections_are_kept(void **state)
 	assert_in_range(counter(r, "connections"), 1, 3 + 1);
 }
 
+static void a_kept_connection_that_is_dead_is_made_anew_once(void **state)
+{
+	struct receiver *r = receiver_of(state);
+	void *sink;
+
+	assert_true(rules(r, ""));
+	sink = open_sink(r, &r->good);
+	assert_int_equal(post(sink).outcome, SINK_DONE);
+	/* The kept one ends without an answer, the new one has it. */
+	assert_true(rules(r, "path=/hook count=1 action=close"));
+	assert_int_equal(post(sink).outcome, SINK_DONE);
+	assert_int_equal(counter(r, "requests"), 2);
+	/* Two in a row are the endpoint's own trouble. */
+	assert_true(rules(r, "path=/hook action=close"));
+	assert_int_equal(post(sink).outcome, SINK_RETRY);
+	assert_int_equal(counter(r, "requests"), 2);
+	/* A new connection that ends is no kept one. */
+	assert_true(rules(r, "path=/hook action=close"));
+	assert_int_equal(post(sink).outcome, SINK_RETRY);
+	assert_int_equal(counter(r, "requests"), 1);
+	sink_webhook.close(sink);
+}
+
 static void an_answer_of_before_is_not_taken_for_todays(void **state)
 {
 	struct receiver *r = receiver_of(state);
@@ -1264,6 +1287,7 @@ int main(void)
 		TEST(a_status_line_decides_whatever_comes_behind_it),
 		TEST(a_wait_is_passed_on),
 		TEST(connections_are_kept),
+		TEST(a_kept_connection_that_is_dead_is_made_anew_once),
 		TEST(an_answer_of_before_is_not_taken_for_todays),
 		TEST(no_proxy_is_taken_from_the_environment),
 		TEST(an_address_that_is_not_open_gets_nothing),
