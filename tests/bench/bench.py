@@ -337,9 +337,9 @@ class Load:
             "(select * from public.orders order by id limit 10000) o"))
 
     @contextlib.contextmanager
-    def slot(self):
+    def slot(self, name=None):
         self.count += 1
-        name = f"{self.base}_{self.count}"
+        name = name or f"{self.base}_{self.count}"
         self.server.copy_slot(self.base, name)
         self.server.sql("checkpoint")
         try:
@@ -396,7 +396,9 @@ class Receiver:
 
 
 class Walpost:
-    """One process on a new, empty data_dir; url: of one sync, or a list of several."""
+    """One process on a new, empty data_dir; url: of one sync, or a list of several, which share SHARED."""
+
+    SHARED = "walpost_bench"  # the slot of the connection itself
 
     def __init__(self, bench, slot, url, delivery, buffer=None, backfill=False):
         urls = [url] if isinstance(url, str) else url
@@ -418,7 +420,7 @@ class Walpost:
                 f"  orders{i}:", "    source_connection: bench", f"    destination_connection: hook{i}",
                 "    mode: replicate", "    default_schedule: {frequency: continuous}",
                 f"    skip_initial_backfill: {str(not backfill).lower()}",
-                f"    source_configuration: {{replication_slot: {slot}}}",
+                *([f"    source_configuration: {{replication_slot: {slot}}}"] if len(urls) == 1 else []),
                 "    destination_configuration:", *[f"      {k}: {v}" for k, v in delivery.items()]]
         lines.append("")
         self.file = self.folder / "walpost.yaml"
@@ -768,7 +770,7 @@ class Bench:
         """Records a second while every lane is busy: between 10 % and 60 % of what is to be had.
 
         dead: rules of one more sync's endpoint."""
-        with load.slot() as slot:
+        with load.slot(Walpost.SHARED if dead is not None else None) as slot:
             receiver = Receiver(self)
             receiver.call("POST", "/_control", rules)
             other = Receiver(self) if dead is not None else None
