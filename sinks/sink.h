@@ -22,7 +22,7 @@
 #include "cdc/record/batch.h"
 
 enum sink_outcome {
-	SINK_DONE,   /* accepted, durably as far as the endpoint says */
+	SINK_DONE,   /* accepted, durably as far as the endpoint says; but for those in failed */
 	SINK_RETRY,  /* may be accepted later: 408, 425, 429, 5xx, timeouts, connection errors */
 	SINK_REJECT, /* this request is refused: any other 4xx; 3xx */
 	SINK_STOP,   /* the endpoint asks for no more: 410 */
@@ -45,6 +45,13 @@ struct sink_job {
 	bool is_replay; /* a person asked for it again; the request says so */
 };
 
+/* A record that the endpoint refused while it took the request. */
+struct sink_failed {
+	size_t index;     /* of the job's records */
+	bool may_retry;   /* it may be accepted later */
+	char reason[120]; /* for a person, as the endpoint said it */
+};
+
 #define SINK_NO_RETRY_AFTER UINT64_MAX
 
 struct sink_result {
@@ -60,6 +67,12 @@ struct sink_result {
 	uint64_t sent_bytes;     /* body */
 	char text[200]; /* for a person: "503 Service Unavailable", "connection refused"; no secrets
 			 */
+	/* What follows is the sink's own, and valid until its next submit, poll or close. */
+	const char *response;             /* not DONE: first bytes of the answer's body, or NULL */
+	size_t response_len;              /* at most 4 KiB */
+	const struct sink_failed *failed; /* DONE: by rising index; not all of the records when
+					     there is more than one */
+	size_t failed_n;
 };
 
 struct sink_ops {

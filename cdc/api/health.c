@@ -111,6 +111,21 @@ static void add_caution(json_t *warnings, const struct cdc_server_sync *s)
 						      text_json(s->name), "message", s->caution));
 }
 
+/* Warns of records that only a person can help. */
+static void add_dead(json_t *warnings, const struct cdc_server_sync *s)
+{
+	uint64_t dead = cdc_metric_get(&s->metrics->dead);
+	char text[128];
+
+	if (!dead)
+		return;
+	(void)snprintf(text, sizeof(text),
+		       "%" PRIu64 " records were given up: see `walpost dead-letters list`", dead);
+	(void)json_array_append_new(warnings, json_pack("{s:s, s:o, s:I, s:s}", "loop", "sync",
+							"name", text_json(s->name), "dead_letters",
+							(json_int_t)dead, "message", text));
+}
+
 /* What the source's slot keeps, null before it was looked at. */
 static json_t *wal_json(const struct cdc_source_metrics *m)
 {
@@ -143,8 +158,10 @@ unsigned cdc_health_json(const struct cdc_server_setup *setup, uint64_t started_
 				  started_ms, now_ms);
 	for (size_t i = 0; i < setup->source_n; i++)
 		add_warning(warnings, &setup->sources[i]);
-	for (size_t i = 0; i < setup->sync_n; i++)
+	for (size_t i = 0; i < setup->sync_n; i++) {
 		add_caution(warnings, &setup->syncs[i]);
+		add_dead(warnings, &setup->syncs[i]);
+	}
 	return put_json(json_pack("{s:s, s:s, s:o, s:o}", "status", is_ok ? "ok" : "stalled",
 				  "version", WALPOST_VERSION, "loops", loops, "warnings", warnings),
 			is_ok ? 200 : 503, out);
@@ -192,6 +209,10 @@ unsigned cdc_ready_json(const struct cdc_server_setup *setup, bool is_strict, st
 				      "destination", text_json(s->destination));
 
 		are_all_running &= add_state(o, s->board);
+		(void)json_object_set_new(
+			o, "parked", json_integer((json_int_t)cdc_metric_get(&s->metrics->parked)));
+		(void)json_object_set_new(
+			o, "dead", json_integer((json_int_t)cdc_metric_get(&s->metrics->dead)));
 		(void)json_array_append_new(syncs, o);
 	}
 	return put_json(json_pack("{s:s, s:b, s:o, s:o}", "status",

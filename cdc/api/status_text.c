@@ -9,7 +9,7 @@
 #include "cdc/source/source.h"
 
 #define CELL_MAX     140 /* two names and an arrow */
-#define COLUMNS_MAX  9
+#define COLUMNS_MAX  11
 #define ERROR_INDENT "      "
 
 /* A table is rendered twice: once to learn the widths, once to write. */
@@ -208,11 +208,11 @@ static void put_syncs(struct table *t, const struct cdc_server_setup *setup, int
 	static const char *const breakers[] = {"closed", "open", "half-open"};
 
 	put_row(t, (const char *const[]){"SYNC", "WAY", "STATE", "FOR", "DELIVERED", "BEHIND",
-					 "BEHIND TIME", "FAILED", "BREAKER"});
+					 "BEHIND TIME", "PARKED", "DEAD", "FAILED", "BREAKER"});
 	for (size_t i = 0; i < setup->sync_n; i++) {
 		const struct cdc_server_sync *s = &setup->syncs[i];
 		char way[CELL_MAX], since[CELL_MAX], delivered[CELL_MAX], behind[CELL_MAX],
-			age[CELL_MAX], failed[CELL_MAX];
+			age[CELL_MAX], parked[CELL_MAX], dead[CELL_MAX], failed[CELL_MAX];
 		uint64_t breaker = cdc_metric_get(&s->metrics->breaker);
 		struct cdc_board_view view;
 
@@ -225,9 +225,11 @@ static void put_syncs(struct table *t, const struct cdc_server_setup *setup, int
 			       cdc_metric_get(&s->metrics->window),
 			       cdc_metric_get(&s->metrics->is_behind) ? "+" : "");
 		format_span(cdc_lag_us(now_us, cdc_metric_get(&s->metrics->oldest_us)), age);
+		format_count(cdc_metric_get(&s->metrics->parked), parked);
+		format_count(cdc_metric_get(&s->metrics->dead), dead);
 		format_count(cdc_metric_get(&s->metrics->failed), failed);
 		put_row(t, (const char *const[]){s->name, way, cdc_state_name(view.state), since,
-						 delivered, behind, age, failed,
+						 delivered, behind, age, parked, dead, failed,
 						 breaker < 3 ? breakers[breaker] : "?"});
 		put_error(t, &view);
 		if (t->out && s->caution)
@@ -275,7 +277,8 @@ void cdc_status_text(const struct cdc_server_setup *setup, int64_t now_us, struc
 	struct table sources = {.column_n = 8, .is_right = {[4] = true, true, true, true}};
 	struct table slots = {.column_n = 7, .is_right = {[2] = true, true, true, true, true}};
 	struct table buffers = {.column_n = 7, .is_right = {[1] = true, true, true, true, true}};
-	struct table syncs = {.column_n = 9, .is_right = {[4] = true, true, true, true}};
+	struct table syncs = {.column_n = 11,
+			      .is_right = {[4] = true, true, true, true, true, true}};
 	struct table backfills = {.column_n = 8, .is_right = {[3] = true, true, true, true, true}};
 	char now[CDC_TIME_TEXT], up[CELL_MAX];
 

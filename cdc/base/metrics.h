@@ -97,6 +97,9 @@ struct cdc_sync_metrics {
 	cdc_metric delivered_commit_us; /* commit time of the newest delivered record */
 	cdc_metric oldest_us;         /* commit time of the oldest record not yet done; 0 = none */
 	cdc_metric is_behind;         /* 1 while the reader has not reached the buffer's end */
+	cdc_metric parked;            /* records in the store that are tried again */
+	cdc_metric parked_bytes;      /* JSON of these and of the dead letters */
+	cdc_metric dead;              /* dead letters */
 	cdc_metric backfill_pending;  /* tables whose rows are not copied yet */
 	cdc_metric backfill_done;     /* tables whose rows were copied and delivered */
 	cdc_metric backfill_rows;     /* rows read by copies */

@@ -18,18 +18,20 @@
 #include <stdint.h>
 
 enum cdc_opt_type {
-	CDC_OPT_STR,      /* char *; min..max is the length in bytes (max 0: 4096) */
-	CDC_OPT_UINT,     /* uint64_t; min..max */
-	CDC_OPT_SIZE,     /* uint64_t bytes; "64MiB", "1GiB", "512KiB", "4096"; min..max */
-	CDC_OPT_DURATION, /* uint64_t milliseconds; "0ms", "15s", "5m", "24h", "2d"; min..max */
-	CDC_OPT_BOOL,     /* bool */
-	CDC_OPT_ENUM,     /* unsigned: index into choices */
-	CDC_OPT_SET,      /* unsigned: bit i set when choices[i] is in the list */
-	CDC_OPT_STRS,     /* struct cdc_opt_strs: a list of texts; min..max is their number */
-	CDC_OPT_PAIRS,    /* struct cdc_opt_pairs: a list of {name, value} */
-	CDC_OPT_GROUP,    /* an embedded struct with its own table (group), at offset */
-	CDC_OPT_LATER,    /* known by the design, refused by name: this version cannot honour it.
-			     If def is set, exactly that value is accepted and changes nothing. */
+	CDC_OPT_STR,       /* char *; min..max is the length in bytes (max 0: 4096) */
+	CDC_OPT_UINT,      /* uint64_t; min..max */
+	CDC_OPT_SIZE,      /* uint64_t bytes; "64MiB", "1GiB", "512KiB", "4096"; min..max */
+	CDC_OPT_DURATION,  /* uint64_t milliseconds; "0ms", "15s", "5m", "24h", "2d"; min..max */
+	CDC_OPT_DURATIONS, /* struct cdc_opt_numbers: a list of 1 to 64 durations; min..max is each
+			    */
+	CDC_OPT_BOOL,      /* bool */
+	CDC_OPT_ENUM,      /* unsigned: index into choices */
+	CDC_OPT_SET,       /* unsigned: bit i set when choices[i] is in the list */
+	CDC_OPT_STRS,      /* struct cdc_opt_strs: a list of texts; min..max is their number */
+	CDC_OPT_PAIRS,     /* struct cdc_opt_pairs: a list of {name, value} */
+	CDC_OPT_GROUP,     /* an embedded struct with its own table (group), at offset */
+	CDC_OPT_LATER,     /* known by the design, refused by name: this version cannot honour it.
+			      If def is set, exactly that value is accepted and changes nothing. */
 };
 
 enum {
@@ -41,6 +43,11 @@ enum {
 
 struct cdc_opt_strs {
 	char **items;
+	size_t n;
+};
+
+struct cdc_opt_numbers {
+	uint64_t *items;
 	size_t n;
 };
 

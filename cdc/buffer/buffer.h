@@ -144,7 +144,9 @@ struct cdc_buffer_ops {
 	/*
 	 * Everything of the stream before lsn has been appended.  Goes through the
 	 * queue like a batch (CDC_BUSY), is written with the next group commit, alone
-	 * at most once a second, at once when urgent.  epoch: that of the stream.
+	 * at most once a second, at once when urgent.  epoch: that of the stream.  With
+	 * a higher generation than what was appended, lsn is where the stream begins
+	 * anew: durable() becomes it, also when it was higher.
 	 */
 	enum cdc_code (*progress)(struct cdc_buffer *b, cdc_lsn lsn, uint32_t epoch, bool is_urgent,
 				  struct cdc_err *err);
@@ -152,7 +154,7 @@ struct cdc_buffer_ops {
 	/*
 	 * The higher of the end_lsn of the last complete durable transaction and the
 	 * last durable progress.  Never goes back while the buffer is open, nor over
-	 * close, crash and open.
+	 * close, crash and open, but by a progress that begins a generation.
 	 */
 	cdc_lsn (*durable)(struct cdc_buffer *b);
 

@@ -396,7 +396,11 @@ static enum cdc_code busy(struct cdc_buffer *b, struct cdc_err *err)
 /* With mu held. */
 static void note_progress(struct cdc_buffer *b, cdc_lsn lsn, uint32_t epoch, bool is_urgent)
 {
-	if (lsn <= b->durable.durable || lsn < b->progress_lsn)
+	const uint32_t before = b->progress_lsn ? b->progress_epoch : b->durable_epoch;
+
+	/* A new generation may begin below where the last one ended. */
+	if (CDC_EPOCH_GENERATION(epoch) <= CDC_EPOCH_GENERATION(before) &&
+	    (lsn <= b->durable.durable || lsn < b->progress_lsn))
 		return;
 	b->progress_lsn = lsn;
 	b->progress_epoch = epoch;

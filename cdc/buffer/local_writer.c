@@ -522,7 +522,8 @@ static enum cdc_code put_progress(struct cdc_buffer *b, struct turn *t, struct c
 		t->progress_lsn = 0; /* not yet */
 	if (!t->progress_lsn)
 		return CDC_OK;
-	if (t->progress_lsn > t->state.durable)
+	if (t->progress_lsn > t->state.durable ||
+	    CDC_EPOCH_GENERATION(t->progress_epoch) > CDC_EPOCH_GENERATION(t->stream_epoch))
 		t->state.durable = t->progress_lsn;
 	if (t->progress_epoch <= t->stream_epoch)
 		return CDC_OK;

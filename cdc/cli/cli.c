@@ -24,6 +24,9 @@ static const char usage[] =
 	"                                         drop the slot and publication that walpost made\n"
 	"  walpost pause SYNC | resume SYNC       keep a sync's records in the buffer; go on\n"
 	"  walpost resync SYNC [TABLE ...]        copy the rows of its tables once more\n"
+	"  walpost resync SYNC --gap              the same of all syncs of its slot, which is made "
+	"anew:\n"
+	"                                         when changes can no longer be had\n"
 	"  walpost backfill pause SYNC | resume SYNC | status [SYNC]\n"
 	"                                         stop copying; go on; show what was copied\n"
 	"  walpost webhook-secret [--ed25519]     print a new secret for signing_secrets; with "
@@ -72,7 +75,11 @@ struct tables {
 static enum cdc_code check_source(const void *settings, const char **ret_key, struct cdc_err *err)
 {
 	const struct cdc_source_settings *s = settings;
+	enum cdc_code rc = cdc_source_check_hosts(s, err);
 
+	*ret_key = "hostname";
+	if (rc)
+		return rc;
 	*ret_key = s->ca_cert              ? "ca_cert"
 		   : s->client_certificate ? "client_certificate"
 		   : s->client_key         ? "client_key"
@@ -154,10 +161,15 @@ static int wrong(const char *what, const char *arg)
 static int run_command(const struct command *command, int argc, char **argv)
 {
 	static const struct option options[] = {
-		{"config", required_argument, NULL, 'c'}, {"config-only", no_argument, NULL, 'o'},
-		{"schema", required_argument, NULL, 's'}, {"force", no_argument, NULL, 'f'},
-		{"help", no_argument, NULL, 'h'},         {"json", no_argument, NULL, 'j'},
-		{"ed25519", no_argument, NULL, 'e'},      {NULL, 0, NULL, 0},
+		{"config", required_argument, NULL, 'c'},
+		{"config-only", no_argument, NULL, 'o'},
+		{"schema", required_argument, NULL, 's'},
+		{"force", no_argument, NULL, 'f'},
+		{"help", no_argument, NULL, 'h'},
+		{"json", no_argument, NULL, 'j'},
+		{"ed25519", no_argument, NULL, 'e'},
+		{"gap", no_argument, NULL, 'g'},
+		{NULL, 0, NULL, 0},
 	};
 	const char *schemas[SCHEMA_MAX];
 	struct tables tables;
@@ -176,6 +188,9 @@ static int run_command(const struct command *command, int argc, char **argv)
 			break;
 		case 'f':
 			args.is_forced = true;
+			break;
+		case 'g':
+			args.is_gap = true;
 			break;
 		case 'j':
 			args.is_json = true;

@@ -30,6 +30,7 @@ struct cdc_cli_args {
 	bool is_json;        /* check */
 	bool is_forced;      /* uninstall */
 	bool is_ed25519;     /* webhook-secret */
+	bool is_gap;         /* resync */
 };
 
 int cdc_cli_main(int argc, char **argv);

@@ -240,9 +240,21 @@ static int give_resync(const struct cdc_cli_args *args, const struct cdc_config 
 	return code;
 }
 
+static int give_accept_gap(const struct cdc_cli_args *args, const struct cdc_config *config,
+			   const struct cdc_sync *sync, struct cdc_store *store)
+{
+	(void)args;
+	return give_one(config, sync, store, CDC_VERB_ACCEPT_GAP);
+}
+
 int cdc_cli_resync(const struct cdc_cli_args *args)
 {
-	return with_store(args, "resync", args->subject, give_resync);
+	if (args->is_gap && args->operand_n) {
+		(void)fprintf(stderr, "walpost: --gap is about all tables; name none\n");
+		return CDC_EXIT_USAGE;
+	}
+	return with_store(args, "resync", args->subject,
+			  args->is_gap ? give_accept_gap : give_resync);
 }
 
 /* --- backfill ----------------------------------------------------------------------- */

@@ -54,6 +54,8 @@ static const char *change(struct cdc_desired *d, enum cdc_verb verb)
 		d->is_backfill_paused = false;
 		return "the backfill goes on";
 	case CDC_VERB_RESYNC:
+	case CDC_VERB_REPAIR:
+	case CDC_VERB_ACCEPT_GAP:
 		break;
 	}
 	return NULL;
@@ -63,6 +65,20 @@ static enum cdc_code refuse(struct cdc_control *c, const struct cdc_command *com
 			    const char *answer, struct cdc_err *err)
 {
 	return cdc_store_command_end(c->store, command->id, CDC_COMMAND_REFUSED, answer, err);
+}
+
+/* A sync whose endpoint had asked for no more has ended its thread. */
+static enum cdc_code enable(struct cdc_control *c, const char *sync, const char **answer,
+			    struct cdc_err *err)
+{
+	char reason[sizeof(err->msg)];
+	enum cdc_code rc = cdc_store_disabled_get(c->store, sync, reason, sizeof(reason), err);
+
+	if (rc)
+		return rc == CDC_MISSING ? CDC_OK : rc;
+	*answer = "the sync is no longer disabled; if walpost has not been started again since, it "
+		  "goes on when that is done";
+	return cdc_store_enable(c->store, sync, err);
 }
 
 static enum cdc_code change_desired(struct cdc_control *c, const struct cdc_control_sync *s,
@@ -79,6 +95,10 @@ static enum cdc_code change_desired(struct cdc_control *c, const struct cdc_cont
 	if (rc)
 		return rc;
 	put_in_force(s, &d);
+	if (command->verb == CDC_VERB_RESUME)
+		rc = enable(c, command->sync, &answer, err);
+	if (rc)
+		return rc;
 	return cdc_store_command_end(c->store, command->id, CDC_COMMAND_DONE, answer, err);
 }
 
@@ -97,6 +117,23 @@ static enum cdc_code ask_for_resync(struct cdc_control *c, const struct cdc_cont
 	return cdc_backfill_ask(s->backfill, command, err);
 }
 
+/* A source that is being read has no gap; what one that is not read has, its next attempt tells. */
+static enum cdc_code accept_gap(struct cdc_control *c, const struct cdc_control_sync *s,
+				const struct cdc_command *command, struct cdc_err *err)
+{
+	struct cdc_board_view view;
+
+	cdc_board_read(s->source_board, &view);
+	if (view.state == CDC_STATE_RUNNING)
+		return refuse(c, command, "the slot is being read; there is no gap", err);
+	if (!s->capture || (view.state == CDC_STATE_FAILED && view.err.code != CDC_GAP))
+		return refuse(c, command,
+			      "the source is not read for another reason; see its error in the log",
+			      err);
+	cdc_capture_accept_gap(s->capture, command->id);
+	return CDC_OK;
+}
+
 static enum cdc_code carry_out(struct cdc_control *c, const struct cdc_command *command,
 			       struct cdc_err *err)
 {
@@ -104,7 +141,9 @@ static enum cdc_code carry_out(struct cdc_control *c, const struct cdc_command *
 
 	if (!s)
 		return refuse(c, command, "the configuration has no sync of this name", err);
-	if (command->verb == CDC_VERB_RESYNC)
+	if (command->verb == CDC_VERB_ACCEPT_GAP)
+		return accept_gap(c, s, command, err);
+	if (command->verb == CDC_VERB_RESYNC || command->verb == CDC_VERB_REPAIR)
 		return ask_for_resync(c, s, command, err);
 	return change_desired(c, s, command, err);
 }

@@ -14,7 +14,9 @@
 
 #include "cdc/base/log.h"
 #include "cdc/config/config.h"
+#include "cdc/base/board.h"
 #include "cdc/pipeline/backfill.h"
+#include "cdc/pipeline/capture.h"
 #include "cdc/pipeline/deliver.h"
 #include "cdc/store/store.h"
 
@@ -22,6 +24,8 @@ struct cdc_control_sync {
 	const struct cdc_sync *sync;
 	struct cdc_deliver *deliver;   /* NULL: it could not be made */
 	struct cdc_backfill *backfill; /* NULL: no rows are ever copied */
+	struct cdc_capture *capture;   /* of the slot that feeds it; NULL: it could not be made */
+	struct cdc_board *source_board;
 };
 
 struct cdc_control {

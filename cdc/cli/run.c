@@ -270,6 +270,8 @@ static void make_capture(struct run *r, struct feed_run *f, struct cdc_err *err)
 	struct cdc_capture_setup setup = {
 		.connection = f->feed->connection->name,
 		.slot_is_ours = !f->feed->is_named,
+		.syncs = f->feed->sync_names,
+		.sync_n = f->feed->sync_n,
 		.plan = cdc_feed_plan(f->feed),
 		.ops = f->ops,
 		.buffer = f->buffer,
@@ -402,7 +404,12 @@ static enum cdc_code start_control(struct run *r, struct cdc_err *err)
 		struct sync_run *s = &r->sync_runs[i];
 
 		r->control_syncs[i] = (struct cdc_control_sync){
-			.sync = s->sync, .deliver = s->deliver, .backfill = s->backfill};
+			.sync = s->sync,
+			.deliver = s->deliver,
+			.backfill = s->backfill,
+			.capture = s->feed->capture,
+			.source_board = &s->feed->board,
+		};
 	}
 	r->control = (struct cdc_control){.store = r->store,
 					  .syncs = r->control_syncs,

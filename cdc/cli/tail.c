@@ -3,10 +3,12 @@
  * slot that ends with the command; nothing is stored.
  */
 #include <errno.h>
+#include <limits.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/signalfd.h>
 #include <unistd.h>
 
 #include "cdc/base/clock.h"
@@ -17,6 +19,15 @@
 #define TARGET_BYTES    (256u << 10)
 #define TARGET_RECORDS  1000
 #define STATUS_MS       3000
+#define LINES_MAX       UINT32_MAX /* a batch is never larger */
+
+struct output {
+	struct cdc_source *source;
+	cdc_lsn seen; /* everything before it was printed */
+	uint64_t status_ms;
+	int signal_fd;
+	struct cdc_buf lines;
+};
 
 static const struct cdc_connection *pick(const struct cdc_config *config, const char *name)
 {
@@ -55,63 +66,100 @@ static bool is_asked_for(const struct cdc_cli_args *args, struct cdc_view v)
 	return args->schema_n == 0;
 }
 
-/* A json column may hold line ends, which in JSON are white space and nothing else. */
-static void print_line(const char *json, size_t len)
+static enum cdc_code send_status(struct output *out, struct cdc_err *err)
 {
-	for (size_t i = 0; i < len; i++)
-		(void)putchar_unlocked(json[i] == '\n' || json[i] == '\r' ? ' ' : json[i]);
-	(void)putchar_unlocked('\n');
+	enum cdc_code rc = cdc_source_status(out->source, out->seen, out->seen, err);
+
+	out->status_ms = cdc_clock_mono_ms();
+	return rc;
 }
 
-/* False when nobody reads any more. */
-static bool print_batch(const struct cdc_cli_args *args, const struct cdc_batch *b)
+/* Writes it all, as the reader takes it.  CDC_STOPPED: that is gone, or a signal ends the command,
+ * which a reader that stands still must not hold. */
+static enum cdc_code put_out(struct output *out, const uint8_t *bytes, size_t len,
+			     struct cdc_err *err)
 {
+	while (len) {
+		struct pollfd fds[2] = {{.fd = out->signal_fd, .events = POLLIN},
+					{.fd = STDOUT_FILENO, .events = POLLOUT}};
+		int ready = poll(fds, 2, STATUS_MS);
+		ssize_t n;
+
+		if (ready < 0 || fds[0].revents)
+			return CDC_STOPPED;
+		if (ready == 0) {
+			enum cdc_code rc = send_status(out, err);
+
+			if (rc)
+				return rc;
+			continue;
+		}
+		/* So much goes into a pipe that can be written to at all, without waiting. */
+		n = write(STDOUT_FILENO, bytes, len < PIPE_BUF ? len : PIPE_BUF);
+		if (n < 0)
+			return CDC_STOPPED;
+		bytes += n;
+		len -= (size_t)n;
+	}
+	return CDC_OK;
+}
+
+/* A json column may hold line ends, which in JSON are white space and nothing else. */
+static void put_line(struct cdc_buf *lines, const char *json, size_t len)
+{
+	for (size_t i = 0; i < len; i++)
+		cdc_buf_putc(lines, json[i] == '\n' || json[i] == '\r' ? ' ' : json[i]);
+	cdc_buf_putc(lines, '\n');
+}
+
+static enum cdc_code print_batch(const struct cdc_cli_args *args, struct output *out,
+				 const struct cdc_batch *b, struct cdc_err *err)
+{
+	cdc_buf_reset(&out->lines, TARGET_BYTES * 2);
 	for (size_t i = 0; i < b->n; i++) {
 		struct cdc_view v = {.rec = &b->records[i], .batch = b};
 
-		if (!is_asked_for(args, v))
-			continue;
-		print_line(cdc_view_json(v), v.rec->json_len);
+		if (is_asked_for(args, v))
+			put_line(&out->lines, cdc_view_json(v), v.rec->json_len);
 	}
-	return fflush(stdout) == 0;
+	if (out->lines.failed)
+		return cdc_err_set(err, CDC_NOMEM, "out of memory for what is printed");
+	return put_out(out, out->lines.data, out->lines.len, err);
 }
 
-static bool is_interrupted(const sigset_t *signals)
+static bool is_interrupted(const struct output *out)
 {
-	const struct timespec now = {0};
+	struct pollfd fd = {.fd = out->signal_fd, .events = POLLIN};
 
-	return sigtimedwait(signals, NULL, &now) > 0;
+	return poll(&fd, 1, 0) > 0;
 }
 
-static enum cdc_code follow(const struct cdc_cli_args *args, struct cdc_source *s,
-			    struct cdc_batch *b, cdc_lsn from, const sigset_t *signals,
-			    struct cdc_err *err)
+static enum cdc_code follow(const struct cdc_cli_args *args, struct output *out,
+			    struct cdc_batch *b, struct cdc_err *err)
 {
-	cdc_lsn seen = from;
-	uint64_t status_ms = 0;
+	struct cdc_source *s = out->source;
 
-	while (!is_interrupted(signals)) {
+	while (!is_interrupted(out)) {
 		struct pollfd fd = {.fd = cdc_source_fd(s), .events = cdc_source_events(s)};
 		struct cdc_source_read r;
-		uint64_t now_ms = cdc_clock_mono_ms();
 		enum cdc_code rc;
 
 		memset(&r, 0, sizeof(r));
 		rc = cdc_source_read(s, b, TARGET_BYTES, TARGET_RECORDS, &r, err);
 		if (rc && rc != CDC_BUSY)
 			return rc;
-		if (!print_batch(args, b))
-			return CDC_OK;
-		if (b->end_n && b->ends[b->end_n - 1].end_lsn > seen)
-			seen = b->ends[b->end_n - 1].end_lsn;
-		if (r.idle_lsn > seen)
-			seen = r.idle_lsn;
+		rc = print_batch(args, out, b, err);
+		if (rc)
+			return rc == CDC_STOPPED ? CDC_OK : rc;
+		if (b->end_n && b->ends[b->end_n - 1].end_lsn > out->seen)
+			out->seen = b->ends[b->end_n - 1].end_lsn;
+		if (r.idle_lsn > out->seen)
+			out->seen = r.idle_lsn;
 		cdc_batch_reset(b, TARGET_BYTES * 2);
-		if (r.reply_requested || now_ms - status_ms >= STATUS_MS) {
-			rc = cdc_source_status(s, seen, seen, err);
+		if (r.reply_requested || cdc_clock_mono_ms() - out->status_ms >= STATUS_MS) {
+			rc = send_status(out, err);
 			if (rc)
 				return rc;
-			status_ms = now_ms;
 		}
 		if (r.is_dry)
 			(void)poll(&fd, 1, 500);
@@ -124,7 +172,7 @@ int cdc_cli_tail(const struct cdc_cli_args *args)
 	struct cdc_source_plan plan;
 	struct cdc_source_info info;
 	const struct cdc_connection *connection;
-	struct cdc_source *source = NULL;
+	struct output out = {.signal_fd = -1};
 	struct cdc_batch *batch = NULL;
 	struct cdc_config *config;
 	struct cdc_err err;
@@ -146,23 +194,30 @@ int cdc_cli_tail(const struct cdc_cli_args *args)
 	(void)sigaddset(&signals, SIGTERM);
 	(void)sigprocmask(SIG_BLOCK, &signals, NULL);
 	(void)signal(SIGPIPE, SIG_IGN);
+	out.signal_fd = signalfd(-1, &signals, SFD_CLOEXEC);
+	cdc_buf_init(&out.lines, LINES_MAX);
 	plan = (struct cdc_source_plan){.settings = connection->settings,
 					.slot = "walpost_tail",
 					.tables = args->schemas,
 					.table_n = args->schema_n};
 	batch = cdc_batch_new(BATCH_MAX_BYTES);
-	rc = batch ? cdc_source_new(&plan, &source, &err)
-		   : cdc_err_set(&err, CDC_NOMEM, "out of memory");
+	rc = out.signal_fd < 0 ? cdc_err_set(&err, CDC_IO, "signalfd: %s", strerror(errno))
+	     : batch           ? cdc_source_new(&plan, &out.source, &err)
+			       : cdc_err_set(&err, CDC_NOMEM, "out of memory");
 	if (!rc)
-		rc = cdc_source_start_temporary(source, &info, &err);
+		rc = cdc_source_start_temporary(out.source, &info, &err);
 	if (!rc) {
 		(void)fprintf(stderr, "walpost: following %s; stop with Ctrl-C\n",
 			      connection->name);
-		rc = follow(args, source, batch, info.slot_start, &signals, &err);
+		out.seen = info.slot_start;
+		rc = follow(args, &out, batch, &err);
 	}
 	if (rc)
 		cdc_cli_complain(&err);
-	cdc_source_free(source);
+	cdc_source_free(out.source);
+	cdc_buf_clear(&out.lines);
+	if (out.signal_fd >= 0)
+		close(out.signal_fd);
 	cdc_batch_free(batch);
 	cdc_config_free(config);
 	return rc ? CDC_EXIT_FAILED : CDC_EXIT_DONE;

@@ -15,6 +15,7 @@
 
 #define TEXT_MAX        4096  /* of CDC_OPT_STR whose table gives none */
 #define SECRET_FILE_MAX 65536 /* a certificate chain fits many times */
+#define NUMBERS_MAX     64
 
 static const struct cdc_opt pair_options[] = {
 	{.name = "name",
@@ -51,7 +52,7 @@ static const char *bound_text(const struct cdc_opt *o, uint64_t v, char ret_text
 {
 	if (o->type == CDC_OPT_SIZE)
 		return cdc_value_size_text(v, ret_text);
-	if (o->type == CDC_OPT_DURATION)
+	if (o->type == CDC_OPT_DURATION || o->type == CDC_OPT_DURATIONS)
 		return cdc_value_duration_text(v, ret_text);
 	(void)snprintf(ret_text, CDC_VALUE_TEXT, "%" PRIu64, v);
 	return ret_text;
@@ -98,6 +99,9 @@ const char *cdc_option_allowed(const struct cdc_opt *o, char ret_text[CDC_ALLOWE
 	case CDC_OPT_SIZE:
 	case CDC_OPT_DURATION:
 		range_text(o, "", ret_text);
+		break;
+	case CDC_OPT_DURATIONS:
+		range_text(o, " each", ret_text);
 		break;
 	case CDC_OPT_STRS:
 	case CDC_OPT_PAIRS:
@@ -206,7 +210,7 @@ static void take_number(struct cdc_loader *l, const struct cdc_node *node, const
 		why = "contains a NUL";
 	else if (o->type == CDC_OPT_SIZE)
 		why = cdc_value_size(text, &v);
-	else if (o->type == CDC_OPT_DURATION)
+	else if (o->type == CDC_OPT_DURATION || o->type == CDC_OPT_DURATIONS)
 		why = cdc_value_duration(text, &v);
 	else
 		why = cdc_value_uint(text, &v);
@@ -221,6 +225,23 @@ static void take_number(struct cdc_loader *l, const struct cdc_node *node, const
 		wrong(l, node, o, why);
 	else
 		*ret = v;
+}
+
+static void take_numbers(struct cdc_loader *l, const struct cdc_node *node, const struct cdc_opt *o,
+			 struct cdc_opt_numbers *ret)
+{
+	if (!is_kind(l, node, o, CDC_NODE_LIST))
+		return;
+	if (node->n < 1 || node->n > NUMBERS_MAX) {
+		cdc_loader_mistake(l, node, NULL, "must have 1 to %d entries", NUMBERS_MAX);
+		return;
+	}
+	ret->items = cdc_loader_alloc(l, node->n * sizeof(*ret->items));
+	if (!ret->items)
+		return;
+	for (const struct cdc_node *n = node->first; n; n = n->next)
+		take_number(l, n, o, &ret->items[n->index]);
+	ret->n = node->n;
 }
 
 static void take_bool(struct cdc_loader *l, const struct cdc_node *node, const struct cdc_opt *o,
@@ -361,6 +382,9 @@ static void take_value(struct cdc_loader *l, const struct cdc_node *node, const 
 	case CDC_OPT_DURATION:
 		take_number(l, node, o, field);
 		break;
+	case CDC_OPT_DURATIONS:
+		take_numbers(l, node, o, field);
+		break;
 	case CDC_OPT_BOOL:
 		take_bool(l, node, o, field);
 		break;
@@ -398,7 +422,8 @@ static void take_default(struct cdc_loader *l, const struct cdc_opt *o, void *in
 	}
 	if (!o->def || o->type == CDC_OPT_LATER)
 		return;
-	if (o->type == CDC_OPT_SET || o->type == CDC_OPT_STRS || o->type == CDC_OPT_PAIRS) {
+	if (o->type == CDC_OPT_SET || o->type == CDC_OPT_STRS || o->type == CDC_OPT_PAIRS ||
+	    o->type == CDC_OPT_DURATIONS) {
 		node = cdc_tree_parse(l, o->def, strlen(o->def), false);
 		if (!node) {
 			CDC_ASSERT(l->is_out_of_memory);

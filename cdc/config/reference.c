@@ -20,6 +20,8 @@ static const char *type_name(enum cdc_opt_type type)
 		return "size";
 	case CDC_OPT_DURATION:
 		return "duration";
+	case CDC_OPT_DURATIONS:
+		return "durations";
 	case CDC_OPT_BOOL:
 		return "bool";
 	case CDC_OPT_ENUM:

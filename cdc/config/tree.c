@@ -376,9 +376,20 @@ static void syntax_mistake(struct cdc_loader *l, const yaml_parser_t *p)
 		cdc_loader_mistake_at(l, NULL, line, "not YAML: %s", p->problem ? p->problem : "?");
 }
 
+/* Some editors begin a file with it.  libyaml takes it for the first character of what follows. */
+static size_t mark_len(const char *text, size_t len)
+{
+	static const char mark[] = "\xef\xbb\xbf";
+
+	return len >= sizeof(mark) - 1 && memcmp(text, mark, sizeof(mark) - 1) == 0
+		       ? sizeof(mark) - 1
+		       : 0;
+}
+
 struct cdc_node *cdc_tree_parse(struct cdc_loader *l, const char *text, size_t len, bool is_env)
 {
 	struct builder b = {.l = l, .is_env = is_env};
+	const size_t mark = mark_len(text, len);
 	bool is_going_on = true, is_complete = false;
 	yaml_parser_t p;
 
@@ -387,7 +398,7 @@ struct cdc_node *cdc_tree_parse(struct cdc_loader *l, const char *text, size_t l
 		return NULL;
 	}
 	yaml_parser_set_encoding(&p, YAML_UTF8_ENCODING);
-	yaml_parser_set_input_string(&p, (const unsigned char *)text, len);
+	yaml_parser_set_input_string(&p, (const unsigned char *)text + mark, len - mark);
 	while (is_going_on && !is_complete) {
 		yaml_event_t e;
 

@@ -36,7 +36,8 @@ struct cdc_backfill {
 	uint64_t out_bytes;          /* JSON queued or not given back; guarded by mu */
 	bool is_paused, is_told;     /* told: something to look at; guarded by mu */
 	struct asked {
-		int64_t id; /* of the command */
+		int64_t id;          /* of the command */
+		unsigned generation; /* has to have begun */
 		char table[sizeof(((struct cdc_command *)0)->argument)];
 	} asked[ASKED_MAX]; /* guarded by mu */
 	size_t asked_n;     /* guarded by mu */
@@ -601,6 +602,7 @@ static enum cdc_code step_held(struct cdc_backfill *b, struct cdc_err *err)
 	(void)pthread_mutex_lock(&b->mu);
 	b->view.attempt++;
 	b->view.point = cdc_copy_point(b->copy);
+	b->view.generation = b->generation;
 	b->view.phase = CDC_PHASE_COPYING;
 	(void)pthread_mutex_unlock(&b->mu);
 	cdc_event_signal(b->delivery_fd);
@@ -865,6 +867,17 @@ void cdc_backfill_pause(struct cdc_backfill *b, bool is_paused)
 	cdc_event_signal(b->thread_fd);
 }
 
+static struct asked asked_by(const struct cdc_command *command)
+{
+	struct asked a = {.id = command->id};
+
+	if (command->verb == CDC_VERB_REPAIR)
+		a.generation = (unsigned)strtoul(command->argument, NULL, 10);
+	else
+		memcpy(a.table, command->argument, sizeof(a.table));
+	return a;
+}
+
 enum cdc_code cdc_backfill_ask(struct cdc_backfill *b, const struct cdc_command *command,
 			       struct cdc_err *err)
 {
@@ -874,9 +887,7 @@ enum cdc_code cdc_backfill_ask(struct cdc_backfill *b, const struct cdc_command 
 	if (b->asked_n == ASKED_MAX)
 		rc = cdc_err_set(err, CDC_BUSY, "%d commands are waiting", ASKED_MAX);
 	else
-		b->asked[b->asked_n].id = command->id;
-	if (!rc)
-		memcpy(b->asked[b->asked_n++].table, command->argument, sizeof(command->argument));
+		b->asked[b->asked_n++] = asked_by(command);
 	b->is_told = true;
 	(void)pthread_mutex_unlock(&b->mu);
 	cdc_event_signal(b->thread_fd);
@@ -1005,8 +1016,21 @@ static enum cdc_code resync(struct cdc_backfill *b, const struct asked *a, uint6
 	return cdc_store_command_end(b->setup.store, a->id, CDC_COMMAND_DONE, answer, err);
 }
 
-/* Not while a copy is being brought to its end: its tables would be noted as copied. */
-static enum cdc_code carry_out(struct cdc_backfill *b, uint64_t now_ms, struct cdc_err *err)
+/* A copy that is under way is given up: its snapshot and locks go, and the tables catch up with the
+ * stream. */
+static void give_up_copy(struct cdc_backfill *b)
+{
+	close_copy(b);
+	b->is_stalled = false;
+	b->full_ms = 0;
+	b->wait_ms = 0;
+	enter(b, CDC_PHASE_LIFTED, b->delivery_fd);
+}
+
+/* Not while a copy is being brought to its end: its tables would be noted as copied.
+ * *ret_is_blocked: nothing is to be begun for now. */
+static enum cdc_code carry_out(struct cdc_backfill *b, uint64_t now_ms, bool *ret_is_blocked,
+			       struct cdc_err *err)
 {
 	enum cdc_backfill_phase phase = phase_of(b);
 	struct asked a;
@@ -1016,6 +1040,11 @@ static enum cdc_code carry_out(struct cdc_backfill *b, uint64_t now_ms, struct c
 	    phase != CDC_PHASE_COPYING)
 		return CDC_OK;
 	while (!rc && first_asked(b, &a)) {
+		*ret_is_blocked = b->generation < a.generation;
+		if (*ret_is_blocked && (phase == CDC_PHASE_HELD || phase == CDC_PHASE_COPYING))
+			give_up_copy(b);
+		if (*ret_is_blocked)
+			return CDC_OK;
 		rc = resync(b, &a, now_ms, err);
 		if (!rc)
 			drop_asked(b);
@@ -1023,32 +1052,32 @@ static enum cdc_code carry_out(struct cdc_backfill *b, uint64_t now_ms, struct c
 	return rc;
 }
 
-/* The snapshot and its locks go; the tables catch up with the stream and are copied later. */
 static void pause_round(struct cdc_backfill *b)
 {
-	close_copy(b);
-	b->is_stalled = false;
-	b->full_ms = 0;
-	b->wait_ms = 0;
 	post(b, CDC_STATE_PAUSED, NULL);
 	LOG_INFO(&b->setup.log, "backfill_paused", KV("sync", b->setup.sync),
 		 KV("tables", b->table_n),
 		 KV("note", "tables whose copy was under way begin anew when it is resumed"));
-	enter(b, CDC_PHASE_LIFTED, b->delivery_fd);
+	give_up_copy(b);
 }
 
 static enum cdc_code step(struct cdc_backfill *b, uint64_t now_ms, struct cdc_err *err)
 {
 	struct cdc_backfill_view view;
+	bool is_blocked = false;
 	enum cdc_code rc;
 
 	if (!has_started(b)) {
 		b->wait_ms = now_ms + NOT_STARTED_MS;
 		return CDC_OK;
 	}
-	rc = carry_out(b, now_ms, err);
+	rc = carry_out(b, now_ms, &is_blocked, err);
 	if (rc)
 		return rc;
+	if (is_blocked) {
+		b->wait_ms = now_ms + NOT_STARTED_MS;
+		return CDC_OK;
+	}
 	(void)pthread_mutex_lock(&b->mu);
 	view = b->view;
 	(void)pthread_mutex_unlock(&b->mu);

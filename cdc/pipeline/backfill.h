@@ -80,11 +80,13 @@ void cdc_backfill_run(struct cdc_backfill *b);
 /* In force with the next turn, and shown on the board. */
 void cdc_backfill_pause(struct cdc_backfill *b, bool is_paused);
 /*
- * Hands a waiting command CDC_VERB_RESYNC over.  As soon as the round under way
+ * Hands a waiting command CDC_VERB_RESYNC or _REPAIR over.  As soon as the round under way
  * allows it (at once, unless its rows are on their last way to the endpoint), the
  * tables are durably to be copied again, a copy of them that is under way begins
  * anew, and the command is ended with an answer: refused, when the publication does
- * not have the table.  CDC_BUSY: too many are waiting; nothing was taken.
+ * not have the table.  A repair gives up a copy that is under way, and waits until the
+ * stream has begun the generation behind the gap: a snapshot of before it may lack
+ * what lies between both.  CDC_BUSY: too many are waiting; nothing was taken.
  */
 enum cdc_code cdc_backfill_ask(struct cdc_backfill *b, const struct cdc_command *command,
 			       struct cdc_err *err) CDC_CHECK;
@@ -106,9 +108,10 @@ struct cdc_backfill_view {
 	enum cdc_backfill_phase phase;
 	const char *const *tables; /* of the round; valid until joined was called */
 	size_t table_n;
-	unsigned attempt; /* COPYING, COPIED: which snapshot of the round, from 1 */
-	cdc_lsn point;    /* its consistent point */
-	bool is_noted;    /* DELIVERED: the store has it */
+	unsigned attempt;    /* COPYING, COPIED: which snapshot of the round, from 1 */
+	cdc_lsn point;       /* its consistent point */
+	unsigned generation; /* of the numbering, when it was made */
+	bool is_noted;       /* DELIVERED: the store has it */
 };
 
 void cdc_backfill_look(struct cdc_backfill *b, struct cdc_backfill_view *ret);

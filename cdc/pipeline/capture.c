@@ -21,6 +21,8 @@
 #define STEADY_MS            30000 /* a session of this length is no failed attempt */
 #define NAP_US               1000  /* lets the socket fill instead of waking for every row */
 #define NAP_RECORDS          16    /* an open transaction of fewer rows is not worth a nap */
+#define WORD_MS              250   /* a word about a gap is heard this late */
+#define BEGIN_MS             20    /* looks whether a generation has begun */
 #define OPEN_HOLD_MS         20    /* a piece of an open transaction waits this long for more */
 
 struct cdc_capture {
@@ -43,10 +45,12 @@ struct cdc_capture {
 	unsigned warned_percent; /* of the WAL budget: the highest step that was told */
 	enum cdc_wal_status told_wal;   /* the worst that was told */
 	bool is_unwatched, was_standby; /* the last look failed; the server was in recovery */
+	uint32_t promoted; /* the timeline that it writes since, while it was read; 0: none */
 	bool reply_requested;
-	cdc_lsn started_lsn; /* where the session began */
-	bool was_streaming;  /* it came further, or lasted: the backoff starts again */
-	bool has_streamed;   /* once, so the settings were right then */
+	cdc_lsn started_lsn;      /* where the session began */
+	bool was_streaming;       /* it came further, or lasted: the backoff starts again */
+	bool has_streamed;        /* once, so the settings were right then */
+	_Atomic int64_t accepted; /* the command that accepts a gap; 0: none */
 };
 
 enum cdc_code cdc_capture_new(const struct cdc_capture_setup *setup, struct cdc_capture **ret,
@@ -145,17 +149,26 @@ static enum cdc_code check_files(const struct cdc_capture *c, const struct cdc_b
 	return CDC_OK;
 }
 
+/* Is it another database altogether? */
+static bool is_other_cluster(const struct cdc_capture *c, const struct cdc_source_info *info)
+{
+	return c->has_row && info->system_id[0] && strcmp(c->row.system_id, info->system_id) != 0;
+}
+
 /* Is the server the one that was read, with everything that was? */
 static enum cdc_code check_server(const struct cdc_capture *c, const struct cdc_buffer_state *st,
 				  const struct cdc_source_info *info, struct cdc_err *err)
 {
 	const char *slot = c->setup.plan.slot;
-	const uint32_t timeline = CDC_EPOCH_TIMELINE(st->epoch);
+	/* What was read of a standby while it was promoted bears its former timeline. */
+	const uint32_t timeline = c->promoted && c->promoted == info->timeline
+					  ? c->promoted
+					  : CDC_EPOCH_TIMELINE(st->epoch);
 	char at[CDC_LSN_TEXT], ours[CDC_LSN_TEXT];
 	cdc_lsn end;
 
 	(void)cdc_lsn_format(st->durable, ours);
-	if (c->has_row && strcmp(c->row.system_id, info->system_id) != 0) {
+	if (is_other_cluster(c, info)) {
 		(void)cdc_err_set(
 			err, CDC_GAP,
 			"slot %s: the server is another cluster (system identifier %s, was %s)",
@@ -223,10 +236,8 @@ static enum cdc_code check_slot(const struct cdc_capture *c, const struct cdc_bu
 static enum cdc_code check_position(const struct cdc_capture *c, const struct cdc_buffer_state *st,
 				    const struct cdc_source_info *info, struct cdc_err *err)
 {
-	enum cdc_code rc = check_files(c, st, err);
+	enum cdc_code rc = check_server(c, st, info, err);
 
-	if (!rc)
-		rc = check_server(c, st, info, err);
 	return rc ? rc : check_slot(c, st, info, err);
 }
 
@@ -254,6 +265,7 @@ static enum cdc_code remember_slot(struct cdc_capture *c, const struct cdc_sourc
 		row.slot_is_ours = info->slot_was_created || c->setup.slot_is_ours;
 	}
 	row.generation = c->row.generation + is_other;
+	row.begins_anew &= !is_other;
 	row.publication_is_ours |= info->publication_was_created;
 	(void)snprintf(row.publication, sizeof(row.publication), "%s",
 		       c->setup.plan.settings->publication);
@@ -296,6 +308,145 @@ static void log_connected(const struct cdc_capture *c, const struct cdc_source_i
 			 KV("remedy", (const char *)info->left_out[i].remedy));
 }
 
+/* --- behind a gap ------------------------------------------------------------------- */
+
+/* Where the slot was made anew the buffer has to begin the generation first, at the slot's start:
+ * what it had may end anywhere. */
+static enum cdc_code begin_generation(const struct cdc_capture *c, struct cdc_buffer_state *st,
+				      const struct cdc_source_info *info, struct cdc_err *err)
+{
+	const struct cdc_buffer_ops *ops = c->setup.ops;
+
+	while (c->has_row && c->row.begins_anew &&
+	       CDC_EPOCH_GENERATION(st->epoch) < c->row.generation) {
+		enum cdc_code rc =
+			ops->progress(c->setup.buffer, c->row.created_lsn,
+				      CDC_EPOCH(c->row.generation, info->timeline), true, err);
+
+		if (rc && rc != CDC_BUSY)
+			return rc;
+		cdc_board_beat(c->setup.board, cdc_clock_mono_ms());
+		if (cdc_stop_wait(c->setup.stop, BEGIN_MS))
+			return CDC_STOPPED;
+		ops->state(c->setup.buffer, st);
+	}
+	return CDC_OK;
+}
+
+/* The slot, the gap and what is to be done about it, durably and at once. */
+static enum cdc_code note_renewal(struct cdc_capture *c, const struct cdc_buffer_state *st,
+				  const struct cdc_source_info *info, const struct cdc_err *why,
+				  struct cdc_err *err)
+{
+	struct cdc_gap_row gap = {.at_us = cdc_clock_wall_us()};
+	struct cdc_slot_row row = c->row;
+	enum cdc_code rc;
+
+	if (row.generation == 255)
+		return cdc_err_set(err, CDC_LIMIT, "slot %s: 255 generations are used up",
+				   c->setup.plan.slot);
+	row.generation++;
+	row.begins_anew = true;
+	row.created_lsn = info->slot_start;
+	row.publication_is_ours |= info->publication_was_created;
+	(void)snprintf(row.system_id, sizeof(row.system_id), "%s", info->system_id);
+	(void)snprintf(row.numbering, sizeof(row.numbering), "%s", info->numbering);
+	(void)snprintf(row.publication, sizeof(row.publication), "%s",
+		       c->setup.plan.settings->publication);
+	gap.first = (struct cdc_id){.epoch = st->epoch, .commit_lsn = end_of_ours(c, st)};
+	gap.last = (struct cdc_id){.epoch = CDC_EPOCH(row.generation, info->timeline),
+				   .commit_lsn = info->slot_start};
+	(void)snprintf(gap.reason, sizeof(gap.reason), "%.*s", (int)sizeof(gap.reason) - 1,
+		       why->msg);
+	rc = cdc_store_slot_renew(c->setup.store, &row, &gap, c->setup.syncs, c->setup.sync_n, err);
+	if (rc)
+		return rc;
+	c->row = row;
+	return CDC_OK;
+}
+
+/* What stands behind the name by mistake is not copied over what was there: that takes a word. */
+static bool may_renew(const struct cdc_capture *c, const struct cdc_source_info *info)
+{
+	if (!c->has_row)
+		return false;
+	if (atomic_load(&c->accepted))
+		return true;
+	return c->setup.plan.settings->on_gap == CDC_ON_GAP_RESYNC && !is_other_cluster(c, info);
+}
+
+/* Makes the slot anew, unless it is the user's: that is read from where it stands.  why: the gap.
+ */
+static enum cdc_code renew(struct cdc_capture *c, struct cdc_buffer_state *st,
+			   struct cdc_source_info *info, const struct cdc_err *why,
+			   struct cdc_err *err)
+{
+	const bool is_ours = c->row.slot_is_ours || c->setup.slot_is_ours;
+	enum cdc_code rc = CDC_OK;
+
+	LOG_WARN(&c->setup.log, "gap_accepted", KV("connection", c->setup.connection),
+		 KV("slot", c->setup.plan.slot),
+		 KV("by", atomic_load(&c->accepted) ? "command" : "on_gap"),
+		 KV("note", "the tables are copied again; rows that were deleted in the gap stay "
+			    "at the destination"),
+		 KV_ERR(why));
+	if (is_ours)
+		rc = cdc_source_uninstall(&c->setup.plan, false, err);
+	if (!rc)
+		rc = cdc_source_connect(c->source, false, info, err);
+	if (!rc)
+		rc = note_renewal(c, st, info, why, err);
+	if (!rc)
+		rc = begin_generation(c, st, info, err);
+	return rc;
+}
+
+/* Ends the command that has accepted a gap, if there is one. */
+static enum cdc_code answer_word(struct cdc_capture *c, bool was_renewed, struct cdc_err *err)
+{
+	const int64_t command = atomic_load(&c->accepted);
+	enum cdc_code rc;
+
+	if (!command)
+		return CDC_OK;
+	rc = cdc_store_command_end(
+		c->setup.store, command, was_renewed ? CDC_COMMAND_DONE : CDC_COMMAND_REFUSED,
+		was_renewed ? "the gap is noted, the slot is made anew, and the tables of its "
+			      "syncs are copied again"
+			    : "there is no gap; nothing was done",
+		err);
+	if (!rc)
+		atomic_store(&c->accepted, 0);
+	return rc;
+}
+
+void cdc_capture_accept_gap(struct cdc_capture *c, int64_t command)
+{
+	atomic_store(&c->accepted, command);
+}
+
+/* What to do about a gap is one command; what the error itself knows comes behind it. */
+static void offer_resync(const struct cdc_capture *c, struct cdc_err *err)
+{
+	char other[sizeof(err->remedy)];
+
+	(void)snprintf(other, sizeof(other), "%s", err->remedy);
+	(void)cdc_err_remedy(
+		err,
+		"walpost resync %s --gap notes the gap, makes the slot anew and copies "
+		"the tables of its syncs again (on_gap: resync does so by itself); or: "
+		"%.500s",
+		c->setup.sync_n ? c->setup.syncs[0] : "SYNC", other);
+}
+
+/* Until somebody says what is to be done about the gap; false: the stop flag was set. */
+static bool wait_for_word(const struct cdc_capture *c)
+{
+	while (!must_stop(c) && !atomic_load(&c->accepted))
+		(void)cdc_stop_wait(c->setup.stop, WORD_MS);
+	return !must_stop(c);
+}
+
 static enum cdc_code know_schema(void *arg, struct cdc_view schema, struct cdc_err *err)
 {
 	struct cdc_capture *c = arg;
@@ -307,16 +458,30 @@ static enum cdc_code open_stream(struct cdc_capture *c, struct cdc_err *err)
 {
 	struct cdc_source_info info;
 	struct cdc_buffer_state st;
+	struct cdc_err why;
+	bool was_renewed = false;
 	enum cdc_code rc = load_row(c, err);
 
 	if (rc)
 		return rc;
 	c->setup.ops->state(c->setup.buffer, &st);
+	rc = check_files(c, &st, err);
+	if (rc)
+		return rc;
 	rc = cdc_source_connect(c->source, c->has_row || st.durable, &info, err);
 	if (rc == CDC_GAP)
 		rc = measure_loss(c, &st, &info, err);
 	if (!rc)
+		rc = begin_generation(c, &st, &info, err);
+	if (!rc)
 		rc = check_position(c, &st, &info, err);
+	if (rc == CDC_GAP && may_renew(c, &info)) {
+		why = *err;
+		rc = renew(c, &st, &info, &why, err);
+		was_renewed = rc == CDC_OK;
+	}
+	if (!rc)
+		rc = answer_word(c, was_renewed, err);
 	if (!rc) {
 		warn_of_strange_slot(c, &info);
 		rc = remember_slot(c, &info, err);
@@ -339,7 +504,7 @@ static enum cdc_code open_stream(struct cdc_capture *c, struct cdc_err *err)
 	c->idle_is_urgent = false;
 	c->epoch = 0; /* the first read tells, before anything is handed over */
 	c->status_ms = cdc_clock_mono_ms();
-	c->was_standby = false;
+	c->was_standby = info.is_standby;
 	return CDC_OK;
 }
 
@@ -583,10 +748,10 @@ static enum cdc_code take_report(struct cdc_capture *c, const struct cdc_slot_re
 	if (c->is_unwatched)
 		LOG_INFO(&c->setup.log, "slot_is_watched_again", KV("slot", c->setup.plan.slot));
 	c->is_unwatched = false;
-	if (c->was_standby && !r->is_in_recovery)
-		return cdc_err_set(err, CDC_IO, "the server was a standby and has been promoted");
-	c->was_standby = r->is_in_recovery;
-	return CDC_OK;
+	if (!c->was_standby || r->is_in_recovery)
+		return CDC_OK;
+	c->promoted = r->timeline;
+	return cdc_err_set(err, CDC_IO, "the server was a standby and has been promoted");
 }
 
 static enum cdc_code watch_slot(struct cdc_capture *c, struct cdc_err *err)
@@ -781,11 +946,17 @@ void cdc_capture_run(struct cdc_capture *c)
 		/* A role that could and may not is often about to be mended: a password that is
 		 * changed here and there.  One that never could is a person's to mend. */
 		if (cdc_code_class(rc) != CDC_CLASS_RETRY && !(rc == CDC_AUTH && c->has_streamed)) {
+			if (rc == CDC_GAP)
+				offer_resync(c, &err);
 			cdc_board_post(c->setup.board, CDC_STATE_FAILED, &err, cdc_clock_wall_us());
 			LOG_ERROR(&c->setup.log, "capture_failed",
 				  KV("connection", c->setup.connection),
 				  KV("slot", c->setup.plan.slot), KV_ERR(&err));
-			return;
+			if (rc != CDC_GAP || !wait_for_word(c))
+				return;
+			cdc_board_post(c->setup.board, CDC_STATE_STARTING, NULL,
+				       cdc_clock_wall_us());
+			continue;
 		}
 		attempt = c->was_streaming ? 1 : attempt + 1;
 		wait_ms = cdc_backoff_ms(attempt, cdc_backoff_random());

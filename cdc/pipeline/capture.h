@@ -7,7 +7,11 @@
  * slow.  What will not heal by itself ends the loop with one error on the board;
  * everything else is retried with backoff for ever.
  *
- * Threads: step and run belong to one thread; new and free to main.
+ * A gap (changes that were not read and can no longer be had) waits for a word, or
+ * on_gap: resync is one.  Then the slot is made anew, in a generation of its own,
+ * and the store gets the gap and the commands to copy the tables of all syncs again.
+ *
+ * Threads: run belongs to one thread; new and free to main; accept_gap to any.
  * Layer: pipeline.
  */
 #ifndef CDC_PIPELINE_CAPTURE_H
@@ -23,8 +27,10 @@
 
 /* Everything outlives the capture; all constant after new. */
 struct cdc_capture_setup {
-	const char *connection; /* name in the file */
-	bool slot_is_ours;      /* the slot's name is walpost's own choice, not the user's */
+	const char *connection;   /* name in the file */
+	bool slot_is_ours;        /* the slot's name is walpost's own choice, not the user's */
+	const char *const *syncs; /* that are fed: their tables are copied again behind a gap */
+	size_t sync_n;
 	struct cdc_source_plan plan;
 	const struct cdc_buffer_ops *ops;
 	struct cdc_buffer *buffer;
@@ -44,5 +50,9 @@ void cdc_capture_free(struct cdc_capture *c);
 /* The thread: turns until the stop flag is set or an error that a person must mend. Posts to the
  * board. */
 void cdc_capture_run(struct cdc_capture *c);
+
+/* The word of a waiting command CDC_VERB_ACCEPT_GAP, which is ended with what came of it at the
+ * next attempt to read the slot. */
+void cdc_capture_accept_gap(struct cdc_capture *c, int64_t command);
 
 #endif

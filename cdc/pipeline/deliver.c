@@ -9,36 +9,22 @@
 
 #include "cdc/base/clock.h"
 #include "cdc/pipeline/backoff.h"
-#include "cdc/pipeline/breaker.h"
 #include "cdc/pipeline/intake.h"
-#include "cdc/pipeline/flow.h"
+#include "cdc/pipeline/lanes.h"
+#include "cdc/pipeline/parking.h"
 #include "cdc/pipeline/round.h"
-#include "cdc/pipeline/trouble.h"
 
-#define WINDOW_BYTES          (8u << 20)
-#define RESULTS_PER_STEP      64
-#define CHECKPOINT_MS         200  /* after deliveries */
-#define CHECKPOINT_IDLE_MS    5000 /* when the reader only skipped */
-#define TICKET_MS             20   /* looks whether a checkpoint became durable */
-#define BISECT_RETRY_FAILURES 3    /* of a batch that fails with 5xx while others are accepted */
-#define TURN_MS               1000 /* longest wait: the heartbeat */
-#define STOP_MS               8000 /* for requests in flight */
-#define FINISH_TURN_MS        20
-
-/* A lane has at most one request in flight. */
-struct lane {
-	struct cdc_item **items; /* of the request in flight, or the last one */
-	size_t n, cap;
-	bool is_in_flight, is_probe;
-	uint64_t begun;     /* counter at its beginning */
-	unsigned attempt;   /* failures since something of this lane was accepted */
-	uint64_t until_ms;  /* backoff: nothing goes out before */
-	uint64_t asked_ms;  /* the same, as the endpoint asked */
-	uint64_t since_ms;  /* linger: the run waits since; 0: not */
-	uint64_t failed_at; /* counter at the last failure */
-	size_t suspects;    /* so many records at its head were refused together: halve them */
-	struct cdc_suspect alone; /* the record at its head, sent alone */
-};
+#define WINDOW_BYTES       (8u << 20)
+#define RESULTS_PER_STEP   64
+#define CHECKPOINT_MS      200  /* after deliveries */
+#define CHECKPOINT_IDLE_MS 5000 /* when the reader only skipped */
+#define TICKET_MS          20   /* looks whether a checkpoint became durable */
+#define TURN_MS            1000 /* longest wait: the heartbeat */
+#define STOP_MS            8000 /* for requests in flight */
+#define FINISH_TURN_MS     20
+#define LOOK_MS            1000  /* whether somebody replays or discards dead letters */
+#define COUNT_MS           30000 /* the same, when there are so many that counting takes time: */
+#define COUNT_MANY         10000
 
 /* What a checkpoint says. */
 struct mark {
@@ -52,11 +38,9 @@ struct cdc_deliver {
 	struct cdc_deliver_setup setup;
 	struct cdc_window *window;
 	struct cdc_selector *selector; /* NULL: none is needed */
-	struct lane *lanes;
-	size_t lane_n;    /* those of held tables included */
-	bool *is_suspect; /* by lane; for choosing a probe */
-	struct cdc_view *views;
-	size_t view_cap;
+	struct cdc_parked parked;
+	struct cdc_lanes *lanes;
+	struct cdc_parking *parking;
 
 	void *sink; /* state */
 	bool is_open;
@@ -64,24 +48,15 @@ struct cdc_deliver {
 	struct cdc_round *round; /* NULL: the sync has no backfill */
 	int wake_fd;             /* epoll over the readers' events and the stop flag */
 
-	uint64_t counter;        /* begins and failures of requests, numbered */
-	uint64_t accepted_begun; /* beginning of the latest accepted one */
-	size_t in_flight;
-	struct cdc_flow flow;
-	size_t turn; /* the lane that is looked at first, so that none is always last */
-	bool is_finishing;
 	_Atomic bool is_to_pause, is_told; /* set by others, who wake by pause_fd */
 	bool is_paused;
 	int pause_fd;
-	struct cdc_breaker breaker;
-	char told[sizeof(((struct sink_result *)0)->text)]; /* why it opened last */
-	uint64_t hold_ms;                                   /* 429: nothing goes out before */
-	struct cdc_id probed; /* the last probe that failed; zero: none since it opened */
 
 	struct mark handed; /* the last checkpoint given to the store, */
 	uint64_t ticket;    /* its ticket while not known to be durable, */
 	uint64_t handed_ms; /* and when */
 	bool has_delivered; /* since then */
+	uint64_t looked_ms; /* at the store's parked records */
 };
 
 /* --- life --------------------------------------------------------------------------- */
@@ -115,19 +90,6 @@ static enum cdc_code make_selector(struct cdc_deliver *d, struct cdc_err *err)
 	return rc;
 }
 
-static void init_flow(struct cdc_deliver *d)
-{
-	const struct cdc_deliver_settings *s = d->setup.settings;
-	const struct cdc_flow_settings flow = {
-		.requests_per_second = s->rate_limit.requests_per_second,
-		.records_per_second = s->rate_limit.records_per_second,
-		.min = s->concurrency_min,
-		.max = s->concurrency_min ? s->concurrency : d->lane_n,
-	};
-
-	cdc_flow_init(&d->flow, &flow, cdc_clock_mono_ms());
-}
-
 /* The stream, and what is held back from it. */
 static enum cdc_code make_inputs(struct cdc_deliver *d, struct cdc_err *err)
 {
@@ -156,6 +118,74 @@ static enum cdc_code make_inputs(struct cdc_deliver *d, struct cdc_err *err)
 	return rc;
 }
 
+/* What decides about the window's records, and about those that are parked. */
+static enum cdc_code make_rules(struct cdc_deliver *d, struct cdc_err *err)
+{
+	const struct cdc_deliver_setup *s = &d->setup;
+	const struct cdc_lanes_setup lanes = {
+		.sync = s->sync,
+		.settings = s->settings,
+		.sink = s->sink,
+		.window = d->window,
+		.metrics = s->metrics,
+		.board = s->board,
+		.log = s->log,
+	};
+	struct cdc_parking_setup parking = {
+		.sync = s->sync,
+		.settings = s->settings,
+		.sink = s->sink,
+		.window = d->window,
+		.parked = &d->parked,
+		.metrics = s->metrics,
+		.log = s->log,
+	};
+
+	if (d->window)
+		d->lanes = cdc_lanes_new(&lanes);
+	parking.lanes = d->lanes;
+	if (d->lanes)
+		d->parking = cdc_parking_new(&parking);
+	if (!d->parking)
+		return cdc_err_set(err, CDC_NOMEM, "out of memory");
+	cdc_window_set_parked(d->window, &d->parked);
+	return CDC_OK;
+}
+
+/* The queues that the store holds, and the records that will be read again though they are there.
+ */
+static enum cdc_code load_parked(struct cdc_deliver *d, struct cdc_err *err)
+{
+	const struct cdc_id low = cdc_cursor_lowest(d->setup.cursor).id;
+	struct cdc_store *store = d->setup.store;
+	const char *sync = d->setup.sync;
+	struct cdc_park_totals totals;
+	struct cdc_park_head *heads = NULL;
+	struct cdc_id *ids = NULL;
+	size_t head_n = 0, id_n = 0;
+	enum cdc_code rc = cdc_store_park(store, sync, NULL, 0, 0, NULL, 0, &totals, err);
+
+	if (!rc)
+		rc = cdc_store_park_heads(store, sync, &heads, &head_n, err);
+	if (!rc)
+		rc = cdc_store_park_ids(store, sync, &low, &ids, &id_n, err);
+	for (size_t i = 0; !rc && i < head_n; i++) {
+		struct cdc_parked_key *key;
+
+		rc = cdc_parked_add(&d->parked, heads[i].key_hash, heads[i].table_hash, &key, err);
+		if (!rc)
+			cdc_parked_set_head(key, &heads[i]);
+	}
+	free(heads);
+	if (rc) {
+		free(ids);
+		return rc;
+	}
+	cdc_parked_set_ids(&d->parked, ids, id_n);
+	cdc_parking_set_totals(d->parking, &totals);
+	return CDC_OK;
+}
+
 enum cdc_code cdc_deliver_new(const struct cdc_deliver_setup *setup, struct cdc_deliver **ret,
 			      struct cdc_err *err)
 {
@@ -172,24 +202,20 @@ enum cdc_code cdc_deliver_new(const struct cdc_deliver_setup *setup, struct cdc_
 	d->window =
 		cdc_window_new(setup->settings->concurrency, setup->backfill != NULL,
 			       (enum cdc_order)setup->settings->order, setup->settings->operations);
-	if (d->window) {
-		d->lane_n = cdc_window_lanes(d->window);
-		d->lanes = calloc(d->lane_n, sizeof(*d->lanes));
-		d->is_suspect = calloc(d->lane_n, sizeof(*d->is_suspect));
-	}
 	if (d->pause_fd < 0)
 		rc = cdc_err_set(err, CDC_IO, "no more file descriptors");
-	else if (d->lanes && d->is_suspect)
-		rc = make_selector(d, err);
 	else
-		rc = cdc_err_set(err, CDC_NOMEM, "out of memory");
+		rc = make_rules(d, err);
+	if (!rc)
+		rc = make_selector(d, err);
 	if (!rc)
 		rc = make_inputs(d, err);
+	if (!rc)
+		rc = load_parked(d, err);
 	if (rc) {
 		cdc_deliver_free(d);
 		return rc;
 	}
-	init_flow(d);
 	d->handed = mark_of(d);
 	*ret = d;
 	return CDC_OK;
@@ -215,15 +241,13 @@ void cdc_deliver_free(struct cdc_deliver *d)
 	close_outside(d);
 	if (d->pause_fd >= 0)
 		close(d->pause_fd);
-	for (size_t i = 0; d->lanes && i < d->lane_n; i++)
-		free(d->lanes[i].items);
-	free(d->lanes);
-	free(d->is_suspect);
-	free(d->views);
+	cdc_parking_free(d->parking);
+	cdc_lanes_free(d->lanes);
 	cdc_round_free(d->round);
 	cdc_intake_clear(&d->stream, true);
 	cdc_window_free(d->window);
 	cdc_selector_free(d->selector);
+	cdc_parked_clear(&d->parked);
 	free(d);
 }
 
@@ -245,10 +269,21 @@ static enum cdc_code open_outside(struct cdc_deliver *d, struct cdc_err *err)
 		.sync = s->sink_sync,
 		.sync_id = s->sync_uuid,
 		.sync_name = s->sync,
-		.concurrency = d->lane_n,
+		.concurrency = cdc_lanes_n(d->lanes) + CDC_PARKING_SLOTS,
 	};
-	enum cdc_code rc;
+	char reason[sizeof(err->msg)];
+	enum cdc_code rc = cdc_store_disabled_get(s->store, s->sync, reason, sizeof(reason), err);
 
+	if (!rc) {
+		(void)cdc_err_set(err, CDC_REJECTED, "disabled: %s", reason);
+		return cdc_err_remedy(
+			err,
+			"correct the destination, then `walpost resume %s`, and start "
+			"walpost again: the sync goes on where it stopped",
+			s->sync);
+	}
+	if (rc != CDC_MISSING)
+		return rc;
 	d->wake_fd = epoll_create1(EPOLL_CLOEXEC);
 	if (d->wake_fd < 0)
 		return cdc_err_set(err, CDC_IO, "epoll_create1: %s", strerror(errno));
@@ -280,170 +315,44 @@ static void post(struct cdc_deliver *d, enum cdc_state state, const struct cdc_e
 	cdc_board_post(d->setup.board, state, err, cdc_clock_wall_us());
 }
 
-static void count_accepted(struct cdc_deliver *d, const struct lane *lane, int64_t wall_us)
+static size_t in_flight(const struct cdc_deliver *d)
 {
-	struct cdc_sync_metrics *m = d->setup.metrics;
-	uint64_t newest = cdc_metric_get(&m->delivered_commit_us);
-
-	cdc_metric_add(&m->delivered, lane->n);
-	for (size_t i = 0, k; i < lane->n; i = k) {
-		int64_t commit_us = lane->items[i]->rec->commit_us;
-
-		for (k = i + 1; k < lane->n && lane->items[k]->rec->commit_us == commit_us;)
-			k++;
-		if (commit_us <= 0)
-			continue;
-		cdc_histogram_add(&m->latency,
-				  wall_us > commit_us ? (uint64_t)(wall_us - commit_us) : 0, k - i);
-		if ((uint64_t)commit_us > newest)
-			newest = (uint64_t)commit_us;
-	}
-	cdc_metric_set(&m->delivered_commit_us, newest);
+	return cdc_lanes_in_flight(d->lanes) + cdc_parking_in_flight(d->parking);
 }
 
-static void recovered(struct cdc_deliver *d)
+/* The endpoint wants no more: that outlives the process. */
+static void disable(struct cdc_deliver *d, struct cdc_err *err)
 {
-	for (size_t i = 0; i < d->lane_n; i++)
-		d->lanes[i].until_ms = 0;
-	d->probed = (struct cdc_id){0};
-	LOG_INFO(&d->setup.log, "endpoint_recovered", KV("sync", d->setup.sync),
-		 KV("waiting_records", cdc_window_records(d->window)));
-	post(d, CDC_STATE_RUNNING, NULL);
-}
+	struct cdc_err failed = {0};
 
-static void accept_job(struct cdc_deliver *d, struct lane *lane, size_t index, int64_t wall_us)
-{
-	bool had_head = lane->items[0] == cdc_window_head(d->window, index);
-
-	if (d->accepted_begun < lane->begun)
-		d->accepted_begun = lane->begun;
-	count_accepted(d, lane, wall_us);
-	for (size_t i = 0; i < lane->n; i++)
-		cdc_window_done(d->window, lane->items[i]);
-	if (had_head) {
-		lane->alone = (struct cdc_suspect){0};
-		lane->suspects -= lane->n < lane->suspects ? lane->n : lane->suspects;
-	}
-	lane->attempt = 0;
-	lane->until_ms = lane->asked_ms = 0;
-	d->has_delivered = true;
-	if (cdc_breaker_accept(&d->breaker))
-		recovered(d);
-}
-
-static enum cdc_code in_trouble(const struct cdc_item *item, const char *text, struct cdc_err *err)
-{
-	struct cdc_view view = cdc_item_view(item);
-	size_t len;
-	const char *table = cdc_view_table(view, &len);
-	char id[CDC_ID_TEXT];
-
-	(void)cdc_id_format(&item->rec->id, id);
-	(void)cdc_err_set(err, CDC_TROUBLE,
-			  "record %s of %.*s is refused (%s) while the endpoint accepts others; "
-			  "the sync stops before it and skips nothing",
-			  id, (int)len, table, text);
-	return cdc_err_remedy(err,
-			      "make the endpoint accept this record, then start walpost again");
-}
-
-/* Halving finds the one record that is refused.  A refusal may be about any record of the request;
- * a 5xx only is when the same request keeps failing while others are accepted. */
-static bool must_halve(const struct cdc_deliver *d, const struct lane *lane,
-		       const struct sink_result *r)
-{
-	if (lane->n < 2 || r->is_never_record)
-		return false;
-	if (r->outcome == SINK_REJECT)
-		return true;
-	return lane->attempt >= BISECT_RETRY_FAILURES && d->accepted_begun > lane->failed_at;
-}
-
-static void note_opened(struct cdc_deliver *d, const struct sink_result *r, uint64_t now_ms)
-{
-	const char *reason = r ? r->text : "no answer";
-	struct cdc_err why = {0};
-
-	(void)cdc_err_set(&why, CDC_IO,
-			  "the endpoint accepts nothing (%s); %zu records wait, nothing is lost",
-			  reason, cdc_window_records(d->window));
-	post(d, CDC_STATE_WAITING, &why);
-	/* Another reason is news: it may be the first attempt to mend the one before. */
-	if (cdc_log_is_due(d->breaker.openings) || strcmp(d->told, reason) != 0)
-		LOG_WARN(&d->setup.log, "endpoint_trouble", KV("sync", d->setup.sync),
-			 KV("status", r ? r->status : 0), KV("failures", d->breaker.failures),
-			 KV("next_probe_ms", d->breaker.until_ms - now_ms), KV_ERR(&why));
-	(void)snprintf(d->told, sizeof(d->told), "%s", reason);
-}
-
-static enum cdc_code fail_job(struct cdc_deliver *d, struct lane *lane, size_t index,
-			      const struct sink_result *r, uint64_t now_ms, uint64_t random,
-			      struct cdc_err *err)
-{
-	bool is_head = lane->items[0] == cdc_window_head(d->window, index);
-	uint64_t asked = r->retry_after_ms == SINK_NO_RETRY_AFTER ? 0 : r->retry_after_ms;
-	uint64_t at = ++d->counter;
-
-	if (asked > CDC_RETRY_AFTER_CAP)
-		asked = CDC_RETRY_AFTER_CAP;
-	cdc_metric_add(&d->setup.metrics->failed, 1);
-	if (lane->n == 1 && is_head &&
-	    cdc_suspect_fail(&lane->alone, r, at, d->accepted_begun,
-			     d->setup.settings->order == CDC_ORDER_SYNC, now_ms))
-		return in_trouble(lane->items[0], r->text, err);
-	lane->attempt++;
-	lane->until_ms = now_ms + cdc_backoff_ms(lane->attempt, random);
-	if (must_halve(d, lane, r)) {
-		lane->suspects = lane->n;
-		lane->until_ms = now_ms;
-	}
-	lane->failed_at = at;
-	if (asked)
-		lane->asked_ms = now_ms + asked;
-	if (asked && r->status == 429 && d->hold_ms < lane->asked_ms)
-		d->hold_ms = lane->asked_ms;
-	if (lane->is_probe)
-		d->probed = lane->items[0]->rec->id;
-	if (cdc_breaker_fail(&d->breaker, lane->is_probe, asked, now_ms, random))
-		note_opened(d, r, now_ms);
-	else if (d->breaker.state == CDC_BREAKER_CLOSED && cdc_log_is_due(lane->attempt))
-		LOG_WARN(&d->setup.log, "request_failed", KV("sync", d->setup.sync),
-			 KV("attempt", lane->attempt), KV("status", r->status),
-			 KV("records", lane->n), KV("reason", (const char *)r->text));
-	return CDC_OK;
+	(void)cdc_err_remedy(err,
+			     "correct the destination, then `walpost resume %s`, and start walpost "
+			     "again: the sync goes on where it stopped",
+			     d->setup.sync);
+	if (cdc_store_disable(d->setup.store, d->setup.sync, err->msg, &failed))
+		LOG_WARN(&d->setup.log, "disabling_failed", KV("sync", d->setup.sync),
+			 KV("note", "after a restart the endpoint will be asked once more"),
+			 KV_ERR(&failed));
 }
 
 static enum cdc_code take_result(struct cdc_deliver *d, const struct sink_result *r,
 				 uint64_t now_ms, int64_t wall_us, uint64_t random,
 				 struct cdc_err *err)
 {
-	struct lane *lane = &d->lanes[r->ticket];
 	struct cdc_sync_metrics *m = d->setup.metrics;
+	struct cdc_trouble trouble = {0};
+	enum cdc_code rc;
 
-	cdc_flow_ended(&d->flow, r, d->in_flight, now_ms);
-	lane->is_in_flight = false;
-	d->in_flight--;
 	cdc_metric_add(&m->requests, 1);
 	cdc_metric_add(&m->request_bytes, r->sent_bytes);
 	cdc_histogram_add(&m->request, r->took_us, 1);
-	switch (r->outcome) {
-	case SINK_DONE:
-		accept_job(d, lane, r->ticket, wall_us);
-		return CDC_OK;
-	case SINK_RETRY:
-	case SINK_REJECT:
-		return fail_job(d, lane, r->ticket, r, now_ms, random, err);
-	case SINK_STOP:
-		cdc_metric_add(&m->failed, 1);
-		(void)cdc_err_set(err, CDC_REJECTED,
-				  "the endpoint asks for no more requests (%s); the sync stops and "
-				  "skips nothing",
-				  r->text);
-		return cdc_err_remedy(err, "correct the url of the destination, or remove the "
-					   "sync, then start walpost again");
-	}
-	CDC_ASSERT(false);
-	return CDC_OK;
+	if (r->ticket >= cdc_lanes_n(d->lanes))
+		return cdc_parking_result(d->parking, r, now_ms, wall_us, random, err);
+	rc = cdc_lanes_result(d->lanes, r, now_ms, wall_us, random, &trouble, err);
+	if (!rc && trouble.item)
+		rc = cdc_parking_take(d->parking, &trouble, wall_us, err);
+	d->has_delivered |= r->outcome == SINK_DONE;
+	return rc;
 }
 
 /* Every result is taken, also behind one that ends the sync: what was accepted is done. */
@@ -465,168 +374,114 @@ static enum cdc_code take_results(struct cdc_deliver *d, uint64_t now_ms, int64_
 		if (!rc)
 			rc = one;
 	}
+	if (rc == CDC_REJECTED)
+		disable(d, err);
+	else if (n && d->is_paused)
+		post(d, CDC_STATE_RUNNING, NULL); /* what the lanes posted is not the whole truth */
 	return rc;
 }
 
-/* --- sending ------------------------------------------------------------------------ */
+/* --- parked records ----------------------------------------------------------------- */
 
-static bool reserve(struct cdc_deliver *d, struct lane *lane, size_t max)
+static enum cdc_code count_parked(struct cdc_deliver *d, uint64_t now_ms, struct cdc_err *err)
 {
-	if (lane->cap < max) {
-		struct cdc_item **grown = reallocarray(lane->items, max, sizeof(struct cdc_item *));
+	struct cdc_park_totals totals;
+	enum cdc_code rc =
+		cdc_store_park(d->setup.store, d->setup.sync, NULL, 0, 0, NULL, 0, &totals, err);
 
-		if (!grown)
-			return false;
-		lane->items = grown;
-		lane->cap = max;
-	}
-	if (d->view_cap < max) {
-		struct cdc_view *grown = reallocarray(d->views, max, sizeof(*grown));
-
-		if (!grown)
-			return false;
-		d->views = grown;
-		d->view_cap = max;
-	}
-	return true;
-}
-
-/* Submits lane->items[0..n). */
-static enum cdc_code submit(struct cdc_deliver *d, struct lane *lane, bool is_probe,
-			    struct cdc_err *err)
-{
-	struct sink_job job = {.ticket = (uint64_t)(lane - d->lanes), .views = d->views};
-	enum cdc_code rc;
-
-	for (size_t i = 0; i < lane->n; i++) {
-		d->views[i] = cdc_item_view(lane->items[i]);
-		job.is_repeat |= lane->items[i]->was_sent;
-	}
-	job.n = lane->n;
-	rc = d->setup.sink->submit(d->sink, &job, err);
 	if (rc)
 		return rc;
-	for (size_t i = 0; i < lane->n; i++)
-		cdc_window_sent(lane->items[i]);
-	if (job.is_repeat)
-		cdc_metric_add(&d->setup.metrics->retried, 1);
-	lane->is_in_flight = true;
-	lane->is_probe = is_probe;
-	lane->begun = ++d->counter;
-	lane->since_ms = 0;
-	d->in_flight++;
+	cdc_parking_set_totals(d->parking, &totals);
+	d->looked_ms = now_ms;
 	return CDC_OK;
 }
 
-/* A run that is not full may wait for more. */
-static bool must_linger(const struct cdc_deliver *d, struct lane *lane, bool has_more,
-			uint64_t now_ms)
+/* Is there room for what stands aside?  Somebody may have discarded dead letters meanwhile. */
+static enum cdc_code check_room(struct cdc_deliver *d, uint64_t now_ms, struct cdc_err *err)
 {
-	if (!d->setup.settings->linger_ms || d->is_finishing || has_more || lane->attempt ||
-	    lane->suspects)
-		return false;
-	if (!lane->since_ms)
-		lane->since_ms = now_ms;
-	return now_ms < lane->since_ms + d->setup.settings->linger_ms;
-}
-
-static uint64_t lane_due_ms(const struct cdc_deliver *d, const struct lane *lane)
-{
-	uint64_t due = lane->until_ms > lane->asked_ms ? lane->until_ms : lane->asked_ms;
-
-	return due > d->hold_ms ? due : d->hold_ms;
-}
-
-static enum cdc_code send_lane(struct cdc_deliver *d, size_t index, uint64_t now_ms,
-			       struct cdc_err *err)
-{
-	struct lane *lane = &d->lanes[index];
-	const struct cdc_deliver_settings *s = d->setup.settings;
-	enum cdc_code rc = CDC_LIMIT;
-
-	while (rc == CDC_LIMIT) {
-		size_t max = lane->suspects ? (lane->suspects + 1) / 2 : s->batch_size;
-		bool has_more;
-
-		if (!reserve(d, lane, max))
-			return cdc_err_set(err, CDC_NOMEM, "out of memory for a request");
-		lane->n = cdc_window_run(d->window, index, max, s->batch_bytes, lane->items,
-					 &has_more);
-		if (lane->n == 0 || must_linger(d, lane, has_more, now_ms))
-			return CDC_OK;
-		rc = submit(d, lane, false, err);
-		if (!rc)
-			cdc_flow_started(&d->flow, lane->n, now_ms);
-		if (rc == CDC_LIMIT && lane->n == 1)
-			return in_trouble(lane->items[0], err->msg, err);
-		lane->suspects = rc == CDC_LIMIT ? lane->n : lane->suspects;
-	}
-	return rc;
-}
-
-static struct cdc_item *choose_probe(struct cdc_deliver *d)
-{
-	struct cdc_item *item;
-
-	if (d->setup.settings->order == CDC_ORDER_SYNC)
-		return cdc_window_head(d->window, 0);
-	if (!cdc_id_is_zero(&d->probed)) {
-		/* Each probe takes another record, so one that is refused hides no other. */
-		item = cdc_window_probe(d->window, &d->probed, d->is_suspect);
-		if (item)
-			return item;
-	}
-	for (size_t i = 0; i < d->lane_n; i++)
-		d->is_suspect[i] = d->lanes[i].alone.failures != 0;
-	item = cdc_window_probe(d->window, NULL, d->is_suspect);
-	return item ? item : cdc_window_probe(d->window, &(struct cdc_id){0}, d->is_suspect);
-}
-
-static enum cdc_code send_probe(struct cdc_deliver *d, uint64_t now_ms, struct cdc_err *err)
-{
-	struct cdc_item *item = choose_probe(d);
-	struct lane *lane;
-	enum cdc_code rc;
-
-	if (!item)
-		return CDC_OK;
-	lane = &d->lanes[item->lane];
-	if (!reserve(d, lane, 1))
-		return cdc_err_set(err, CDC_NOMEM, "out of memory for a request");
-	lane->items[0] = item;
-	lane->n = 1;
-	rc = submit(d, lane, true, err);
-	if (rc == CDC_LIMIT)
-		return in_trouble(item, err->msg, err);
-	if (rc)
-		return rc;
-	cdc_flow_started(&d->flow, 1, now_ms);
-	cdc_breaker_probe(&d->breaker);
-	return CDC_OK;
-}
-
-static enum cdc_code send_all(struct cdc_deliver *d, uint64_t now_ms, struct cdc_err *err)
-{
+	const struct cdc_park_totals *t = cdc_parking_totals(d->parking);
+	uint64_t most = d->setup.settings->park.max_bytes;
+	size_t n, bytes;
 	enum cdc_code rc = CDC_OK;
 
-	if (d->breaker.state != CDC_BREAKER_CLOSED) {
-		if (!d->in_flight && now_ms >= d->hold_ms &&
-		    cdc_flow_may_start(&d->flow, 0, now_ms) &&
-		    cdc_breaker_may_probe(&d->breaker, now_ms))
-			rc = send_probe(d, now_ms, err);
+	(void)cdc_window_aside(d->window, &n, &bytes);
+	if (n == 0 || t->bytes + bytes <= most)
+		return CDC_OK;
+	rc = count_parked(d, now_ms, err);
+	if (rc || t->bytes + bytes <= most)
 		return rc;
-	}
-	for (size_t i = 0; !rc && i < d->lane_n; i++) {
-		size_t at = (d->turn + i) % d->lane_n;
+	(void)cdc_err_set(err, CDC_LIMIT,
+			  "%llu parked records and %llu dead letters fill park.max_bytes; the "
+			  "sync stops and skips nothing",
+			  (unsigned long long)t->waiting,
+			  (unsigned long long)(t->dead + t->replay));
+	return cdc_err_remedy(err, "make the endpoint accept these records, discard dead letters, "
+				   "or raise park.max_bytes, then start walpost again");
+}
 
-		if (!cdc_flow_may_start(&d->flow, d->in_flight, now_ms)) {
-			d->turn = at;
-			break;
-		}
-		if (!d->lanes[at].is_in_flight && now_ms >= lane_due_ms(d, &d->lanes[at]) &&
-		    cdc_window_head(d->window, at))
-			rc = send_lane(d, at, now_ms, err);
+/* Before the checkpoint that passes them. */
+static enum cdc_code write_parked(struct cdc_deliver *d, uint64_t now_ms, int64_t wall_us,
+				  struct cdc_err *err)
+{
+	const struct cdc_park_totals *t = cdc_parking_totals(d->parking);
+	bool is_counted = t->waiting + t->dead < COUNT_MANY || now_ms - d->looked_ms >= COUNT_MS;
+	struct cdc_park_totals totals;
+	struct cdc_parking_write w;
+	enum cdc_code rc;
+
+	if (!cdc_parking_must_write(d->parking, now_ms))
+		return CDC_OK;
+	rc = check_room(d, now_ms, err);
+	if (!rc)
+		rc = cdc_parking_collect(d->parking, now_ms, &w, err);
+	if (!rc)
+		rc = cdc_store_park(d->setup.store, d->setup.sync, w.changes, w.n, wall_us, w.heads,
+				    w.head_n, is_counted ? &totals : NULL, err);
+	if (rc)
+		return rc;
+	cdc_parking_written(d->parking, &w, now_ms);
+	d->has_delivered = true;
+	if (is_counted) {
+		cdc_parking_set_totals(d->parking, &totals);
+		d->looked_ms = now_ms;
 	}
+	return CDC_OK;
+}
+
+static enum cdc_code send_parked(struct cdc_deliver *d, uint64_t now_ms, int64_t wall_us,
+				 struct cdc_err *err)
+{
+	const struct cdc_park_totals *t = cdc_parking_totals(d->parking);
+	struct cdc_park_read what;
+	struct cdc_batch *batch;
+	enum cdc_code rc = CDC_OK;
+
+	if (t->dead + t->replay &&
+	    now_ms - d->looked_ms >= (t->dead < COUNT_MANY ? LOOK_MS : COUNT_MS))
+		rc = count_parked(d, now_ms, err);
+	while (!rc && cdc_parking_next(d->parking, now_ms, wall_us, &what, &batch)) {
+		bool waits;
+
+		rc = cdc_store_park_read(d->setup.store, d->setup.sync, &what, batch, &waits, err);
+		if (rc)
+			cdc_parking_put_off(d->parking, wall_us);
+		else
+			rc = cdc_parking_send(d->parking, d->sink, waits, now_ms, wall_us, err);
+	}
+	return rc;
+}
+
+static enum cdc_code send_all(struct cdc_deliver *d, uint64_t now_ms, int64_t wall_us,
+			      struct cdc_err *err)
+{
+	struct cdc_trouble trouble = {0};
+	enum cdc_code rc;
+
+	do {
+		rc = cdc_lanes_send(d->lanes, d->sink, now_ms, &trouble, err);
+		if (!rc && trouble.item)
+			rc = cdc_parking_take(d->parking, &trouble, wall_us, err);
+	} while (!rc && trouble.item);
 	return rc;
 }
 
@@ -677,6 +532,9 @@ static void checkpoint(struct cdc_deliver *d, uint64_t now_ms)
 	     now_ms - d->handed_ms < (d->has_delivered ? CHECKPOINT_MS : CHECKPOINT_IDLE_MS)))
 		return;
 	m = mark_of(d);
+	cdc_parked_pass(&d->parked, m.has_tables && cdc_id_cmp(&m.tables, &m.stream.id) < 0
+					    ? &m.tables
+					    : &m.stream.id);
 	d->handed_ms = now_ms;
 	d->has_delivered = false;
 	if (is_same(&m, &d->handed))
@@ -712,10 +570,9 @@ static void show(struct cdc_deliver *d)
 	struct cdc_sync_metrics *m = d->setup.metrics;
 	int64_t oldest_us = cdc_window_oldest_us(d->window);
 
-	cdc_metric_set(&m->in_flight, d->in_flight);
-	cdc_metric_set(&m->limit, cdc_throttle_limit(&d->flow.throttle));
+	cdc_metric_set(&m->in_flight, in_flight(d));
 	cdc_metric_set(&m->window, cdc_window_records(d->window));
-	cdc_metric_set(&m->breaker, d->breaker.state);
+	cdc_metric_set(&m->breaker, cdc_lanes_breaker(d->lanes)->state);
 	cdc_metric_set(&m->oldest_us, oldest_us > 0 ? (uint64_t)oldest_us : 0);
 	cdc_metric_set(&m->is_behind, d->stream.may_read);
 }
@@ -727,7 +584,7 @@ static uint64_t sooner(uint64_t wait_ms, uint64_t at_ms, uint64_t now_ms)
 	return at_ms - now_ms < wait_ms ? at_ms - now_ms : wait_ms;
 }
 
-static uint64_t next_wait_ms(const struct cdc_deliver *d, uint64_t now_ms)
+static uint64_t next_wait_ms(const struct cdc_deliver *d, uint64_t now_ms, int64_t wall_us)
 {
 	uint64_t wait_ms = TURN_MS;
 
@@ -739,33 +596,10 @@ static uint64_t next_wait_ms(const struct cdc_deliver *d, uint64_t now_ms)
 		wait_ms = sooner(wait_ms, now_ms + TICKET_MS, now_ms);
 	else if (d->has_delivered)
 		wait_ms = sooner(wait_ms, d->handed_ms + CHECKPOINT_MS, now_ms);
-	if (cdc_window_records(d->window) == 0 || d->is_paused)
+	if (d->is_paused)
 		return wait_ms;
-	if (d->breaker.state != CDC_BREAKER_CLOSED) {
-		uint64_t probe_ms = cdc_breaker_next_ms(&d->breaker);
-
-		if (probe_ms < d->flow.free_ms)
-			probe_ms = d->flow.free_ms;
-		return d->in_flight ? wait_ms
-				    : sooner(wait_ms, probe_ms > d->hold_ms ? probe_ms : d->hold_ms,
-					     now_ms);
-	}
-	wait_ms = sooner(wait_ms, cdc_breaker_next_ms(&d->breaker), now_ms);
-	if (d->flow.free_ms > now_ms)
-		wait_ms = sooner(wait_ms, d->flow.free_ms, now_ms);
-	for (size_t i = 0; i < d->lane_n; i++) {
-		const struct lane *lane = &d->lanes[i];
-		uint64_t due = lane_due_ms(d, lane);
-
-		if (lane->is_in_flight || !cdc_window_head(d->window, i))
-			continue;
-		if (due > now_ms)
-			wait_ms = sooner(wait_ms, due, now_ms);
-		else if (lane->since_ms)
-			wait_ms = sooner(wait_ms, lane->since_ms + d->setup.settings->linger_ms,
-					 now_ms);
-	}
-	return wait_ms;
+	wait_ms = cdc_parking_wait_ms(d->parking, now_ms, wall_us, wait_ms);
+	return cdc_lanes_wait_ms(d->lanes, now_ms, wait_ms);
 }
 
 void cdc_deliver_pause(struct cdc_deliver *d, bool is_paused)
@@ -790,7 +624,7 @@ static void look_for_pause(struct cdc_deliver *d)
 	d->is_paused = is_paused;
 	post(d, CDC_STATE_RUNNING, NULL);
 	LOG_INFO(&d->setup.log, is_paused ? "sync_paused" : "sync_resumed",
-		 KV("sync", d->setup.sync), KV("in_flight", d->in_flight));
+		 KV("sync", d->setup.sync), KV("in_flight", in_flight(d)));
 }
 
 enum cdc_code cdc_deliver_step(struct cdc_deliver *d, uint64_t now_ms, int64_t wall_us,
@@ -805,20 +639,26 @@ enum cdc_code cdc_deliver_step(struct cdc_deliver *d, uint64_t now_ms, int64_t w
 		rc = take_results(d, now_ms, wall_us, wait_ms, random, err);
 	if (rc)
 		return rc;
-	if (wait_ms)
+	if (wait_ms) {
 		now_ms = cdc_clock_mono_ms();
+		wall_us = cdc_clock_wall_us();
+	}
 	look_for_pause(d);
-	if (!d->is_paused && cdc_breaker_tick(&d->breaker, now_ms, random))
-		note_opened(d, NULL, now_ms);
+	if (!d->is_paused)
+		cdc_lanes_tick(d->lanes, now_ms, random);
 	cdc_intake_give_back(&d->stream);
 	rc = cdc_intake_read(&d->stream, err);
 	if (!rc && d->round)
 		rc = cdc_round_step(d->round, err);
+	if (!rc)
+		rc = write_parked(d, now_ms, wall_us, err);
 	if (!rc && !d->is_paused)
-		rc = send_all(d, now_ms, err);
+		rc = send_parked(d, now_ms, wall_us, err);
+	if (!rc && !d->is_paused)
+		rc = send_all(d, now_ms, wall_us, err);
 	checkpoint(d, now_ms);
 	show(d);
-	*ret_wait_ms = next_wait_ms(d, now_ms);
+	*ret_wait_ms = next_wait_ms(d, now_ms, wall_us);
 	return rc;
 }
 
@@ -841,21 +681,23 @@ static void finish(struct cdc_deliver *d, bool is_ended)
 	(void)epoll_ctl(d->wake_fd, EPOLL_CTL_DEL, cdc_intake_fd(&d->stream), NULL);
 	if (d->round)
 		cdc_round_unwatch(d->round);
-	d->is_finishing = true;
+	cdc_lanes_finish(d->lanes);
 	cdc_window_close(d->window);
 	while (now_ms < end_ms) {
 		bool goes_on = !is_ended && !d->is_paused &&
-			       d->breaker.state == CDC_BREAKER_CLOSED &&
+			       cdc_lanes_breaker(d->lanes)->state == CDC_BREAKER_CLOSED &&
 			       cdc_window_has_gaps(d->window);
 
-		if (goes_on && send_all(d, now_ms, &unheard))
+		if (goes_on && send_all(d, now_ms, cdc_clock_wall_us(), &unheard))
 			is_ended = true;
-		if (!d->in_flight && !goes_on)
+		if (!in_flight(d) && !goes_on)
 			break;
 		if (take_results(d, now_ms, cdc_clock_wall_us(), FINISH_TURN_MS,
 				 cdc_backoff_random(), &unheard))
 			is_ended = true;
 		now_ms = cdc_clock_mono_ms();
+		if (write_parked(d, now_ms, cdc_clock_wall_us(), &unheard))
+			is_ended = true;
 		cdc_board_beat(d->setup.board, now_ms);
 	}
 	last_checkpoint(d);
@@ -895,7 +737,7 @@ void cdc_deliver_run(struct cdc_deliver *d)
 		rc = cdc_deliver_step(d, now_ms, cdc_clock_wall_us(), wait_ms, cdc_backoff_random(),
 				      &wait_ms, &err);
 		if (!rc) {
-			if (attempt && d->breaker.state == CDC_BREAKER_CLOSED)
+			if (attempt && cdc_lanes_breaker(d->lanes)->state == CDC_BREAKER_CLOSED)
 				post(d, CDC_STATE_RUNNING, NULL);
 			attempt = 0;
 		} else if (cdc_code_class(rc) == CDC_CLASS_RETRY) {

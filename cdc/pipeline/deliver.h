@@ -3,10 +3,10 @@
  *
  * Reads the buffer, selects, sorts records into lanes by key, hands runs to the
  * sink, decides what each outcome means, and moves the checkpoint: the id up to
- * and including which every record is done or not selected.
+ * and including which every record is done, parked, dead or not selected.
  *
- * The rules are pure functions (window.h, trouble.h, breaker.h, backoff.h); this is
- * the thin loop around them.
+ * The rules are in what it drives (window.h, lanes.h, parking.h), which knows no
+ * clock, no buffer and no store; this is the thin loop around them.
  *
  * Threads: step and run belong to one thread; new and free to main.
  * Layer: pipeline.
@@ -21,24 +21,10 @@
 #include "cdc/base/stop.h"
 #include "cdc/buffer/buffer.h"
 #include "cdc/pipeline/backfill.h"
+#include "cdc/pipeline/settings.h"
 #include "cdc/pipeline/window.h"
 #include "cdc/store/store.h"
 #include "sinks/sink.h"
-
-/* The engine's keys of destination_configuration. */
-struct cdc_deliver_settings {
-	unsigned operations;  /* bit per enum cdc_op */
-	uint64_t batch_size;  /* records per request */
-	uint64_t batch_bytes; /* JSON bytes per request; one larger record goes alone */
-	uint64_t linger_ms;
-	uint64_t concurrency;     /* lanes */
-	uint64_t concurrency_min; /* of them at once, when the endpoint bears no more; 0: all */
-	struct {
-		uint64_t requests_per_second, records_per_second; /* 0: no limit */
-	} rate_limit;
-	unsigned order; /* enum cdc_order */
-};
-extern const struct cdc_opt cdc_deliver_options[];
 
 /* Everything outlives the engine; all constant after new. */
 struct cdc_deliver_setup {
@@ -71,8 +57,9 @@ void cdc_deliver_free(struct cdc_deliver *d);
  * One turn at now_ms (monotonic) and wall_us: takes finished jobs (waiting in
  * the sink for at most wait_ms), reads, dispatches, checkpoints.  random: a
  * fresh number per call, for jitter.  *ret_wait_ms: how long the next call may
- * wait.  Any error ends the sync: CDC_TROUBLE, CDC_GAP, CDC_REJECTED (the
- * endpoint is gone), or the buffer's.
+ * wait.  Any error ends the sync: CDC_TROUBLE, CDC_LIMIT (no room
+ * for parked records), CDC_GAP, CDC_REJECTED (the endpoint asked for no more, now or
+ * earlier), or the buffer's.
  */
 enum cdc_code cdc_deliver_step(struct cdc_deliver *d, uint64_t now_ms, int64_t wall_us,
 			       uint64_t wait_ms, uint64_t random, uint64_t *ret_wait_ms,

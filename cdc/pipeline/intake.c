@@ -48,8 +48,9 @@ int cdc_intake_fd(const struct cdc_intake *in)
 	return in->setup.ops->reader_fd(in->reader);
 }
 
-void cdc_intake_set_limit(struct cdc_intake *in, cdc_lsn lsn)
+void cdc_intake_set_limit(struct cdc_intake *in, uint32_t generation, cdc_lsn lsn)
 {
+	in->generation = generation;
 	in->limit = lsn;
 	in->has_reached = false;
 }
@@ -65,13 +66,18 @@ bool cdc_intake_is_ready(const struct cdc_intake *in)
 	return in->reader && in->may_read && !in->has_reached && has_room(in);
 }
 
+static bool is_below(const struct cdc_intake *in, const struct cdc_id *id)
+{
+	return CDC_EPOCH_GENERATION(id->epoch) < in->generation || id->commit_lsn < in->limit;
+}
+
 /* Cuts the read off at the limit, should it lie in it. */
 static void cut(struct cdc_intake *in)
 {
 	struct cdc_read *r = &in->read;
 	size_t n = 0;
 
-	while (n < r->n && r->batch->records[r->index[n]].id.commit_lsn < in->limit)
+	while (n < r->n && is_below(in, &r->batch->records[r->index[n]].id))
 		n++;
 	if (n == r->n)
 		return;

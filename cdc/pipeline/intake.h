@@ -35,6 +35,7 @@ struct cdc_intake {
 	bool has_read;                    /* the window does not have it yet */
 	bool may_read;                    /* the last read did not find the end */
 	cdc_lsn limit;                    /* 0: none */
+	uint32_t generation;              /* of the limit: older ones are below it */
 	bool has_reached;                 /* everything below the limit was read */
 };
 
@@ -53,9 +54,10 @@ void cdc_intake_close(struct cdc_intake *in); /* every lease with it */
 /* What to poll for when cdc_intake_read found the end. */
 int cdc_intake_fd(const struct cdc_intake *in);
 
-/* From now on it reads only what commits below lsn; 0: everything.  A reader that has reached its
+/* From now on it reads only what commits below lsn in this generation, and all of those before it;
+ * lsn 0: everything.  A reader that has reached its
  * limit may have read beyond it: close it first. */
-void cdc_intake_set_limit(struct cdc_intake *in, cdc_lsn lsn);
+void cdc_intake_set_limit(struct cdc_intake *in, uint32_t generation, cdc_lsn lsn);
 /* Some reads, as long as there is room.  Codes: the buffer's, CDC_NOMEM (try again). */
 enum cdc_code cdc_intake_read(struct cdc_intake *in, struct cdc_err *err) CDC_CHECK;
 /* Could another read bring something at once? */

@@ -1,6 +1,7 @@
 /* The engine's keys of destination_configuration. */
-#include "cdc/pipeline/deliver.h"
 #include "cdc/pipeline/rate.h"
+#include "cdc/pipeline/settings.h"
+#include "cdc/pipeline/window.h"
 
 #define AT(member) offsetof(struct cdc_deliver_settings, member)
 
@@ -34,6 +35,46 @@ static const struct cdc_opt rate_options[] = {
 	 .def = "0",
 	 .max = CDC_RATE_MAX,
 	 .help = "records, on the average of as many seconds as a request is worth; 0: no limit"},
+	{0},
+};
+
+static const char *const auth_errors[] = {
+	[CDC_AUTH_RETRY] = "retry",
+	[CDC_AUTH_STOP] = "stop",
+	NULL,
+};
+
+static const char *const on_rejects[] = {
+	[CDC_ON_REJECT_STOP] = "stop",
+	[CDC_ON_REJECT_DEAD_LETTER] = "dead_letter",
+	NULL,
+};
+
+#define PARK(member) (AT(park.member) - AT(park))
+
+static const struct cdc_opt park_options[] = {
+	{.name = "attempts",
+	 .type = CDC_OPT_UINT,
+	 .offset = PARK(attempts),
+	 .def = "8",
+	 .min = 2,
+	 .max = 1000,
+	 .help = "failures that may heal by themselves (5xx, time-outs) which are the record's own "
+		 "trouble, while others are accepted in between"},
+	{.name = "after",
+	 .type = CDC_OPT_DURATION,
+	 .offset = PARK(after_ms),
+	 .def = "10m",
+	 .max = 7ull * 24 * 3600 * 1000,
+	 .help = "and the time over which there must have been so many"},
+	{.name = "max_bytes",
+	 .type = CDC_OPT_SIZE,
+	 .offset = PARK(max_bytes),
+	 .def = "256MiB",
+	 .min = 4096,
+	 .max = 1ull << 40,
+	 .help = "most JSON bytes of parked records and dead letters; when they are more, the sync "
+		 "stops"},
 	{0},
 };
 
@@ -91,11 +132,38 @@ const struct cdc_opt cdc_deliver_options[] = {
 	 .choices = orders,
 	 .help = "key: in order per key; sync: in order over all, one request at a time; none"},
 	{.name = "group", .type = CDC_OPT_LATER, .help = "Whole transactions as one request."},
-	{.name = "park", .type = CDC_OPT_LATER, .help = "When a refused record is set aside."},
+	{.name = "park",
+	 .type = CDC_OPT_GROUP,
+	 .offset = AT(park),
+	 .group = park_options,
+	 .help = "When a refused record is set aside, and how much of that is kept."},
 	{.name = "retry_schedule",
-	 .type = CDC_OPT_LATER,
-	 .help = "When records that were set aside are tried again."},
-	{.name = "auth_errors", .type = CDC_OPT_LATER, .help = "What 401 and 403 mean."},
+	 .type = CDC_OPT_DURATIONS,
+	 .offset = AT(retry_schedule),
+	 .def = "[5s, 5m, 30m, 2h, 5h, 10h, 14h, 20h, 24h]",
+	 .min = 1,
+	 .max = 30ull * 24 * 3600 * 1000,
+	 .help = "how long a parked record waits before each attempt; after the last one it is a "
+		 "dead letter"},
+	{.name = "on_reject",
+	 .type = CDC_OPT_ENUM,
+	 .offset = AT(on_reject),
+	 .def = "stop",
+	 .choices = on_rejects,
+	 .help = "order: sync, where nothing is parked: what becomes of a record that was refused "
+		 "for park.after"},
+	{.name = "auth_errors",
+	 .type = CDC_OPT_ENUM,
+	 .offset = AT(auth_errors),
+	 .def = "retry",
+	 .choices = auth_errors,
+	 .help = "401 and 403: retry, like any trouble of the endpoint, or stop the sync"},
+	{.name = "retry_after_max",
+	 .type = CDC_OPT_DURATION,
+	 .offset = AT(retry_after_max_ms),
+	 .def = "24h",
+	 .max = 30ull * 24 * 3600 * 1000,
+	 .help = "the longest Retry-After of an endpoint that is obeyed"},
 	{.name = "marks", .type = CDC_OPT_LATER, .help = "Records at a copy's begin and end."},
 	{0},
 };

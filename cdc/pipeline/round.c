@@ -299,7 +299,7 @@ static enum cdc_code wait_for_point(struct cdc_round *r, struct cdc_err *err)
 		if (!r->copy)
 			return cdc_err_set(err, CDC_NOMEM, "out of memory");
 	}
-	cdc_intake_set_limit(&r->held, r->point);
+	cdc_intake_set_limit(&r->held, r->view.generation, r->point);
 	set_state(r, CDC_TABLE_COPYING);
 	r->stage = STAGE_BELOW;
 	return CDC_OK;
@@ -317,7 +317,7 @@ static void rewind_reader(struct cdc_round *r)
 	r->batch = NULL;
 	cdc_intake_close(&r->held);
 	r->is_watched = false;
-	cdc_intake_set_limit(&r->held, 0);
+	cdc_intake_set_limit(&r->held, 0, 0);
 	r->stage = STAGE_WAITING;
 }
 
@@ -336,7 +336,7 @@ static enum cdc_code read_below(struct cdc_round *r, struct cdc_err *err)
 		return rc;
 	cdc_intake_close(&r->held);
 	r->is_watched = false;
-	cdc_intake_set_limit(&r->held, 0);
+	cdc_intake_set_limit(&r->held, 0, 0);
 	r->stage = STAGE_COPY;
 	return CDC_OK;
 }

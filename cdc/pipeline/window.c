@@ -36,6 +36,7 @@ struct cdc_window_table {
 	struct queue held;   /* what waits for a barrier, or is one */
 	struct hold hold;
 	struct cdc_item *first_half; /* of a key change, the last one, while not done */
+	struct cdc_id aside_half;    /* the last one that stood aside */
 	bool is_apart, be_apart;     /* in the lanes of held tables: now, and next */
 };
 
@@ -59,6 +60,9 @@ struct cdc_window {
 	struct cdc_window_table **tables; /* by hash; as many as the source ever showed */
 	size_t table_n, table_cap;        /* cap: 0 or a power of two, at least twice n */
 	struct hold hold;                 /* of every table */
+	struct cdc_parked *parked;        /* NULL: nothing is ever parked */
+	struct queue aside;
+	size_t aside_n, aside_bytes;
 	size_t records;
 	bool is_closed; /* only what fills gaps is sent */
 	uint64_t round; /* CDC_ORDER_NONE: the next lane */
@@ -271,11 +275,14 @@ static const struct cdc_id last_id = {.epoch = UINT32_MAX,
 				      .row = UINT32_MAX,
 				      .part = UINT16_MAX};
 
+static struct cdc_window_table *table_of(const struct cdc_window *w, uint64_t hash)
+{
+	return w->tables ? *table_place(w->tables, w->table_cap, hash) : NULL;
+}
+
 static struct cdc_window_table *known_table(const struct cdc_window *w, const char *name)
 {
-	if (!w->tables)
-		return NULL;
-	return *table_place(w->tables, w->table_cap, cdc_table_hash(name, strlen(name)));
+	return table_of(w, cdc_table_hash(name, strlen(name)));
 }
 
 enum cdc_code cdc_window_hold(struct cdc_window *w, const char *table, const struct cdc_id *above,
@@ -344,9 +351,46 @@ static uint32_t lane_of(struct cdc_window *w, const struct cdc_item *item)
 	return (uint32_t)(first + item->rec->key_hash % n);
 }
 
+static void set_aside(struct cdc_window *w, struct cdc_item *item)
+{
+	struct cdc_parked_key *key = cdc_parked_find(w->parked, cdc_window_queue_of(w, item));
+
+	if (key) {
+		key->unwritten++;
+		if (item->rec->flags & CDC_RECORD_MOVE_OLD)
+			item->table->aside_half = item->rec->id;
+		if (item->second)
+			item->second->goes_aside = true;
+	}
+	item->goes_aside = key != NULL;
+	item->is_aside = true;
+	w->aside_n++;
+	w->aside_bytes += item->rec->json_len;
+	push(&w->aside, item);
+}
+
+/* Not asked for records of tables without parked keys but by one comparison. */
+static bool must_set_aside(const struct cdc_window *w, struct cdc_item *item)
+{
+	struct cdc_parked_key *key;
+	uint64_t queue;
+
+	if ((!w->parked->n && !w->parked->id_n && !item->goes_aside) || is_barrier(item))
+		return false;
+	queue = cdc_window_queue_of(w, item);
+	if (cdc_parked_find(w->parked, queue) || cdc_parked_has_id(w->parked, &item->rec->id))
+		return true;
+	/* Without room for its key only the order between the two keys is given up. */
+	return item->goes_aside && !cdc_parked_add(w->parked, queue, item->table->hash, &key, NULL);
+}
+
 static void enter_lane(struct cdc_window *w, struct cdc_item *item)
 {
 	item->is_held = false;
+	if (w->parked && must_set_aside(w, item)) {
+		set_aside(w, item);
+		return;
+	}
 	item->table->outstanding++;
 	item->table->is_barrier_out = is_barrier(item);
 	push(&w->lanes[item->lane], item);
@@ -358,7 +402,14 @@ static bool must_hold(const struct cdc_window *w, const struct cdc_item *item)
 
 	if (w->order == CDC_ORDER_SYNC)
 		return false; /* only the first of its one lane is ever sent, also as a probe */
+	if (is_barrier(item) && w->parked && cdc_parked_has_table(w->parked, t->hash))
+		return true;
 	return t->is_barrier_out || (is_barrier(item) && t->outstanding);
+}
+
+static bool is_same_change(const struct cdc_id *a, const struct cdc_id *b)
+{
+	return a->commit_lsn == b->commit_lsn && a->ordinal == b->ordinal && a->epoch == b->epoch;
 }
 
 /* The halves of a key change are neighbours in the stream, and share all of the id but the part. */
@@ -371,6 +422,9 @@ static void pair_halves(struct cdc_item *item)
 	    first->rec->id.ordinal == item->rec->id.ordinal) {
 		first->second = item;
 		item->is_second = true;
+		item->goes_aside = first->is_aside && first->goes_aside;
+	} else if (item->rec->flags & CDC_RECORD_MOVE_NEW) {
+		item->goes_aside = is_same_change(&item->rec->id, &item->table->aside_half);
 	}
 	item->table->first_half = item->rec->flags & CDC_RECORD_MOVE_OLD ? item : NULL;
 }
@@ -611,9 +665,9 @@ static struct cdc_item *probe_of(const struct cdc_window *w, const struct cdc_wi
 		for (size_t i = c->first; i < c->n; i++) {
 			struct cdc_item *item = &c->items[i];
 
-			if (item->is_done || !set_add(seen, cap, item->rec->key_hash) ||
-			    item->is_held || item->is_second ||
-			    (after && cdc_id_cmp(&item->rec->id, after) <= 0) ||
+			if (item->is_done || item->is_aside ||
+			    !set_add(seen, cap, item->rec->key_hash) || item->is_held ||
+			    item->is_second || (after && cdc_id_cmp(&item->rec->id, after) <= 0) ||
 			    !is_first_of_key(w, item))
 				continue;
 			return item;
@@ -654,21 +708,152 @@ static void release_held(struct cdc_window *w, struct cdc_window_table *t)
 	}
 }
 
-void cdc_window_done(struct cdc_window *w, struct cdc_item *item)
+static void settle(struct cdc_window *w, struct cdc_item *item)
 {
-	unlink_item(&w->lanes[item->lane], item);
 	item->is_done = true;
 	item->chunk->open--;
 	item->chunk->input->records--;
 	w->records--;
-	item->table->outstanding--;
-	if (is_barrier(item))
-		item->table->is_barrier_out = false;
 	if (item->second)
 		item->second->is_second = false;
 	if (item->table->first_half == item)
 		item->table->first_half = NULL;
+}
+
+static void leave_lane(struct cdc_window *w, struct cdc_item *item)
+{
+	unlink_item(&w->lanes[item->lane], item);
+	item->table->outstanding--;
+	if (is_barrier(item))
+		item->table->is_barrier_out = false;
+}
+
+void cdc_window_done(struct cdc_window *w, struct cdc_item *item)
+{
+	leave_lane(w, item);
+	settle(w, item);
 	release_held(w, item->table);
+}
+
+/* --- parked keys -------------------------------------------------------------------- */
+
+void cdc_window_set_parked(struct cdc_window *w, struct cdc_parked *parked)
+{
+	w->parked = parked;
+}
+
+uint64_t cdc_window_queue_of(const struct cdc_window *w, const struct cdc_item *item)
+{
+	const struct cdc_id *id = &item->rec->id;
+
+	if (w->order != CDC_ORDER_NONE)
+		return item->rec->key_hash;
+	/* Of ids that differ only by chance the same: then they are tried one after the other. */
+	return item->rec->key_hash ^
+	       (id->commit_lsn * UINT64_C(0x9e3779b97f4a7c15) + id->ordinal * UINT64_C(0x85ebca6b) +
+		id->row * UINT64_C(0xc2b2ae35) + id->range * UINT64_C(0x27d4eb2f) + id->part);
+}
+
+/* The record and all of its key behind it in its lane. */
+static void divert(struct cdc_window *w, struct cdc_item *from)
+{
+	uint64_t queue = cdc_window_queue_of(w, from);
+	struct cdc_item *next = from;
+
+	while (next) {
+		struct cdc_item *item = next;
+
+		next = item->next;
+		if (is_barrier(item) || cdc_window_queue_of(w, item) != queue)
+			continue;
+		leave_lane(w, item);
+		set_aside(w, item);
+	}
+}
+
+/* The second halves of what stands aside from here on follow, and what stands behind them. */
+static void divert_seconds(struct cdc_window *w, struct cdc_item *from)
+{
+	for (struct cdc_item *item = from; item; item = item->next) {
+		struct cdc_item *second = item->second;
+		struct cdc_parked_key *key;
+
+		if (second && !second->is_aside && !second->is_held && !second->is_done &&
+		    !cdc_parked_add(w->parked, cdc_window_queue_of(w, second), second->table->hash,
+				    &key, NULL))
+			divert(w, second);
+	}
+}
+
+enum cdc_code cdc_window_park(struct cdc_window *w, struct cdc_item *item, struct cdc_err *err)
+{
+	struct cdc_parked_key *key;
+	enum cdc_code rc = cdc_parked_add(w->parked, cdc_window_queue_of(w, item),
+					  item->table->hash, &key, err);
+
+	if (rc)
+		return rc;
+	CDC_ASSERT(!is_barrier(item));
+	divert(w, item);
+	divert_seconds(w, item);
+	release_held(w, item->table);
+	return CDC_OK;
+}
+
+void cdc_window_give_up(struct cdc_window *w, struct cdc_item *item)
+{
+	leave_lane(w, item);
+	set_aside(w, item);
+	release_held(w, item->table);
+}
+
+struct cdc_item *cdc_window_aside(const struct cdc_window *w, size_t *ret_n, size_t *ret_bytes)
+{
+	*ret_n = w->aside_n;
+	*ret_bytes = w->aside_bytes;
+	return w->aside.head;
+}
+
+void cdc_window_written(struct cdc_window *w)
+{
+	struct cdc_item *item = w->aside.head;
+	struct cdc_parked_key *key = cdc_parked_find(w->parked, cdc_window_queue_of(w, item));
+
+	if (item->goes_aside && key)
+		key->unwritten--;
+	unlink_item(&w->aside, item);
+	w->aside_n--;
+	w->aside_bytes -= item->rec->json_len;
+	settle(w, item);
+}
+
+void cdc_window_unpark(struct cdc_window *w, uint64_t table_hash)
+{
+	struct cdc_window_table *t = table_of(w, table_hash);
+
+	if (t)
+		release_held(w, t);
+}
+
+bool cdc_window_has_key(const struct cdc_window *w, uint64_t key_hash)
+{
+	for (size_t i = 0; i < w->lane_n + w->apart_n; i += w->lane_n) {
+		size_t n = i ? w->apart_n : w->lane_n;
+
+		for (const struct cdc_item *item = w->lanes[i + key_hash % n].head; item;
+		     item = item->next) {
+			if (item->rec->key_hash == key_hash)
+				return true;
+		}
+	}
+	return false;
+}
+
+bool cdc_window_has_barrier(const struct cdc_window *w, uint64_t table_hash)
+{
+	const struct cdc_window_table *t = table_of(w, table_hash);
+
+	return t && t->held.head && is_barrier(t->held.head);
 }
 
 /* --- the checkpoint ----------------------------------------------------------------- */

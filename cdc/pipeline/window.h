@@ -29,6 +29,7 @@
 
 #include "cdc/base/err.h"
 #include "cdc/buffer/buffer.h"
+#include "cdc/pipeline/parked.h"
 #include "cdc/pipeline/select.h"
 
 enum cdc_order { CDC_ORDER_KEY, CDC_ORDER_SYNC, CDC_ORDER_NONE };
@@ -38,14 +39,16 @@ struct cdc_window_table;
 
 /* A record in the window; lives until it is done and its chunk was taken. */
 struct cdc_item {
-	struct cdc_item *next; /* in its lane, or in what its table holds back */
+	struct cdc_item *next; /* in its lane, in what its table holds back, or aside */
 	const struct cdc_record *rec;
 	struct cdc_window_chunk *chunk; /* whose batch it is in */
 	struct cdc_window_table *table;
 	struct cdc_item *second; /* of a key change: waits for this one; or NULL */
 	uint32_t lane;
-	bool is_second; /* waits for the first half of its key change */
-	bool is_held;   /* waits with its table for a barrier */
+	bool is_second;  /* waits for the first half of its key change */
+	bool is_held;    /* waits with its table for a barrier */
+	bool is_aside;   /* to be written to the store */
+	bool goes_aside; /* its first half did; aside: it is counted by its key */
 	bool is_done;
 	bool was_sent;
 	bool is_mapped; /* the selector wrote it anew: it is in the chunk's own batch */
@@ -103,6 +106,28 @@ enum cdc_code cdc_window_hold(struct cdc_window *w, const char *table, const str
 void cdc_window_join(struct cdc_window *w, const char *table, const struct cdc_id *through);
 /* Is nothing of the table (NULL: of any) in the window? */
 bool cdc_window_is_drained(struct cdc_window *w, const char *table);
+
+/* From now on records of these keys stand aside.  parked outlives the window; who takes a key out
+ * of it calls cdc_window_unpark. */
+void cdc_window_set_parked(struct cdc_window *w, struct cdc_parked *parked);
+/* Whose queue the record joins. */
+uint64_t cdc_window_queue_of(const struct cdc_window *w, const struct cdc_item *item);
+/* The record, which is in a lane and not in flight, stands aside with all of its key behind it.
+ * Not for barriers.  CDC_NOMEM, CDC_LIMIT: nothing changed. */
+enum cdc_code cdc_window_park(struct cdc_window *w, struct cdc_item *item,
+			      struct cdc_err *err) CDC_CHECK;
+/* The record alone stands aside, and its key is not parked. */
+void cdc_window_give_up(struct cdc_window *w, struct cdc_item *item);
+/* The first record that stands aside, the others by next; how many, and bytes of their JSON. */
+struct cdc_item *cdc_window_aside(const struct cdc_window *w, size_t *ret_n, size_t *ret_bytes);
+/* The first record that stands aside is in the store: it is done. */
+void cdc_window_written(struct cdc_window *w);
+/* A key of the table is parked no more: what waited for that goes on. */
+void cdc_window_unpark(struct cdc_window *w, uint64_t table_hash);
+/* Are there records of this key in lanes?  They come before those that were parked. */
+bool cdc_window_has_key(const struct cdc_window *w, uint64_t key_hash);
+/* Does a barrier of the table wait? */
+bool cdc_window_has_barrier(const struct cdc_window *w, uint64_t table_hash);
 
 /* Notes that the record is on its way. */
 void cdc_window_sent(struct cdc_item *item);

@@ -88,7 +88,9 @@ static enum cdc_code read_server(struct cdc_facts *f, struct cdc_pgconn *c, stru
 		"(SELECT pg_catalog.string_agg(r.rolname::text, ' ') FROM pg_catalog.pg_roles r "
 		"WHERE r.rolname IN ('rds_superuser', 'cloudsqlsuperuser', 'azure_pg_admin', "
 		"'supabase_admin', 'neon_superuser')), "
-		"pg_catalog.current_setting('wal_sender_timeout')";
+		"pg_catalog.current_setting('wal_sender_timeout'), "
+		"(SELECT r.rolreplication FROM pg_catalog.pg_roles r WHERE r.rolname = "
+		"current_user)";
 	CDC_AUTO(cdc_pgconn_clear_result) PGresult *r = NULL;
 	enum cdc_code rc = cdc_pgconn_exec(c, sql, ASK_MS, "reading the settings", &r, err);
 
@@ -114,6 +116,7 @@ static enum cdc_code read_server(struct cdc_facts *f, struct cdc_pgconn *c, stru
 	f->idle_limit_s = cdc_pgconn_u32(r, 0, 16);
 	f->platform = platform_of(cdc_pgconn_text(r, 0, 17));
 	f->sender_timeout = keep(f, r, 0, 18);
+	f->has_replication = cdc_pgconn_bool(r, 0, 19);
 	if (!f->wal_level || !f->idle_slots || !f->role || !f->database || !f->standby_names ||
 	    !f->encoding || !f->sender_timeout)
 		return no_memory(err);
@@ -371,7 +374,10 @@ static void put_hurt(struct cdc_buf *sql, int version)
 	cdc_buf_puts(sql, mend_sql);
 	cdc_buf_puts(sql, " AS mend FROM (SELECT c.oid UNION SELECT pt.relid "
 			  "FROM pg_catalog.pg_partition_tree(c.oid) pt WHERE c.relkind = 'p' "
-			  "AND pt.isleaf) l JOIN pg_catalog.pg_class k ON k.oid = l.oid "
+			  "AND pt.isleaf) l "
+			  /* Looked up one by one: a join reads all of pg_class for every table. */
+			  "CROSS JOIN LATERAL (SELECT kc.* FROM pg_catalog.pg_class kc "
+			  "WHERE kc.oid = l.oid LIMIT 1) k "
 			  "JOIN pg_catalog.pg_namespace kn ON kn.oid = k.relnamespace "
 			  "LEFT JOIN LATERAL " IDENTITY_OF(
 				  "k") " ki ON true WHERE k.relkind = 'r' AND "

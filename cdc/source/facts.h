@@ -96,6 +96,7 @@ struct cdc_facts {
 	enum cdc_platform platform;
 	bool is_pooled;       /* what the connect set does not hold: a pooler has swallowed it */
 	bool is_superuser;    /* our role is one */
+	bool has_replication; /* it has the attribute (RDS goes by membership instead) */
 	bool has_feedback;    /* hot_standby_feedback */
 	const char *encoding; /* server_encoding */
 	int64_t keep_bytes;   /* max_slot_wal_keep_size; below 0: no limit */

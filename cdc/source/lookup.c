@@ -71,6 +71,18 @@ static void await_answer(struct cdc_lookup *l)
 	}
 }
 
+/* To the server of the stream, once that is known: of several hosts another may answer by now. */
+static enum cdc_code open_anew(struct cdc_lookup *l, struct cdc_err *err)
+{
+	enum cdc_code rc;
+
+	if (!l->hint.host.name[0])
+		return cdc_pgconn_open(l->settings, CDC_PGCONN_SQL, l->application, l->stop,
+				       &l->conn, err);
+	rc = cdc_pgconn_begin(l->settings, CDC_PGCONN_SQL, l->application, &l->hint, &l->conn, err);
+	return rc ? rc : cdc_pgconn_finish(l->conn, l->stop, err);
+}
+
 static enum cdc_code ask(struct cdc_lookup *l, const char *sql, const char *doing,
 			 PGresult **ret_result, struct cdc_err *err)
 {
@@ -78,8 +90,7 @@ static enum cdc_code ask(struct cdc_lookup *l, const char *sql, const char *doin
 
 	if (!cdc_pgconn_is_open(l->conn)) {
 		hang_up(l);
-		rc = cdc_pgconn_open(l->settings, CDC_PGCONN_SQL, l->application, l->stop, &l->conn,
-				     err);
+		rc = open_anew(l, err);
 	}
 	if (!rc)
 		rc = cdc_pgconn_exec(l->conn, sql, ASK_MS, doing, ret_result, err);

@@ -3,13 +3,21 @@
 
 #define AT(member) offsetof(struct cdc_source_settings, member)
 
+static const char *const on_gap[] = {
+	[CDC_ON_GAP_STOP] = "stop",
+	[CDC_ON_GAP_RESYNC] = "resync",
+	NULL,
+};
+
 const struct cdc_opt cdc_source_options[] = {
 	{.name = "hostname",
 	 .type = CDC_OPT_STR,
 	 .flags = CDC_OPT_REQUIRED,
 	 .offset = AT(hostname),
-	 .max = 253,
-	 .help = "Name or address of the server, or the directory of its Unix socket."},
+	 .max = 2048,
+	 .help = "Name or address of the server, or the directory of its Unix socket. Several, "
+		 "with or without ports of their own (db1,db2:5433): the primary among them is "
+		 "read, and after a failover the new one."},
 	{.name = "port",
 	 .type = CDC_OPT_UINT,
 	 .offset = AT(port),
@@ -80,12 +88,14 @@ const struct cdc_opt cdc_source_options[] = {
 		 "server, "
 		 "that limit counts instead."},
 	{.name = "on_gap",
-	 .type = CDC_OPT_LATER,
+	 .type = CDC_OPT_ENUM,
+	 .offset = AT(on_gap),
+	 .choices = on_gap,
 	 .def = "stop",
 	 .help = "What to do when the slot no longer has changes that were not read: stop, with "
-		 "the "
-		 "size of the gap; to copy the tables again by itself (resync) comes with "
-		 "backfill."},
+		 "the size of the gap, until `walpost resync SYNC --gap`; or resync at once: the "
+		 "gap is noted, the slot made anew, the tables of its syncs copied again. Rows "
+		 "that were deleted in the gap stay at the destination."},
 	{.name = "message_prefixes",
 	 .type = CDC_OPT_STRS,
 	 .offset = AT(message_prefixes),

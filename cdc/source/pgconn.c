@@ -14,6 +14,7 @@
 
 #define LAST_WORD_MS 500 /* for an answer that is on its way when the stop flag is set */
 #define CONNECT_MS   10000
+#define HOST_MS      2500 /* for one of several hosts, however many they are */
 
 /* Startup parameters beat what a role or database has set; each of these changes how a value looks,
  * could end a statement of ours, or hides the warning that rows are skipped (see note below). */
@@ -176,10 +177,10 @@ static enum cdc_code refused_login(const struct cdc_pgconn *c, const char *state
 			err,
 			"add to the server's pg_hba.conf: %s \"%s\" \"%s\" %s scram-sha-256, then "
 			"run SELECT pg_reload_conf();%s",
-			s->hostname[0] == '/' ? "local"
-			: s->ssl              ? "hostssl"
-					      : "host",
-			s->database, s->username, s->hostname[0] == '/' ? "" : "ADDRESS/32",
+			c->host.name[0] == '/' ? "local"
+			: s->ssl               ? "hostssl"
+					       : "host",
+			s->database, s->username, c->host.name[0] == '/' ? "" : "ADDRESS/32",
 			s->ssl ? "" : " or set ssl: true if it only lets TLS in");
 	}
 	(void)cdc_err_set(err, CDC_AUTH, "%s: the server refuses role %s: %s", c->where,
@@ -194,7 +195,7 @@ static enum cdc_code refused_replication(const struct cdc_pgconn *c, const char 
 					 const char *text, struct cdc_err *err)
 {
 	if (strcmp(state, "42501") == 0) {
-		(void)cdc_err_set(err, CDC_CONFIG,
+		(void)cdc_err_set(err, CDC_AUTH,
 				  "%s: role %s may not replicate: it lacks the REPLICATION "
 				  "attribute",
 				  c->where, c->settings->username);
@@ -338,8 +339,8 @@ enum cdc_code cdc_pgconn_step(struct cdc_pgconn *c, struct cdc_err *err)
 		struct pollfd fd = {.fd = PQsocket(c->pg), .events = cdc_pgconn_events(c)};
 
 		if (cdc_clock_mono_ms() >= c->deadline_ms) {
-			(void)cdc_err_set(err, CDC_TIMEOUT, "%s: no answer within %d s", c->where,
-					  CONNECT_MS / 1000);
+			(void)cdc_err_set(err, CDC_TIMEOUT, "%s: no answer within %.3g s", c->where,
+					  (double)c->limit_ms / 1000);
 			return cdc_err_remedy(err, "check hostname and port, and that no firewall "
 						   "swallows the connection");
 		}
@@ -384,7 +385,7 @@ static const char *late_options(int version)
 
 static enum cdc_code start_connect(struct cdc_pgconn *c, enum cdc_pgconn_kind kind,
 				   const char *application, const struct cdc_pgconn_hint *hint,
-				   struct cdc_err *err)
+				   bool must_be_primary, struct cdc_err *err)
 {
 	const struct cdc_source_settings *s = c->settings;
 	const char *const pems[CDC_PGCONN_SECRETS] = {s->ca_cert, s->client_certificate,
@@ -398,7 +399,7 @@ static enum cdc_code start_connect(struct cdc_pgconn *c, enum cdc_pgconn_kind ki
 		if (rc)
 			return rc;
 	}
-	(void)snprintf(port, sizeof(port), "%llu", (unsigned long long)s->port);
+	(void)snprintf(port, sizeof(port), "%u", c->host.port);
 	(void)snprintf(name, sizeof(name), "%s", application);
 	(void)snprintf(options, sizeof(options), "%s%s",
 		       kind == CDC_PGCONN_SQL ? sql_options : replication_options,
@@ -408,7 +409,7 @@ static enum cdc_code start_connect(struct cdc_pgconn *c, enum cdc_pgconn_kind ki
 		const struct {
 			const char *keyword, *value;
 		} params[] = {
-			{"host", s->hostname},
+			{"host", c->host.name},
 			{"hostaddr", hint && hint->address[0] ? hint->address : NULL},
 			{"port", port},
 			{"dbname", s->database},
@@ -428,6 +429,7 @@ static enum cdc_code start_connect(struct cdc_pgconn *c, enum cdc_pgconn_kind ki
 			{"keepalives_interval", "5"},
 			{"keepalives_count", "3"},
 			{"tcp_user_timeout", "15000"},
+			{"target_session_attrs", must_be_primary ? "primary" : NULL},
 		};
 		const char *keywords[sizeof(params) / sizeof(params[0]) + 1] = {NULL};
 		const char *values[sizeof(params) / sizeof(params[0]) + 1] = {NULL};
@@ -442,7 +444,6 @@ static enum cdc_code start_connect(struct cdc_pgconn *c, enum cdc_pgconn_kind ki
 		return cdc_err_set(err, CDC_NOMEM, "out of memory for a connection");
 	(void)PQsetErrorVerbosity(c->pg, PQERRORS_VERBOSE);
 	(void)PQsetNoticeReceiver(c->pg, note, c);
-	c->deadline_ms = cdc_clock_mono_ms() + CONNECT_MS;
 	c->polling = PGRES_POLLING_WRITING;
 	return CDC_OK;
 }
@@ -482,15 +483,17 @@ void cdc_pgconn_hint(const struct cdc_pgconn *c, struct cdc_pgconn_hint *ret)
 {
 	const char *address = PQhostaddr(c->pg);
 
-	*ret = (struct cdc_pgconn_hint){.is_ascii = is_ascii(c), .version = PQserverVersion(c->pg)};
+	*ret = (struct cdc_pgconn_hint){
+		.host = c->host, .is_ascii = is_ascii(c), .version = PQserverVersion(c->pg)};
 	if (address && strlen(address) < sizeof(ret->address))
 		memcpy(ret->address, address, strlen(address));
 }
 
-enum cdc_code cdc_pgconn_begin(const struct cdc_source_settings *settings,
-			       enum cdc_pgconn_kind kind, const char *application,
-			       const struct cdc_pgconn_hint *hint, struct cdc_pgconn **ret,
-			       struct cdc_err *err)
+/* hint may be NULL. */
+static enum cdc_code begin(const struct cdc_source_settings *settings, enum cdc_pgconn_kind kind,
+			   const char *application, const struct cdc_host *host,
+			   const struct cdc_pgconn_hint *hint, bool must_be_primary,
+			   struct cdc_pgconn **ret, struct cdc_err *err)
 {
 	struct cdc_pgconn *c = calloc(1, sizeof(*c));
 	enum cdc_code rc;
@@ -498,11 +501,13 @@ enum cdc_code cdc_pgconn_begin(const struct cdc_source_settings *settings,
 	if (!c)
 		return cdc_err_set(err, CDC_NOMEM, "out of memory for a connection");
 	c->settings = settings;
+	c->host = *host;
 	for (size_t i = 0; i < CDC_PGCONN_SECRETS; i++)
 		c->secrets[i] = -1;
-	(void)snprintf(c->where, sizeof(c->where), "%s:%llu", settings->hostname,
-		       (unsigned long long)settings->port);
-	rc = start_connect(c, kind, application, hint, err);
+	(void)snprintf(c->where, sizeof(c->where), "%s:%u", host->name, host->port);
+	c->limit_ms = CONNECT_MS;
+	c->deadline_ms = cdc_clock_mono_ms() + c->limit_ms;
+	rc = start_connect(c, kind, application, hint, must_be_primary, err);
 	if (rc) {
 		cdc_pgconn_close(c);
 		return rc;
@@ -511,27 +516,106 @@ enum cdc_code cdc_pgconn_begin(const struct cdc_source_settings *settings,
 	return CDC_OK;
 }
 
-enum cdc_code cdc_pgconn_open(const struct cdc_source_settings *settings, enum cdc_pgconn_kind kind,
-			      const char *application, const struct cdc_stop *stop,
-			      struct cdc_pgconn **ret, struct cdc_err *err)
+enum cdc_code cdc_pgconn_begin(const struct cdc_source_settings *settings,
+			       enum cdc_pgconn_kind kind, const char *application,
+			       const struct cdc_pgconn_hint *hint, struct cdc_pgconn **ret,
+			       struct cdc_err *err)
 {
-	struct cdc_pgconn *c = NULL;
-	enum cdc_code rc = cdc_pgconn_begin(settings, kind, application, NULL, &c, err);
+	struct cdc_host hosts[CDC_HOSTS_MAX];
+	const struct cdc_host *host = hint && hint->host.name[0] ? &hint->host : hosts;
+	enum cdc_code rc;
+	size_t n;
 
-	if (rc)
-		return rc;
+	rc = cdc_hosts_parse(settings->hostname, settings->port, hosts, &n, err);
+	return rc ? rc
+		  : begin(settings, kind, application, host, hint, host == hosts && n > 1, ret,
+			  err);
+}
+
+enum cdc_code cdc_pgconn_finish(struct cdc_pgconn *c, const struct cdc_stop *stop,
+				struct cdc_err *err)
+{
+	enum cdc_code rc;
+
 	c->stop = stop;
 	rc = finish_connect(c, err);
 	if (!rc)
 		rc = fit_encoding(c, err);
 	if (!rc)
 		rc = lift_timeouts(c, err);
-	if (rc) {
-		cdc_pgconn_close(c);
+	return rc;
+}
+
+/* One of several hosts; a primary that cannot be had at the moment says so in time for the next. */
+static enum cdc_code open_one(const struct cdc_source_settings *settings, enum cdc_pgconn_kind kind,
+			      const char *application, const struct cdc_stop *stop,
+			      const struct cdc_host *host, size_t host_n, struct cdc_pgconn **ret,
+			      struct cdc_err *err)
+{
+	struct cdc_pgconn *c = NULL;
+	enum cdc_code rc;
+
+	rc = begin(settings, kind, application, host, NULL, host_n > 1, &c, err);
+	if (rc)
 		return rc;
+	if (host_n > 1) {
+		c->limit_ms = CONNECT_MS / host_n > HOST_MS ? CONNECT_MS / host_n : HOST_MS;
+		c->deadline_ms = cdc_clock_mono_ms() + c->limit_ms;
 	}
-	*ret = c;
-	return CDC_OK;
+	rc = cdc_pgconn_finish(c, stop, err);
+	if (rc)
+		cdc_pgconn_close(c);
+	else
+		*ret = c;
+	return rc;
+}
+
+/* Why none of several hosts will do.  What may pass by itself counts more than what a person has to
+ * mend: the host that is to be read may be the one that does not answer. */
+static enum cdc_code none_will_do(const struct cdc_err *errs, size_t n, struct cdc_err *err)
+{
+	size_t chosen = 0;
+	char texts[CDC_HOSTS_MAX * 64] = "";
+	size_t len = 0;
+
+	for (size_t i = 0; i < n; i++) {
+		const bool is_better = errs[i].code == CDC_IO || errs[i].code == CDC_TIMEOUT;
+
+		if (is_better && errs[chosen].code != CDC_IO && errs[chosen].code != CDC_TIMEOUT)
+			chosen = i;
+		if (len < sizeof(texts))
+			len += (size_t)snprintf(texts + len, sizeof(texts) - len, "%s%.*s",
+						i ? "; " : "", (int)(sizeof(texts) / n) - 3,
+						errs[i].msg);
+	}
+	(void)cdc_err_set(err, errs[chosen].code, "none of %zu hosts is a primary that answers: %s",
+			  n, texts);
+	return cdc_err_remedy(err, "%s", errs[chosen].remedy);
+}
+
+enum cdc_code cdc_pgconn_open(const struct cdc_source_settings *settings, enum cdc_pgconn_kind kind,
+			      const char *application, const struct cdc_stop *stop,
+			      struct cdc_pgconn **ret, struct cdc_err *err)
+{
+	struct cdc_host hosts[CDC_HOSTS_MAX];
+	struct cdc_err errs[CDC_HOSTS_MAX];
+	size_t n;
+	enum cdc_code rc = cdc_hosts_parse(settings->hostname, settings->port, hosts, &n, err);
+
+	if (rc)
+		return rc;
+	for (size_t i = 0; i < n; i++) {
+		memset(&errs[i], 0, sizeof(errs[i]));
+		rc = open_one(settings, kind, application, stop, &hosts[i], n, ret, &errs[i]);
+		if (!rc)
+			return CDC_OK;
+		if (n == 1 || rc == CDC_STOPPED || rc == CDC_NOMEM) {
+			if (err)
+				*err = errs[i];
+			return rc;
+		}
+	}
+	return none_will_do(errs, n, err);
 }
 
 void cdc_pgconn_close(struct cdc_pgconn *c)

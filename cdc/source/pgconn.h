@@ -20,6 +20,7 @@
 
 #include "cdc/base/err.h"
 #include "cdc/base/stop.h"
+#include "cdc/source/hosts.h"
 #include "cdc/source/source.h"
 
 #define CDC_PGCONN_SECRETS 3
@@ -27,11 +28,13 @@
 struct cdc_pgconn {
 	PGconn *pg;
 	const struct cdc_source_settings *settings;
+	struct cdc_host host;        /* of settings->hostname, the one that this is to */
 	char where[300];             /* "db:5432", for texts */
 	const struct cdc_stop *stop; /* once set, ends the waits of exec; NULL: nothing does */
 	/* Certificates and keys that came as text, in anonymous memory; -1: none. */
 	int secrets[CDC_PGCONN_SECRETS];
-	uint64_t deadline_ms; /* monotonic: until then it has to be connected */
+	uint64_t deadline_ms; /* monotonic: until then it has to be connected, */
+	uint64_t limit_ms;    /* so long after the connect began */
 	int polling;          /* what libpq waits for meanwhile, a PostgresPollingStatusType */
 	/* Set by a notice that says that a publication is not there and changes are skipped
 	 * (PostgreSQL 18 warns where older ones fail). */
@@ -47,29 +50,38 @@ enum cdc_pgconn_kind { CDC_PGCONN_SQL, CDC_PGCONN_REPLICATION };
 
 /* What one connection has learned for the next to the same server. */
 struct cdc_pgconn_hint {
+	struct cdc_host host; /* name "": the first of the settings */
 	char address[64]; /* the server's, so that no name has to be looked up; "" for a socket */
 	bool is_ascii;    /* it is in SQL_ASCII */
 	int version;      /* 150018; 0: not known */
 };
 void cdc_pgconn_hint(const struct cdc_pgconn *c, struct cdc_pgconn_hint *ret);
 
-/* Connects, at most 10 s.  settings outlive the connection.  application: at most 63 bytes of it
- * are shown by the server.  stop (may be NULL) becomes c->stop and ends this wait, too. */
+/*
+ * Connects, at most 10 s, to the host of the settings; of several to the first that is a primary
+ * and answers, in at most 10 s together, or 2.5 s each.  CDC_IO or CDC_TIMEOUT, to be tried again,
+ * when one of several was out of reach or a standby.  settings outlive the connection.
+ * application: at most 63 bytes of it are shown by the server.  stop (may be NULL) becomes c->stop
+ * and ends this wait, too.
+ */
 enum cdc_code cdc_pgconn_open(const struct cdc_source_settings *settings, enum cdc_pgconn_kind kind,
 			      const char *application, const struct cdc_stop *stop,
 			      struct cdc_pgconn **ret, struct cdc_err *err) CDC_CHECK;
 void cdc_pgconn_close(struct cdc_pgconn *c); /* NULL is fine */
 
 /*
- * The same without waiting: begin starts, and step goes on until it answers
- * something else than CDC_BUSY (after an error the caller closes).  Meanwhile the
- * socket, which may change with each step, is to be polled for events.
+ * The same without waiting, and to the server of the hint (NULL: the first host):
+ * begin starts, and step goes on until it answers something else than CDC_BUSY
+ * (after an error the caller closes).  Meanwhile the socket, which may change with
+ * each step, is to be polled for events.  Or finish, which waits for all of it.
  */
 enum cdc_code cdc_pgconn_begin(const struct cdc_source_settings *settings,
 			       enum cdc_pgconn_kind kind, const char *application,
 			       const struct cdc_pgconn_hint *hint, struct cdc_pgconn **ret,
 			       struct cdc_err *err) CDC_CHECK;
 enum cdc_code cdc_pgconn_step(struct cdc_pgconn *c, struct cdc_err *err) CDC_CHECK;
+enum cdc_code cdc_pgconn_finish(struct cdc_pgconn *c, const struct cdc_stop *stop,
+				struct cdc_err *err) CDC_CHECK;
 short cdc_pgconn_events(const struct cdc_pgconn *c);
 
 bool cdc_pgconn_is_open(const struct cdc_pgconn *c); /* NULL: false */

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "cdc/source/facts.h"
+#include "cdc/source/failover.h"
 #include "cdc/source/judge.h"
 #include "cdc/source/pgconn.h"
 #include "cdc/source/source.h"
@@ -192,8 +193,8 @@ static bool check_role(const struct check *k, const struct cdc_facts *f, struct 
 	enum cdc_code rc = cdc_pgconn_open(k->plan->settings, CDC_PGCONN_REPLICATION, APPLICATION,
 					   NULL, &c, err);
 
-	/* What is wrong with the way there was told before: it is the role's right. */
-	if (rc == CDC_CONFIG)
+	/* What else is wrong with the way there was told before. */
+	if (rc == CDC_AUTH && !f->has_replication && !f->is_superuser)
 		cdc_judge_replication_remedy(f, err->remedy);
 	if (rc) {
 		tell_error(k, "role", err);
@@ -455,6 +456,7 @@ static void check_server(const struct check *k, struct cdc_pgconn *c)
 		check_slot(k, &f, &err);
 		check_idle_slots(k, c, &err);
 		check_old_transactions(k, &f, c, &err);
+		cdc_failover_check(k->plan, &f, c, k->found, k->arg);
 		check_publication(k, &f, &err);
 		check_tables(k, &f);
 		check_copies(k, &f);

@@ -173,6 +173,18 @@ static enum cdc_code name_blocker(const char *where, const char *slot, const PGr
 		pid);
 }
 
+/* A connection for SQL to the same server; after an error the caller closes it, too. */
+static enum cdc_code open_beside(const struct cdc_pgconn *c, const char *application,
+				 struct cdc_pgconn **ret, struct cdc_err *err)
+{
+	struct cdc_pgconn_hint hint;
+	enum cdc_code rc;
+
+	cdc_pgconn_hint(c, &hint);
+	rc = cdc_pgconn_begin(c->settings, CDC_PGCONN_SQL, application, &hint, ret, err);
+	return rc ? rc : cdc_pgconn_finish(*ret, c->stop, err);
+}
+
 /* Asks on a connection of its own: the one that waited may be closed. */
 static enum cdc_code waited_in_vain(const struct cdc_pgconn *c, const char *slot,
 				    struct cdc_err *err)
@@ -181,7 +193,7 @@ static enum cdc_code waited_in_vain(const struct cdc_pgconn *c, const char *slot
 	struct cdc_pgconn *sql = NULL;
 	enum cdc_code rc;
 
-	rc = cdc_pgconn_open(c->settings, CDC_PGCONN_SQL, slot, c->stop, &sql, NULL);
+	rc = open_beside(c, slot, &sql, NULL);
 	if (!rc)
 		rc = cdc_pgconn_exec(sql, oldest_sql, ASK_MS, "reading open transactions", &r,
 				     NULL);
@@ -267,15 +279,15 @@ static enum cdc_code judge(const struct cdc_facts *f, const struct cdc_source_pl
  * src/backend/replication/walsender.c does not call InvalidateSystemCaches as the SQL functions of
  * logical decoding do.)
  */
-static enum cdc_code look(struct cdc_server *s, struct cdc_facts *f,
-			  const struct cdc_source_plan *plan, enum cdc_server_slot slot,
-			  struct cdc_err *err)
+static enum cdc_code look(struct cdc_server *s, const struct cdc_pgconn *stream,
+			  struct cdc_facts *f, const struct cdc_source_plan *plan,
+			  enum cdc_server_slot slot, struct cdc_err *err)
 {
 	const bool is_temporary = slot == CDC_SERVER_SLOT_TEMPORARY;
 	struct cdc_pgconn *c = NULL;
 	enum cdc_code rc;
 
-	rc = cdc_pgconn_open(plan->settings, CDC_PGCONN_SQL, plan->slot, plan->stop, &c, err);
+	rc = open_beside(stream, plan->slot, &c, err);
 	/* Each statement has a deadline of its own here. */
 	if (!rc)
 		rc = cdc_pgconn_run(c, "SET statement_timeout = 0", ASK_MS, "reading the settings",
@@ -299,7 +311,7 @@ static enum cdc_code look_and_make(struct cdc_server *s, struct cdc_pgconn *c, s
 				   char ret_slot[64], struct cdc_err *err)
 {
 	const bool is_temporary = slot == CDC_SERVER_SLOT_TEMPORARY;
-	enum cdc_code rc = look(s, f, plan, slot, err);
+	enum cdc_code rc = look(s, c, f, plan, slot, err);
 
 	if (rc)
 		return rc;

@@ -18,6 +18,7 @@ enum column {
 	COLUMN_RETAINED_BYTES,
 	COLUMN_UNCONFIRMED_BYTES,
 	COLUMN_INVALIDATION,
+	COLUMN_TIMELINE,
 };
 
 void cdc_slot_sql(int version, const char *slot, int pid, char ret_sql[CDC_SLOT_SQL_MAX])
@@ -34,7 +35,9 @@ void cdc_slot_sql(int version, const char *slot, int pid, char ret_sql[CDC_SLOT_
 		       "pg_catalog.current_setting('synchronous_standby_names'), "
 		       "pg_catalog.pg_is_in_recovery(), s.wal_status, s.safe_wal_size, "
 		       "pg_catalog.pg_wal_lsn_diff(w.at, s.restart_lsn), "
-		       "pg_catalog.pg_wal_lsn_diff(w.at, s.confirmed_flush_lsn), %s "
+		       "pg_catalog.pg_wal_lsn_diff(w.at, s.confirmed_flush_lsn), %s, "
+		       "CASE WHEN NOT pg_catalog.pg_is_in_recovery() THEN "
+		       "pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_insert_lsn()) END "
 		       "FROM (SELECT CASE WHEN pg_catalog.pg_is_in_recovery() "
 		       "THEN pg_catalog.pg_last_wal_replay_lsn() "
 		       "ELSE pg_catalog.pg_current_wal_lsn() END AS at) w "
@@ -89,6 +92,15 @@ void cdc_slot_measure(struct cdc_slot_report *r, uint64_t wal_budget)
 		r->used_percent = 0;
 }
 
+/* The first 8 hexadecimal digits of a WAL file's name; 0: there is none. */
+static uint32_t timeline_of(const char *file)
+{
+	char digits[9];
+
+	(void)snprintf(digits, sizeof(digits), "%s", file);
+	return (uint32_t)strtoul(digits, NULL, 16);
+}
+
 void cdc_slot_read(const PGresult *answer, uint64_t wal_budget, struct cdc_slot_report *ret)
 {
 	memset(ret, 0, sizeof(*ret));
@@ -104,5 +116,6 @@ void cdc_slot_read(const PGresult *answer, uint64_t wal_budget, struct cdc_slot_
 	ret->unconfirmed_bytes = bytes_of(answer, COLUMN_UNCONFIRMED_BYTES);
 	(void)snprintf(ret->invalidation, sizeof(ret->invalidation), "%s",
 		       cdc_pgconn_text(answer, 0, COLUMN_INVALIDATION));
+	ret->timeline = timeline_of(cdc_pgconn_text(answer, 0, COLUMN_TIMELINE));
 	cdc_slot_measure(ret, wal_budget);
 }

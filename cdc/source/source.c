@@ -56,6 +56,15 @@ struct cdc_source {
 	size_t held_n;
 };
 
+enum cdc_code cdc_source_check_hosts(const struct cdc_source_settings *settings,
+				     struct cdc_err *err)
+{
+	struct cdc_host hosts[CDC_HOSTS_MAX];
+	size_t n;
+
+	return cdc_hosts_parse(settings->hostname, settings->port, hosts, &n, err);
+}
+
 enum cdc_code cdc_source_new(const struct cdc_source_plan *plan, struct cdc_source **ret,
 			     struct cdc_err *err)
 {

@@ -33,9 +33,12 @@
 #define CDC_MESSAGE_SCHEMA     "pg_message."
 #define CDC_MESSAGE_PREFIX_MAX 200 /* bytes of one that can be asked for */
 
+/* When changes that were not read can no longer be had. */
+enum cdc_on_gap { CDC_ON_GAP_STOP, CDC_ON_GAP_RESYNC };
+
 /* The `configuration` of a connection of type postgresql. */
 struct cdc_source_settings {
-	char *hostname; /* a name, an address, or a directory of a Unix socket */
+	char *hostname; /* names, addresses or directories of Unix sockets, see hosts.h */
 	uint64_t port;
 	char *database, *username, *password;
 	bool ssl;
@@ -43,10 +46,15 @@ struct cdc_source_settings {
 	char *client_certificate, *client_key; /* PEM text or paths */
 	bool change_detection;
 	char *publication;
+	unsigned on_gap;     /* enum cdc_on_gap */
 	uint64_t wal_budget; /* bytes the server may keep for the slot, where it sets no limit */
 	struct cdc_opt_strs message_prefixes; /* n 0: messages are not asked for */
 };
 extern const struct cdc_opt cdc_source_options[];
+
+/* CDC_CONFIG: hostname is no list of hosts. */
+enum cdc_code cdc_source_check_hosts(const struct cdc_source_settings *settings,
+				     struct cdc_err *err) CDC_CHECK;
 
 /* What a connection's reader is to read.  Owned by the caller; outlives the source. */
 struct cdc_source_plan {
@@ -193,6 +201,7 @@ struct cdc_slot_report {
 	unsigned used_percent;     /* retained of budget; 100 from unreserved on */
 	char invalidation[40];     /* "wal_removed", "rows_removed", ...; "" while it is valid */
 	bool is_in_recovery;       /* the server is a standby */
+	uint32_t timeline;         /* that it writes; 0: a standby writes none */
 	char sync_state[16];       /* our own, "" unknown */
 	char standby_names[256];   /* synchronous_standby_names, perhaps cut */
 };

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "cdc/base/clock.h"
+#include "cdc/store/parts.h"
 #include "cdc/store/request.h"
 #include "cdc/store/row.h"
 
@@ -15,6 +16,8 @@ static const char *const verbs[] = {
 	[CDC_VERB_BACKFILL_PAUSE] = "backfill pause",
 	[CDC_VERB_BACKFILL_RESUME] = "backfill resume",
 	[CDC_VERB_RESYNC] = "resync",
+	[CDC_VERB_REPAIR] = "repair",
+	[CDC_VERB_ACCEPT_GAP] = "resync --gap",
 };
 #define VERB_N (sizeof(verbs) / sizeof(verbs[0]))
 
@@ -117,8 +120,8 @@ static enum cdc_code take_int(void *arg, const struct cdc_sql_value *c, size_t n
 	return CDC_OK;
 }
 
-static enum cdc_code add_one(struct cdc_database *db, struct cdc_command *c, int64_t now_us,
-			     struct cdc_err *err)
+enum cdc_code cdc_command_write(struct cdc_database *db, struct cdc_command *c, int64_t now_us,
+				struct cdc_err *err)
 {
 	const struct cdc_sql_value values[] = {
 		cdc_sql_text(c->sync), cdc_sql_text(cdc_verb_name(c->verb)),
@@ -151,7 +154,7 @@ static enum cdc_code add(struct cdc_database *db, void *arg, struct cdc_err *err
 		rc = cdc_err_remedy(err, "start `walpost run`, which carries them out");
 	}
 	for (size_t i = 0; i < a->n && !rc; i++)
-		rc = add_one(db, &a->commands[i], now_us, err);
+		rc = cdc_command_write(db, &a->commands[i], now_us, err);
 	return rc;
 }
 

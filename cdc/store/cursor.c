@@ -97,20 +97,30 @@ enum cdc_code cdc_cursors_write(struct cdc_database *db, void *arg, struct cdc_e
 	return rc;
 }
 
-static enum cdc_code delete (struct cdc_database *db, void *arg, struct cdc_err *err) {
-	const char *const *sync = arg; const struct cdc_sql_value key[] = {cdc_sql_text(*sync)};
+static enum cdc_code forget(struct cdc_database *db, void *arg, struct cdc_err *err)
+{
+	const char *const *sync = arg;
+	const struct cdc_sql_value key[] = {cdc_sql_text(*sync)};
 	enum cdc_code rc = erase(db, *sync, err);
 
-	if (!rc) rc = cdc_database_run(db, "DELETE FROM backfill WHERE sync = $1", key, 1, err);
-	if (!rc) rc = cdc_database_run(db, "DELETE FROM desired WHERE sync = $1", key, 1, err);
-	if (!rc) rc = cdc_database_run(db, "DELETE FROM command WHERE sync = $1", key, 1, err);
+	if (!rc)
+		rc = cdc_database_run(db, "DELETE FROM backfill WHERE sync = $1", key, 1, err);
+	if (!rc)
+		rc = cdc_database_run(db, "DELETE FROM desired WHERE sync = $1", key, 1, err);
+	if (!rc)
+		rc = cdc_database_run(db, "DELETE FROM command WHERE sync = $1", key, 1, err);
+	if (!rc)
+		rc = cdc_database_run(db, "DELETE FROM parked WHERE sync = $1", key, 1, err);
+	if (!rc)
+		rc = cdc_database_run(db, "DELETE FROM note WHERE name = 'disabled ' || $1", key, 1,
+				      err);
 	return rc;
 }
 
 enum cdc_code cdc_store_cursor_delete(struct cdc_store *s, const char *sync, struct cdc_err *err)
 {
 	struct cdc_store_request r = {
-		.body = delete, .arg = &sync, .is_write = true, .forgets = sync};
+		.body = forget, .arg = &sync, .is_write = true, .forgets = sync};
 
 	return cdc_store_ask(s, &r, err);
 }

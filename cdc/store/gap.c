@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "cdc/store/parts.h"
 #include "cdc/store/request.h"
 #include "cdc/store/row.h"
 
@@ -43,10 +44,9 @@ static enum cdc_code get(struct cdc_database *db, void *arg, struct cdc_err *err
 				  NULL, 0, take_gap, r, err);
 }
 
-/* arg: the caller's struct cdc_gap_row by a pointer to its address, since it is constant. */
-static enum cdc_code put(struct cdc_database *db, void *arg, struct cdc_err *err)
+enum cdc_code cdc_gap_write(struct cdc_database *db, const struct cdc_gap_row *g,
+			    struct cdc_err *err)
 {
-	const struct cdc_gap_row *g = *(const struct cdc_gap_row *const *)arg;
 	char first[CDC_ID_TEXT], last[CDC_ID_TEXT];
 	const struct cdc_sql_value values[] = {cdc_sql_text(g->sync), cdc_sql_int(g->at_us),
 					       cdc_sql_text(first), cdc_sql_text(last),
@@ -59,6 +59,12 @@ static enum cdc_code put(struct cdc_database *db, void *arg, struct cdc_err *err
 		"INSERT INTO gap (sync, at_us, first_id, last_id, reason)"
 		" VALUES ($1, $2, $3, $4, $5) ON CONFLICT (sync, first_id, last_id) DO NOTHING",
 		values, 5, err);
+}
+
+/* arg: the caller's struct cdc_gap_row by a pointer to its address, since it is constant. */
+static enum cdc_code put(struct cdc_database *db, void *arg, struct cdc_err *err)
+{
+	return cdc_gap_write(db, *(const struct cdc_gap_row *const *)arg, err);
 }
 
 enum cdc_code cdc_store_gap_put(struct cdc_store *s, const struct cdc_gap_row *g,

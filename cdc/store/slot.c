@@ -2,6 +2,7 @@
 #include <stdio.h>
 
 #include "cdc/base/clock.h"
+#include "cdc/store/parts.h"
 #include "cdc/store/request.h"
 #include "cdc/store/row.h"
 
@@ -19,9 +20,9 @@ static enum cdc_code take_slot(void *arg, const struct cdc_sql_value *c, size_t 
 {
 	struct slot_call *call = arg;
 	struct cdc_slot_row *r = &call->row;
-	int64_t generation, slot_is_ours, publication_is_ours;
+	int64_t generation, slot_is_ours, publication_is_ours, begins_anew;
 
-	CDC_ASSERT(n == 9);
+	CDC_ASSERT(n == 10);
 	if (!cdc_row_text(&c[0], r->connection, sizeof(r->connection)) ||
 	    !cdc_row_text(&c[1], r->slot, sizeof(r->slot)) ||
 	    !cdc_row_text(&c[2], r->system_id, sizeof(r->system_id)) ||
@@ -29,11 +30,13 @@ static enum cdc_code take_slot(void *arg, const struct cdc_sql_value *c, size_t 
 	    !cdc_row_text(&c[4], r->numbering, sizeof(r->numbering)) ||
 	    !cdc_row_int(&c[5], 1, 255, &generation) || !cdc_row_int(&c[6], 0, 1, &slot_is_ours) ||
 	    !cdc_row_int(&c[7], 0, 1, &publication_is_ours) ||
-	    !cdc_row_text(&c[8], r->publication, sizeof(r->publication)))
+	    !cdc_row_text(&c[8], r->publication, sizeof(r->publication)) ||
+	    !cdc_row_int(&c[9], 0, 1, &begins_anew))
 		return cdc_database_damaged(call->db, "slot", err);
 	r->generation = (unsigned)generation;
 	r->slot_is_ours = slot_is_ours != 0;
 	r->publication_is_ours = publication_is_ours != 0;
+	r->begins_anew = begins_anew != 0;
 	call->is_found = true;
 	return CDC_OK;
 }
@@ -59,7 +62,7 @@ static enum cdc_code load(struct cdc_database *db, struct slot_call *call, struc
 	rc = cdc_database_query(
 		db,
 		"SELECT connection, slot, system_id, created_lsn, numbering, generation,"
-		" slot_is_ours, publication_is_ours, publication FROM slot"
+		" slot_is_ours, publication_is_ours, publication, begins_anew FROM slot"
 		" WHERE connection = $1 AND slot = $2",
 		key, 2, take_slot, call, err);
 	if (rc || call->is_found)
@@ -97,37 +100,44 @@ static enum cdc_code bury(struct cdc_database *db, const struct cdc_slot_row *r,
 		values, 7, err);
 }
 
-static enum cdc_code put(struct cdc_database *db, void *arg, struct cdc_err *err)
+enum cdc_code cdc_slot_write(struct cdc_database *db, const struct cdc_slot_row *r,
+			     struct cdc_err *err)
 {
-	struct slot_call *call = arg;
-	const struct cdc_slot_row *r = call->put;
+	struct slot_call call = {.connection = r->connection, .slot = r->slot};
 	char lsn[CDC_LSN_TEXT];
 	const struct cdc_sql_value values[] = {
 		cdc_sql_text(r->connection),  cdc_sql_text(r->slot),
 		cdc_sql_text(r->system_id),   cdc_sql_text(lsn),
 		cdc_sql_text(r->numbering),   cdc_sql_int(r->generation),
 		cdc_sql_int(r->slot_is_ours), cdc_sql_int(r->publication_is_ours),
-		cdc_sql_text(r->publication),
+		cdc_sql_text(r->publication), cdc_sql_int(r->begins_anew),
 	};
-	enum cdc_code rc = load(db, call, err);
+	enum cdc_code rc = load(db, &call, err);
 
 	(void)cdc_lsn_format(r->created_lsn, lsn);
-	if (!rc && call->is_found && call->row.generation != r->generation)
-		rc = bury(db, &call->row, err);
+	if (!rc && call.is_found && call.row.generation != r->generation)
+		rc = bury(db, &call.row, err);
 	if (rc)
 		return rc;
 	return cdc_database_run(
 		db,
 		"INSERT INTO slot (connection, slot, system_id, created_lsn, numbering,"
-		" generation, slot_is_ours, publication_is_ours, publication)"
-		" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)"
+		" generation, slot_is_ours, publication_is_ours, publication, begins_anew)"
+		" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"
 		" ON CONFLICT (connection, slot) DO UPDATE SET"
 		" system_id = excluded.system_id, created_lsn = excluded.created_lsn,"
 		" numbering = excluded.numbering, generation = excluded.generation,"
 		" slot_is_ours = excluded.slot_is_ours,"
 		" publication_is_ours = excluded.publication_is_ours,"
-		" publication = excluded.publication",
-		values, 9, err);
+		" publication = excluded.publication, begins_anew = excluded.begins_anew",
+		values, 10, err);
+}
+
+static enum cdc_code put(struct cdc_database *db, void *arg, struct cdc_err *err)
+{
+	const struct slot_call *call = arg;
+
+	return cdc_slot_write(db, call->put, err);
 }
 
 static enum cdc_code delete (struct cdc_database *db, void *arg, struct cdc_err *err) {

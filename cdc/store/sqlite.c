@@ -11,8 +11,8 @@
 
 #include <sqlite3.h>
 
-#define STATEMENTS_MAX 64 /* kept prepared; the store has about thirty */
-#define COLUMNS_MAX    16
+#define STATEMENTS_MAX 128 /* kept prepared; the store has about seventy */
+#define COLUMNS_MAX    20
 #define LOG_PAGES      32 /* of the write-ahead file between two checkpoints; half of the reserve */
 #define BUSY_MS        2000 /* somebody looks into the file with the sqlite3 program */
 
@@ -59,6 +59,15 @@ static const char *const migrations[] = {
 	"CREATE TABLE desired ("
 	" sync TEXT PRIMARY KEY, is_paused BIGINT NOT NULL, backfill_is_paused BIGINT NOT NULL);"
 	"ALTER TABLE backfill ADD COLUMN asked BIGINT NOT NULL DEFAULT 0;",
+	"CREATE TABLE parked ("
+	" sync TEXT NOT NULL, id TEXT NOT NULL, state BIGINT NOT NULL, key_hash BIGINT NOT NULL,"
+	" table_hash BIGINT NOT NULL, name TEXT NOT NULL, key TEXT NOT NULL, bytes BIGINT NOT NULL,"
+	" attempts BIGINT NOT NULL, step BIGINT NOT NULL, parked_us BIGINT NOT NULL,"
+	" next_us BIGINT NOT NULL, dead_us BIGINT NOT NULL, status BIGINT NOT NULL,"
+	" reason TEXT NOT NULL, response TEXT NOT NULL, record TEXT NOT NULL,"
+	" PRIMARY KEY (sync, id));"
+	"CREATE INDEX parked_key ON parked (sync, state, key_hash, id, bytes);",
+	"ALTER TABLE slot ADD COLUMN begins_anew BIGINT NOT NULL DEFAULT 0;",
 	NULL,
 };
 

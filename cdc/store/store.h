@@ -1,6 +1,6 @@
 /*
  * store.h - what must outlive the process besides the buffer: epochs, slots,
- * cursors, gaps.
+ * cursors, gaps, parked records and dead letters.
  *
  * state.db in data_dir.  The store is the home of positions: a delivery thread
  * hands a checkpoint over and goes on; the store thread writes the checkpoints of
@@ -19,6 +19,7 @@
 #include <stdint.h>
 
 #include "cdc/base/err.h"
+#include "cdc/record/batch.h"
 #include "cdc/record/id.h"
 
 struct cdc_store;
@@ -43,6 +44,8 @@ struct cdc_slot_row {
 	char connection[CDC_NAME_MAX];
 	char system_id[24];
 	cdc_lsn created_lsn; /* its consistent point, or confirmed_flush when first used */
+	bool begins_anew; /* the generation begins at created_lsn, behind a gap that was accepted,
+			     wherever the one before it ended */
 	char numbering[256]; /* options that change the numbering */
 	unsigned generation; /* 1..255; top byte of epochs */
 	bool slot_is_ours;   /* walpost created it */
@@ -97,7 +100,7 @@ enum cdc_code cdc_store_cursor_get(struct cdc_store *s, const char *sync, struct
  * the cursor stays handed over like a checkpoint, and is tried again. */
 enum cdc_code cdc_store_cursor_put(struct cdc_store *s, const struct cdc_cursor *c,
 				   struct cdc_err *err) CDC_CHECK;
-/* Its backfill rows go with it. */
+/* Its backfill rows, its parked records and its dead letters go with it. */
 enum cdc_code cdc_store_cursor_delete(struct cdc_store *s, const char *sync,
 				      struct cdc_err *err) CDC_CHECK;
 /* Calls fn, in the caller's thread, for every sync that has a cursor (paused, failed and no
@@ -172,7 +175,10 @@ enum cdc_verb {
 	CDC_VERB_RESUME,
 	CDC_VERB_BACKFILL_PAUSE,
 	CDC_VERB_BACKFILL_RESUME,
-	CDC_VERB_RESYNC, /* argument: a table, or "" for all of them */
+	CDC_VERB_RESYNC,     /* argument: a table, or "" for all of them */
+	CDC_VERB_REPAIR,     /* behind a gap: all tables; argument: the generation that has to have
+				begun */
+	CDC_VERB_ACCEPT_GAP, /* of the slot that feeds the sync */
 };
 const char *cdc_verb_name(enum cdc_verb verb);
 
@@ -208,11 +214,153 @@ enum cdc_code cdc_store_command_next(struct cdc_store *s, int64_t after, struct 
 enum cdc_code cdc_store_command_end(struct cdc_store *s, int64_t id, enum cdc_command_state state,
 				    const char *answer, struct cdc_err *err) CDC_CHECK;
 /*
+ * The slot was made anew behind a gap that is accepted.  In one transaction: its row (with a
+ * generation of its own), the gap (sync is not looked at) for each of the syncs, and for each
+ * the command CDC_VERB_REPAIR.
+ */
+enum cdc_code cdc_store_slot_renew(struct cdc_store *s, const struct cdc_slot_row *row,
+				   const struct cdc_gap_row *gap, const char *const *syncs,
+				   size_t sync_n, struct cdc_err *err) CDC_CHECK;
+/*
  * May there be commands since this was called last?  True once after an open, after this
  * process added some, and, at most some 300 ms late, after another process wrote anything.
  * Costs no look into the database.
  */
 bool cdc_store_take_touched(struct cdc_store *s);
+
+/*
+ * Parked records: those a sync's endpoint refuses while it accepts others, and the
+ * later ones of their keys.  A record is kept with its whole JSON, as the buffer had
+ * it, under (sync, id), in one of three states:
+ *
+ *   WAITING  the queue of its key: the lowest id is its head, which is tried again
+ *            at its time; what stands behind it has not been tried
+ *   DEAD     a dead letter: given up, kept until somebody replays or discards it
+ *   REPLAY   a dead letter that is to be sent once more; refused, it is DEAD again
+ *
+ * A second process may use the same state.db: every call is one transaction.
+ */
+enum cdc_parked_state { CDC_PARKED_WAITING, CDC_PARKED_DEAD, CDC_PARKED_REPLAY };
+
+#define CDC_PARKED_RESPONSE_MAX 4096 /* bytes of an answer's body that are kept */
+
+enum cdc_park_act {
+	CDC_PARK_PUT,     /* the record goes in; one that is there stays as it is */
+	CDC_PARK_FAILED,  /* it was tried and refused: attempts, step, next_us, status, texts */
+	CDC_PARK_DEAD,    /* the same, for the last time: it becomes a dead letter */
+	CDC_PARK_REFUSED, /* a replay was: it is a dead letter again, with one more attempt */
+	CDC_PARK_DONE,    /* it was accepted: it goes */
+};
+
+/* One change of a sync's parked records; pointers are the caller's and valid during the call. */
+struct cdc_park_change {
+	enum cdc_park_act act;
+	struct cdc_id id;
+	struct cdc_view view;        /* PUT: the record */
+	uint64_t key_hash;           /* PUT: whose queue it joins */
+	uint64_t table_hash;         /* PUT */
+	enum cdc_parked_state state; /* PUT: WAITING, or DEAD at once */
+	uint64_t attempts;           /* failures of a request with this record alone */
+	uint64_t step;               /* of the retry schedule */
+	int64_t next_us;             /* wall time of its next attempt; 0: at once */
+	int status;                  /* of the last answer; 0: none was had */
+	const char *reason;          /* NULL: none */
+	const char *response;        /* body of the last answer, UTF-8; NULL: none */
+};
+
+/* The head of a key's queue. */
+struct cdc_park_head {
+	uint64_t key_hash, table_hash;
+	struct cdc_id id; /* zero: the queue is empty */
+	uint64_t attempts, step;
+	int64_t next_us;
+};
+
+struct cdc_park_totals {
+	uint64_t waiting, dead, replay; /* records */
+	uint64_t bytes;                 /* JSON of all of them */
+};
+
+/* Carries the changes out in order, all or none, durably, at wall time now_us; then looks up the
+ * heads of the queues whose key_hash the caller has filled in, and, unless NULL, the totals. */
+enum cdc_code cdc_store_park(struct cdc_store *s, const char *sync,
+			     const struct cdc_park_change *changes, size_t n, int64_t now_us,
+			     struct cdc_park_head *heads, size_t head_n,
+			     struct cdc_park_totals *ret_totals, struct cdc_err *err) CDC_CHECK;
+/* Every queue's head.  The caller frees *ret.  CDC_LIMIT: more than CDC_PARKED_KEYS_MAX. */
+#define CDC_PARKED_KEYS_MAX 100000
+enum cdc_code cdc_store_park_heads(struct cdc_store *s, const char *sync,
+				   struct cdc_park_head **ret, size_t *ret_n,
+				   struct cdc_err *err) CDC_CHECK;
+/* The ids above `above` of the sync's records in any state: what need not be sent when it is read
+ * again.  The caller frees *ret.  CDC_LIMIT: more than 100,000. */
+enum cdc_code cdc_store_park_ids(struct cdc_store *s, const char *sync, const struct cdc_id *above,
+				 struct cdc_id **ret, size_t *ret_n, struct cdc_err *err) CDC_CHECK;
+
+/* What is read of a queue, or of the replays. */
+struct cdc_park_read {
+	size_t max;        /* records, 1 to 10,000 */
+	size_t max_bytes;  /* of JSON; a larger one comes alone */
+	uint64_t key_hash; /* the queue */
+	bool is_replay;    /* the records in REPLAY, whatever their key */
+};
+/* Appends records to the batch, in id order.  *ret_waits: the head is the second half of a key
+ * change whose first half is WAITING itself, so nothing was read. */
+enum cdc_code cdc_store_park_read(struct cdc_store *s, const char *sync,
+				  const struct cdc_park_read *what, struct cdc_batch *batch,
+				  bool *ret_waits, struct cdc_err *err) CDC_CHECK;
+
+/* For people. */
+struct cdc_parked_record {
+	char sync[CDC_NAME_MAX];
+	struct cdc_id id;
+	char table[192];
+	enum cdc_parked_state state;
+	uint64_t attempts;
+	int64_t parked_us; /* wall time it was set aside */
+	int64_t dead_us;   /* wall time it became a dead letter; 0: not */
+	int64_t next_us;   /* wall time of the next attempt; 0: at once, or behind its key's head */
+	int status;        /* of the last answer; 0: none was had */
+	char reason[200];
+	char *key;      /* JSON of `key` */
+	char *response; /* "": none */
+	char *record;   /* its JSON; NULL in a list */
+};
+
+/* All zero: everything. */
+struct cdc_parked_filter {
+	const char *sync, *table, *id;     /* NULL: any */
+	const char *key;                   /* JSON of `key`, letter for letter; NULL: any */
+	int64_t since_us;                  /* of dead_us (WAITING: parked_us), inclusive */
+	int64_t until_us;                  /* exclusive; 0: no bound */
+	enum cdc_parked_state state;       /* list: WAITING, or DEAD and REPLAY together */
+	const char *after_sync, *after_id; /* list: only what comes behind this; NULL: all */
+};
+
+/* At most max records, 1 to 1,000, by sync and id.  Freed with cdc_parked_records_free. */
+enum cdc_code cdc_store_parked_list(struct cdc_store *s, const struct cdc_parked_filter *f,
+				    size_t max, struct cdc_parked_record **ret, size_t *ret_n,
+				    struct cdc_err *err) CDC_CHECK;
+/* One record with its JSON, in whatever state.  CDC_MISSING. */
+enum cdc_code cdc_store_parked_get(struct cdc_store *s, const char *sync, const char *id,
+				   struct cdc_parked_record **ret, struct cdc_err *err) CDC_CHECK;
+void cdc_parked_records_free(struct cdc_parked_record *rows, size_t n); /* NULL is fine */
+/* The dead letters that match are to be sent again; the running sync finds them within seconds, one
+ * that does not run when it does.  *ret_n: how many. */
+enum cdc_code cdc_store_dead_replay(struct cdc_store *s, const struct cdc_parked_filter *f,
+				    uint64_t *ret_n, struct cdc_err *err) CDC_CHECK;
+/* The dead letters that match are deleted for ever; those that wait for a replay are not. */
+enum cdc_code cdc_store_dead_discard(struct cdc_store *s, const struct cdc_parked_filter *f,
+				     uint64_t *ret_n, struct cdc_err *err) CDC_CHECK;
+
+/* A sync whose endpoint asked for no more: it does not deliver until it is enabled again. */
+enum cdc_code cdc_store_disable(struct cdc_store *s, const char *sync, const char *reason,
+				struct cdc_err *err) CDC_CHECK;
+/* CDC_MISSING: it is not disabled. */
+enum cdc_code cdc_store_disabled_get(struct cdc_store *s, const char *sync, char *ret_reason,
+				     size_t size, struct cdc_err *err) CDC_CHECK;
+enum cdc_code cdc_store_enable(struct cdc_store *s, const char *sync,
+			       struct cdc_err *err) CDC_CHECK;
 
 /* A small durable key-value space for things of which there is one ("buffer" of a sync, schema of
  * files). */

@@ -21,7 +21,9 @@
 struct slot {
 	CURL *easy;
 	struct cdc_buf body, lines;
-	size_t skip; /* bytes of body that are not sent */
+	struct cdc_buf kept; /* the first bytes of the answer's body */
+	size_t keep_max;     /* so many of them */
+	size_t skip;         /* bytes of body that are not sent */
 	/* The lines, linked before those of all requests; libcurl only reads them. */
 	struct curl_slist own[SINK_HTTP_LINES];
 	struct curl_slist *headers; /* of all its requests; the slots share theirs */
@@ -31,7 +33,6 @@ struct slot {
 	uint64_t begun_us;
 	char error[CURL_ERROR_SIZE];
 	bool is_busy, is_options, is_waiting, is_refused;
-	struct cdc_buf answer; /* what is kept of its body */
 	const struct sink_http_networks *networks;
 };
 
@@ -45,6 +46,7 @@ struct sink_http {
 	char *token;                     /* of release; NULL: requests go without one */
 	struct sink_http_answer refusal; /* of those that are refused */
 	struct curl_slist *headers;      /* of all requests but the side one */
+	size_t keep_max;
 	int wake_fd;
 };
 
@@ -58,13 +60,26 @@ static uint64_t mono_us(void)
 
 /* --- opening ------------------------------------------------------------------------ */
 
-static size_t take_body(char *bytes, size_t size, size_t n, void *arg)
+static void keep(struct slot *s, const char *bytes, size_t n)
+{
+	size_t most = s->keep_max;
+	long status = 0;
+
+	if (s->kept.len == 0) {
+		(void)curl_easy_getinfo(s->easy, CURLINFO_RESPONSE_CODE, &status);
+		if (status >= 300)
+			s->keep_max = most = SINK_HTTP_KEPT_BYTES;
+	}
+	if (s->kept.len < most)
+		cdc_buf_put(&s->kept, bytes, n < most - s->kept.len ? n : most - s->kept.len);
+}
+
+static size_t discard(char *bytes, size_t size, size_t n, void *arg)
 {
 	struct slot *s = arg;
-	size_t room = s->answer.max - s->answer.len;
 
 	s->got += size * n;
-	cdc_buf_put(&s->answer, bytes, size * n < room ? size * n : room);
+	keep(s, bytes, size * n);
 	/* Less than was offered ends the transfer: a body without end is not worth a wait. */
 	return s->got > SINK_HTTP_ANSWER_BYTES ? 0 : size * n;
 }
@@ -247,7 +262,7 @@ static CURLcode set_up(struct slot *slot, const struct sink_http_settings *s)
 	(void)curl_easy_setopt(e, CURLOPT_MAXLIFETIME_CONN, (long)LIFETIME_S);
 	(void)curl_easy_setopt(e, CURLOPT_TIMEOUT_MS, (long)s->timeout_ms);
 	(void)curl_easy_setopt(e, CURLOPT_CONNECTTIMEOUT_MS, connect_ms);
-	(void)curl_easy_setopt(e, CURLOPT_WRITEFUNCTION, take_body);
+	(void)curl_easy_setopt(e, CURLOPT_WRITEFUNCTION, discard);
 	(void)curl_easy_setopt(e, CURLOPT_WRITEDATA, slot);
 	(void)curl_easy_setopt(e, CURLOPT_HEADERFUNCTION, count_head);
 	(void)curl_easy_setopt(e, CURLOPT_HEADERDATA, slot);
@@ -275,7 +290,7 @@ static CURLcode open_slot(struct sink_http *h, struct slot *slot,
 	slot->networks = &h->networks;
 	cdc_buf_init(&slot->body, s->body_max);
 	cdc_buf_init(&slot->lines, LINES_MAX);
-	cdc_buf_init(&slot->answer, s->answer_max);
+	cdc_buf_init(&slot->kept, SINK_HTTP_ANSWER_BYTES);
 	slot->easy = curl_easy_init();
 	return slot->easy ? set_up(slot, s) : CURLE_OUT_OF_MEMORY;
 }
@@ -287,7 +302,7 @@ static void close_slot(struct sink_http *h, struct slot *s)
 	curl_easy_cleanup(s->easy);
 	cdc_buf_clear(&s->body);
 	cdc_buf_clear(&s->lines);
-	cdc_buf_clear(&s->answer);
+	cdc_buf_clear(&s->kept);
 }
 
 static enum cdc_code cannot_open(CURLcode rc, struct cdc_err *err)
@@ -311,6 +326,7 @@ enum cdc_code sink_http_open(const struct sink_http_settings *s, struct sink_htt
 		return cdc_err_set(err, CDC_NOMEM, "out of memory");
 	h->wake_fd = s->wake_fd;
 	h->networks = s->networks ? *s->networks : (struct sink_http_networks){.is_any = true};
+	h->keep_max = s->keep_max < SINK_HTTP_ANSWER_BYTES ? s->keep_max : SINK_HTTP_ANSWER_BYTES;
 	h->multi = curl_multi_init();
 	h->headers = make_headers(s);
 	h->slots = calloc(s->slots, sizeof(*h->slots));
@@ -387,8 +403,9 @@ static enum cdc_code begin(struct sink_http *h, struct slot *s, struct cdc_err *
 	}
 	s->token = h->tokens;
 	s->got = s->head = 0;
+	s->keep_max = s == &h->side ? SINK_HTTP_ANSWER_BYTES : h->keep_max;
+	cdc_buf_reset(&s->kept, SINK_HTTP_KEPT_BYTES);
 	s->barred[0] = s->error[0] = '\0';
-	cdc_buf_reset(&s->answer, s->answer.max);
 	s->begun_us = mono_us();
 	if (rc || curl_multi_add_handle(h->multi, s->easy))
 		return cdc_err_set(err, CDC_NOMEM, "out of memory for a request");
@@ -609,8 +626,6 @@ static void fill_answer(const struct sink_http *h, const struct slot *s, CURLcod
 	a->took_us = mono_us() - s->begun_us;
 	a->sent_bytes = s->body.len - s->skip;
 	a->token = s->token;
-	a->body = s->answer.data;
-	a->body_len = s->answer.len;
 	if (a->end == SINK_HTTP_BARRED) {
 		(void)snprintf(a->reason, sizeof(a->reason), "%s", s->barred);
 	} else if (a->end != SINK_HTTP_ANSWERED) {
@@ -627,7 +642,12 @@ static void fill_answer(const struct sink_http *h, const struct slot *s, CURLcod
 		get_header(s->easy, "Retry-After", a->retry_after, sizeof(a->retry_after));
 		if (a->retry_after[0])
 			get_header(s->easy, "Date", a->date, sizeof(a->date));
+		if (a->status < 400)
+			get_header(s->easy, "Location", a->location, sizeof(a->location));
 	}
+	a->is_whole = rc == CURLE_OK;
+	a->body = (const char *)s->kept.data;
+	a->body_len = s->kept.len;
 }
 
 static size_t collect(struct sink_http *h, struct sink_http_answer *ret, size_t max)

@@ -6,7 +6,8 @@
  * kept from request to request.  Answers may come compressed (gzip).  Over TLS,
  * HTTP/2 is used where the server offers it.  A redirect is an answer like any
  * other, and a proxy is never taken from the environment.  Of an answer at most
- * 64 KiB of head and 64 KiB of body are read.
+ * 64 KiB of head and 64 KiB of body are read, and the first 4 KiB of the body kept
+ * where somebody may want them.
  *
  * A connection lives for five minutes and a name's addresses for one.  Where a name
  * has several addresses, IPv6 and IPv4 are tried side by side.  A request whose kept
@@ -34,6 +35,7 @@
 #include "sinks/http/network.h"
 
 #define SINK_HTTP_ANSWER_BYTES (64 << 10)
+#define SINK_HTTP_KEPT_BYTES   4096
 #define SINK_HTTP_SIDE         SIZE_MAX /* in place of a slot: the side request */
 #define SINK_HTTP_LINES        80       /* most header lines of one request alone */
 
@@ -50,10 +52,10 @@ struct sink_http_settings {
 	const char *proxy; /* http://, https://, socks5:// or socks5h://, or NULL; may hold a
 			      password */
 	size_t slots;
-	size_t body_max;   /* bytes of a request's body */
-	size_t answer_max; /* bytes of an answer's body that are kept; at most
-			      SINK_HTTP_ANSWER_BYTES */
-	int wake_fd;       /* poll also returns when this is readable; -1: none */
+	size_t body_max; /* bytes of a request's body */
+	size_t keep_max; /* bytes of a 2xx answer's body that are kept; of others
+			    SINK_HTTP_KEPT_BYTES */
+	int wake_fd;     /* poll also returns when this is readable; -1: none */
 };
 
 enum sink_http_end {
@@ -70,12 +72,13 @@ struct sink_http_answer {
 	int status;           /* ANSWERED */
 	char retry_after[64]; /* the header's value; empty: none */
 	char date[64];        /* the Date header beside a Retry-After; empty: none */
+	char location[160];   /* where a 3xx points; empty: it does not say */
 	char reason[160];     /* for a person, when not ANSWERED */
+	bool is_whole;        /* the answer came to its end */
+	const char *body;     /* its first bytes, valid until the slot's next request; or NULL */
+	size_t body_len;
 	uint64_t took_us, sent_bytes;
 	unsigned token; /* how many tokens there had been when it was sent, its own included */
-	/* The first answer_max bytes of the answer's body; valid until the slot's next request. */
-	const uint8_t *body;
-	size_t body_len;
 };
 
 struct sink_http;

@@ -136,6 +136,12 @@ static const char *phrase(int status)
 	}
 }
 
+/* Of a place that is shown: what stands before a query, which may hold a secret. */
+static size_t shown_len(const char *location)
+{
+	return strcspn(location, "?#");
+}
+
 static enum sink_outcome outcome_of(int status)
 {
 	if (status < 300)
@@ -171,7 +177,12 @@ void sink_http_outcome(const struct sink_http_answer *a, int64_t now_us, struct 
 	ret->is_transient = ret->outcome == SINK_RETRY && !ret->is_never_record;
 	if (ret->outcome == SINK_RETRY || ret->outcome == SINK_REJECT)
 		ret->retry_after_ms = sink_http_retry_after_ms(a->retry_after, a->date, now_us);
-	(void)snprintf(ret->text, sizeof(ret->text), "%d%s%s", status,
+	if (ret->outcome != SINK_DONE) {
+		ret->response = a->body;
+		ret->response_len = a->body_len;
+	}
+	(void)snprintf(ret->text, sizeof(ret->text), "%d%s%s%s%.*s", status,
 		       status >= 300 && *phrase(status) ? " " : "",
-		       status >= 300 ? phrase(status) : "");
+		       status >= 300 ? phrase(status) : "", a->location[0] ? ", to " : "",
+		       (int)shown_len(a->location), a->location);
 }

@@ -294,7 +294,7 @@ bool sink_webhook_token_take(struct sink_webhook_token *t, const struct sink_htt
 			     struct sink_http_answer *ret_why, uint64_t now_ms)
 {
 	bool is_answered = a->end == SINK_HTTP_ANSWERED;
-	json_t *answer = is_answered ? json_loadb((const char *)a->body, a->body_len,
+	json_t *answer = is_answered ? json_loadb(a->body ? a->body : "", a->body_len,
 						  JSON_DECODE_INT_AS_REAL, NULL)
 				     : NULL;
 	const char *wrong = NULL;

@@ -90,7 +90,6 @@ static enum cdc_code open_token(struct sink_webhook_state *s,
 		return rc;
 	http.url = c->oauth.token_endpoint;
 	http.headers = sink_webhook_token_headers(s->token, &http.header_n);
-	http.answer_max = SINK_HTTP_ANSWER_BYTES;
 	rc = sink_http_side_open(s->http, &http, err);
 	if (rc)
 		return cdc_err_wrap(err, "oauth.token_endpoint");

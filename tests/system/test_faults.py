@@ -1,99 +1,142 @@
-"""The fault matrix: every way an endpoint can be ill, while walpost is killed and stopped.
+"""What breaks between walpost and its server while both go on living."""
 
-Random transactions run all the time; the one checker judges what arrived.
-"""
-
-import email.utils
-import time
+import select
+import shutil
+import socket
+import threading
 
 import pytest
-from load import Writers
-from machine import wait_for
+from machine import PORTS, wait_for
+from postgres import PASSWORD
+from test_slot import gap, promote
+
+pytestmark = pytest.mark.sanitized
 
 
-def answer(status, **more):
-    return [{"action": "answer", "status": status, **more}]
+def delivered_one(rig, **connection):
+    rig.db.table("t")
+    rig.db.publish("t")
+    rig.start(connection=connection)
+    rig.db.sql("INSERT INTO t VALUES (1, 'a')")
+    rig.assert_whole()
 
 
-def in_seconds(seconds):
-    return email.utils.formatdate(time.time() + seconds, usegmt=True)
+class Relay:
+    """Passes connections on to a server, until it swallows what they carry without closing them."""
 
+    def __init__(self, port):
+        self.target = ("127.0.0.1", port)
+        self.port = PORTS.take()
+        self.listener = socket.create_server(("127.0.0.1", self.port))
+        self.pairs = []  # [(client, server)] of connections that are passed on
+        self.frozen = []
+        self.wake, self.waker = socket.socketpair()
+        self.is_ended = False
+        self.thread = threading.Thread(target=self._run)
+        self.thread.start()
 
-FAULTS = {
-    "301": answer(301, location="http://127.0.0.1:9/elsewhere"),
-    "400": answer(400),
-    "401": answer(401),
-    "403": answer(403),
-    "404": answer(404),
-    "407": answer(407),
-    "408": answer(408),
-    "413": answer(413),
-    "422": answer(422),
-    "425": answer(425),
-    "429": answer(429),
-    "429 until a date in the past": answer(429, retry_after=in_seconds(-86400)),
-    "429 until a second from now": answer(429, retry_after="1"),
-    "429 until nonsense": answer(429, retry_after="soon"),
-    "500": answer(500),
-    "501": answer(501),
-    "502": answer(502),
-    "503": answer(503),
-    "504": answer(504),
-    "599": answer(599),
-    "slow": [{"action": "slow"}],
-    "late": answer(200, delay_ms=400),
-    "hangs": [{"action": "hang"}],
-    "reads no body": [{"action": "stall-read"}],
-    "reset": [{"action": "reset"}],
-    "closed": [{"action": "close"}],
-    "half an answer": [{"action": "half"}],
-    "endless answer": [{"action": "huge"}],
-    "flapping": [{"every": 2, "action": "reset"}, {"every": 3, "action": "answer", "status": 503}],
-    "failing at random": [{"p": 0.4, "seed": 7, "action": "answer", "status": 503},
-                          {"p": 0.2, "seed": 8, "action": "close"}],
-    "refused connections": None,
-}
+    def _run(self):
+        while not self.is_ended:
+            pairs = list(self.pairs)
+            peers = {a: b for pair in pairs for a, b in (pair, pair[::-1])}
+            for ready in select.select([self.listener, self.wake, *peers], [], [])[0]:
+                if ready is self.wake:
+                    self.wake.recv(1)
+                elif ready is self.listener:
+                    client = self.listener.accept()[0]
+                    self.pairs.append((client, socket.create_connection(self.target)))
+                elif any(ready in pair for pair in self.pairs):
+                    self._pass(ready, peers[ready])
 
+    def _pass(self, source, to):
+        try:
+            data = source.recv(65536)
+            to.sendall(data)
+        except OSError:
+            data = b""
+        if not data:
+            self.pairs.remove(next(pair for pair in self.pairs if source in pair))
+            source.close()
+            to.close()
 
-class Fault:
-    """What the receiver does from now on, until it behaves."""
-
-    def __init__(self, rig, rules):
-        self.rig, self.rules = rig, rules
-        if rules is None:
-            rig.receiver.kill()
-        else:
-            rig.receiver.control(*rules)
-
-    def wait_felt(self):
-        """Two requests have ended since this call, one of which began after it."""
-        before = self._ended()
-        wait_for("the fault is felt", lambda: self._ended() >= before + 2, 30,
-                 tail=self.rig.walpost.tail)
-
-    def _ended(self):
-        return self.rig.walpost.metric("walpost_requests_total")
+    def freeze(self):
+        """From now on nothing comes through what is open; a new connection works."""
+        self.frozen += self.pairs
+        self.pairs = []
+        self.waker.send(b"x")
 
     def end(self):
-        if self.rules is None:
-            self.rig.receiver.start()
-        else:
-            self.rig.receiver.behave()
+        self.is_ended = True
+        self.waker.send(b"x")
+        self.thread.join(10)
+        for pair in self.pairs + self.frozen:
+            for end in pair:
+                end.close()
+        for end in (self.listener, self.wake, self.waker):
+            end.close()
 
 
-@pytest.mark.parametrize("fault", FAULTS)
-def test_nothing_is_lost(rig, fault, seed):
-    Writers.tables(rig.db)
-    rig.start(concurrency=4, batch_size=10, timeout="1s")
-    with Writers(rig.db, seed, threads=1):
-        rig.wait_arrived(20)
-        ill = Fault(rig, FAULTS[fault])
-        ill.wait_felt()
-        rig.walpost.kill()
-        rig.walpost.start(databases=[rig.db])
-        ill.wait_felt()
-        assert rig.walpost.stop() == 0, rig.walpost.tail()
-        rig.walpost.start(databases=[rig.db])
-        ill.wait_felt()
-        ill.end()
+@pytest.mark.slow
+def test_F04_a_process_that_stood_still_longer_than_the_server_waits(rig):
+    delivered_one(rig)
+    walpost = rig.walpost
+    walpost.sigstop()
+    wait_for("the server gives the reader up", lambda: not any(active for _, active, _ in rig.db.slots()), 60)
+    rig.db.sql("INSERT INTO t SELECT g, 'meanwhile' FROM generate_series(2, 100) g")
+    walpost.sigcont()
     rig.assert_whole()
+    assert len(rig.receiver.records()) == 100, "nothing came twice"
+    assert walpost.events("capture_interrupted")
+    assert not walpost.events("capture_failed")
+
+
+@pytest.mark.slow
+def test_F05_a_network_that_swallows_everything(rig):
+    """Neither side hears of it: walpost waits 15 s, the server 10, then a new connection goes on."""
+    relay = Relay(rig.db.server.port)
+    try:
+        delivered_one(rig, port=relay.port)
+        relay.freeze()
+        rig.db.sql("INSERT INTO t SELECT g, 'unheard' FROM generate_series(2, 100) g")
+        rig.assert_whole(seconds=60)
+        assert len(rig.receiver.records()) == 100, "nothing came twice"
+        interrupted = rig.walpost.events("capture_interrupted")
+        assert interrupted and interrupted[0]["code"] == "timeout", rig.tail()
+    finally:
+        rig.end()
+        relay.end()
+
+
+def test_F09_a_role_that_may_no_longer_replicate(own_server, make_rig):
+    """It could once, so it is waited for; what was read goes on being delivered."""
+    rig = make_rig(own_server().database())
+    delivered_one(rig)
+    server, walpost = rig.db.server, rig.walpost
+    server.sql("ALTER ROLE walpost NOREPLICATION")
+    server.sql("SELECT pg_terminate_backend(%s)", rig.db.walsender_pid())
+    wait_for("the refusal is told", lambda: any(
+        e["code"] == "auth" and "ALTER ROLE" in e["remedy"] for e in walpost.events("capture_interrupted")),
+        20, tail=walpost.tail)
+    rig.db.sql("INSERT INTO t VALUES (2, 'meanwhile')")
+    server.sql("ALTER ROLE walpost REPLICATION")
+    rig.assert_whole(seconds=60)
+    assert not walpost.events("capture_failed")
+    assert PASSWORD not in walpost.log_text()
+
+
+def test_F27_a_standby_takes_over_that_never_had_the_slot(own_server, make_rig):
+    """Before 17 a slot stays with the server it was made on: a gap, and never a new slot in its place."""
+    rig = make_rig(own_server().database())
+    delivered_one(rig)
+    walpost, server = rig.walpost, rig.db.server
+    walpost.stop()
+    rig.db.connection.close()
+    server.stop()
+    for slot in (server.data / "pg_replslot").iterdir():
+        shutil.rmtree(slot)
+    promote(server)
+    rig.db.sql("INSERT INTO t VALUES (2, 'on the new primary')")
+    walpost.spawn()
+    event = gap(rig)
+    assert "slot" in event["msg"] and event["remedy"], event
+    assert rig.db.slots() == [], "no slot that begins behind the gap"

@@ -1,13 +1,16 @@
 """The program as a person or a supervisor meets it: commands, file, pages, signals, secrets."""
 
+import fcntl
 import http.server
 import json
 import os
 import pathlib
 import re
 import shutil
+import struct
 import subprocess
 import tempfile
+import termios
 import threading
 import time
 
@@ -291,6 +294,24 @@ def test_tail_prints_records_and_stores_nothing(rig):
         ("schema", "public.t"), ("insert", "public.t"), ("insert", "public.t"), ("delete", "public.t")]
     wait_for("its slot is gone", lambda: rig.db.slots() == [], 10)
     assert not rig.walpost.data.exists()
+
+
+def test_tail_ends_though_nobody_reads_what_it_prints(rig):
+    rig.db.table("t")
+    rig.db.publish("t")
+    rig.prepare()
+    with subprocess.Popen([rig.walpost.binary, "tail", rig.db.name, "-c", rig.walpost.file],
+                          stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as tail:
+        try:
+            wait_for("tail has its slot", lambda: rig.db.slots() and rig.db.slots()[0][2] is not None, 20)
+            fcntl.fcntl(tail.stdout, fcntl.F_SETPIPE_SZ, 4096)
+            rig.db.sql("INSERT INTO t SELECT g, repeat('x', 1000) FROM generate_series(1, 1000) g")
+            waiting = struct.pack("i", 0)
+            wait_for("the pipe is full", lambda: struct.unpack("i", fcntl.ioctl(
+                tail.stdout, termios.FIONREAD, waiting))[0] == 4096, 20)
+        finally:
+            tail.terminate()
+        assert tail.wait(10) == 0
 
 
 @pytest.mark.versions

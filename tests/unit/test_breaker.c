@@ -10,6 +10,21 @@
 #include "cdc/pipeline/breaker.h"
 #include "cdc/pipeline/trouble.h"
 
+#define AFTER_MS UINT64_C(600000)
+
+static bool suspect_fail(struct cdc_suspect *s, const struct sink_result *result, uint64_t at,
+			 uint64_t accepted_begun, bool is_order_sync, uint64_t now_ms)
+{
+	const struct cdc_suspect_rule rule = {.at = at,
+					      .accepted_begun = accepted_begun,
+					      .is_order_sync = is_order_sync,
+					      .attempts = 8,
+					      .after_ms = AFTER_MS,
+					      .now_ms = now_ms};
+
+	return cdc_suspect_fail(s, result, &rule);
+}
+
 static void waits_double_up_to_the_cap(void **state)
 {
 	uint64_t bound = CDC_BACKOFF_BASE_MS;
@@ -128,7 +143,7 @@ static void an_outage_is_nobodys_record_trouble(void **state)
 
 	(void)state;
 	for (uint64_t at = 10; at < 10000; at++)
-		assert_false(cdc_suspect_fail(&s, &refused, at, 5, false, at * 1000));
+		assert_false(suspect_fail(&s, &refused, at, 5, false, at * 1000));
 }
 
 static void refused_accepted_refused_is_the_records_trouble(void **state)
@@ -136,11 +151,11 @@ static void refused_accepted_refused_is_the_records_trouble(void **state)
 	struct cdc_suspect s = {0};
 
 	(void)state;
-	assert_false(cdc_suspect_fail(&s, &refused, 10, 9, false, 0));
-	assert_false(cdc_suspect_fail(&s, &refused, 12, 10, false, 0));
+	assert_false(suspect_fail(&s, &refused, 10, 9, false, 0));
+	assert_false(suspect_fail(&s, &refused, 12, 10, false, 0));
 	/* accepted, but begun before the failure */
-	assert_false(cdc_suspect_fail(&s, &refused, 13, 9, false, 0));
-	assert_true(cdc_suspect_fail(&s, &refused, 15, 14, false, 0));
+	assert_false(suspect_fail(&s, &refused, 13, 9, false, 0));
+	assert_true(suspect_fail(&s, &refused, 15, 14, false, 0));
 }
 
 static void what_may_heal_needs_eight_failures_and_ten_minutes(void **state)
@@ -150,13 +165,11 @@ static void what_may_heal_needs_eight_failures_and_ten_minutes(void **state)
 
 	(void)state;
 	for (int i = 0; i < 100; i++, at += 2)
-		assert_false(
-			cdc_suspect_fail(&s, &broken, at, at - 1, false, CDC_TROUBLE_AFTER_MS - 1));
+		assert_false(suspect_fail(&s, &broken, at, at - 1, false, AFTER_MS - 1));
 	s = (struct cdc_suspect){0};
-	for (unsigned i = 1; i < CDC_TROUBLE_ATTEMPTS; i++, at += 2)
-		assert_false(
-			cdc_suspect_fail(&s, &broken, at, at - 1, false, i * CDC_TROUBLE_AFTER_MS));
-	assert_true(cdc_suspect_fail(&s, &broken, at, at - 1, false, 99 * CDC_TROUBLE_AFTER_MS));
+	for (unsigned i = 1; i < 8; i++, at += 2)
+		assert_false(suspect_fail(&s, &broken, at, at - 1, false, i * AFTER_MS));
+	assert_true(suspect_fail(&s, &broken, at, at - 1, false, 99 * AFTER_MS));
 }
 
 static void under_order_sync_an_outage_begins_the_ten_minutes_anew(void **state)
@@ -164,12 +177,12 @@ static void under_order_sync_an_outage_begins_the_ten_minutes_anew(void **state)
 	struct cdc_suspect s = {0};
 
 	(void)state;
-	assert_false(cdc_suspect_fail(&s, &broken, 1, 0, true, 0));
-	assert_false(cdc_suspect_fail(&s, &refused, 2, 0, true, 2 * CDC_TROUBLE_AFTER_MS));
-	assert_false(cdc_suspect_fail(&s, &refused, 3, 0, true, 3 * CDC_TROUBLE_AFTER_MS - 1));
-	assert_false(cdc_suspect_fail(&s, &broken, 4, 0, true, 3 * CDC_TROUBLE_AFTER_MS));
-	assert_false(cdc_suspect_fail(&s, &refused, 5, 0, true, 4 * CDC_TROUBLE_AFTER_MS));
-	assert_true(cdc_suspect_fail(&s, &refused, 6, 0, true, 5 * CDC_TROUBLE_AFTER_MS));
+	assert_false(suspect_fail(&s, &broken, 1, 0, true, 0));
+	assert_false(suspect_fail(&s, &refused, 2, 0, true, 2 * AFTER_MS));
+	assert_false(suspect_fail(&s, &refused, 3, 0, true, 3 * AFTER_MS - 1));
+	assert_false(suspect_fail(&s, &broken, 4, 0, true, 3 * AFTER_MS));
+	assert_false(suspect_fail(&s, &refused, 5, 0, true, 4 * AFTER_MS));
+	assert_true(suspect_fail(&s, &refused, 6, 0, true, 5 * AFTER_MS));
 }
 
 static void some_answers_are_never_about_a_record(void **state)
@@ -178,7 +191,7 @@ static void some_answers_are_never_about_a_record(void **state)
 
 	(void)state;
 	for (uint64_t at = 10; at < 10000; at += 2)
-		assert_false(cdc_suspect_fail(&s, &unauthorised, at, at - 1, false, at * 1000));
+		assert_false(suspect_fail(&s, &unauthorised, at, at - 1, false, at * 1000));
 }
 
 static void in_order_over_all_only_time_can_tell(void **state)
@@ -186,9 +199,9 @@ static void in_order_over_all_only_time_can_tell(void **state)
 	struct cdc_suspect s = {0};
 
 	(void)state;
-	assert_false(cdc_suspect_fail(&s, &refused, 10, 9, true, 1000));
-	assert_false(cdc_suspect_fail(&s, &refused, 12, 9, true, 999 + CDC_TROUBLE_AFTER_MS));
-	assert_true(cdc_suspect_fail(&s, &refused, 13, 9, true, 1000 + CDC_TROUBLE_AFTER_MS));
+	assert_false(suspect_fail(&s, &refused, 10, 9, true, 1000));
+	assert_false(suspect_fail(&s, &refused, 12, 9, true, 999 + AFTER_MS));
+	assert_true(suspect_fail(&s, &refused, 13, 9, true, 1000 + AFTER_MS));
 }
 
 int main(void)

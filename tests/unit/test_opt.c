@@ -57,6 +57,8 @@ static size_t field_size(const struct cdc_opt *o)
 	case CDC_OPT_ENUM:
 	case CDC_OPT_SET:
 		return sizeof(unsigned);
+	case CDC_OPT_DURATIONS:
+		return sizeof(struct cdc_opt_numbers);
 	case CDC_OPT_STRS:
 		return sizeof(struct cdc_opt_strs);
 	case CDC_OPT_PAIRS:

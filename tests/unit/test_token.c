@@ -34,7 +34,7 @@ static bool take(struct sink_webhook_token *t, int status, const char *body, uin
 {
 	struct sink_http_answer a = {.end = status ? SINK_HTTP_ANSWERED : SINK_HTTP_BROKEN,
 				     .status = status,
-				     .body = (const uint8_t *)body,
+				     .body = body,
 				     .body_len = strlen(body)};
 
 	if (!status)

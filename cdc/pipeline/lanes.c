@@ -1,0 +1,681 @@
+#include "cdc/pipeline/lanes.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cdc/base/clock.h"
+#include "cdc/pipeline/backoff.h"
+#include "cdc/pipeline/flow.h"
+#include "cdc/pipeline/trouble.h"
+
+#define BISECT_RETRY_FAILURES 3    /* of a batch that fails with 5xx while others are accepted */
+#define LEARNED_MIN           1024 /* bytes: a batch is not made smaller for its size alone */
+
+/* A lane has at most one request in flight. */
+struct lane {
+	struct cdc_item **items; /* of the request in flight, or the last one */
+	size_t n, cap;
+	size_t bytes; /* JSON of it */
+	bool is_in_flight, is_probe;
+	uint64_t begun;     /* counter at its beginning */
+	unsigned attempt;   /* failures since something of this lane was accepted */
+	uint64_t until_ms;  /* backoff: nothing goes out before */
+	uint64_t asked_ms;  /* the same, as the endpoint asked */
+	uint64_t since_ms;  /* linger: the run waits since; 0: not */
+	uint64_t failed_at; /* counter at the last failure */
+	size_t suspects;    /* so many records at its head were refused together: halve them */
+	struct cdc_suspect alone; /* the record at its head, sent alone */
+};
+
+struct cdc_lanes {
+	struct cdc_lanes_setup setup;
+	struct lane *lanes;
+	size_t lane_n;    /* those of held tables included */
+	bool *is_suspect; /* by lane; for choosing a probe */
+	struct cdc_view *views;
+	size_t view_cap;
+
+	uint64_t counter;        /* begins and failures of requests, numbered */
+	uint64_t accepted_begun; /* beginning of the latest accepted one */
+	size_t in_flight;
+	struct cdc_flow flow;
+	size_t turn; /* the lane that is looked at first, so that none is always last */
+	bool is_finishing;
+	struct cdc_breaker breaker;
+	char told[sizeof(((struct sink_result *)0)->text)]; /* why it opened last */
+	uint64_t hold_ms;                                   /* 429: nothing goes out before */
+	struct cdc_id probed; /* the last probe that failed; zero: none since it opened */
+
+	uint64_t too_large; /* JSON bytes of the smallest batch that was answered with 413; 0: none
+			     */
+	uint64_t fitting;   /* and of what is sent since */
+};
+
+/* --- life --------------------------------------------------------------------------- */
+
+static void init_flow(struct cdc_lanes *l)
+{
+	const struct cdc_deliver_settings *s = l->setup.settings;
+	const struct cdc_flow_settings flow = {
+		.requests_per_second = s->rate_limit.requests_per_second,
+		.records_per_second = s->rate_limit.records_per_second,
+		.min = s->concurrency_min,
+		.max = s->concurrency_min ? s->concurrency : l->lane_n,
+	};
+
+	cdc_flow_init(&l->flow, &flow, 0);
+	cdc_metric_set(&l->setup.metrics->limit, cdc_throttle_limit(&l->flow.throttle));
+}
+
+struct cdc_lanes *cdc_lanes_new(const struct cdc_lanes_setup *setup)
+{
+	struct cdc_lanes *l = calloc(1, sizeof(*l));
+
+	if (!l)
+		return NULL;
+	l->setup = *setup;
+	l->lane_n = cdc_window_lanes(setup->window);
+	l->lanes = calloc(l->lane_n, sizeof(*l->lanes));
+	l->is_suspect = calloc(l->lane_n, sizeof(*l->is_suspect));
+	if (!l->lanes || !l->is_suspect) {
+		cdc_lanes_free(l);
+		return NULL;
+	}
+	init_flow(l);
+	return l;
+}
+
+void cdc_lanes_free(struct cdc_lanes *l)
+{
+	if (!l)
+		return;
+	for (size_t i = 0; l->lanes && i < l->lane_n; i++)
+		free(l->lanes[i].items);
+	free(l->lanes);
+	free(l->is_suspect);
+	free(l->views);
+	free(l);
+}
+
+size_t cdc_lanes_n(const struct cdc_lanes *l)
+{
+	return l->lane_n;
+}
+
+size_t cdc_lanes_in_flight(const struct cdc_lanes *l)
+{
+	return l->in_flight;
+}
+
+const struct cdc_breaker *cdc_lanes_breaker(const struct cdc_lanes *l)
+{
+	return &l->breaker;
+}
+
+void cdc_lanes_finish(struct cdc_lanes *l)
+{
+	l->is_finishing = true;
+}
+
+/* --- the endpoint ------------------------------------------------------------------- */
+
+static void post(struct cdc_lanes *l, enum cdc_state state, const struct cdc_err *err)
+{
+	cdc_board_post(l->setup.board, state, err, cdc_clock_wall_us());
+}
+
+static void recovered(struct cdc_lanes *l)
+{
+	for (size_t i = 0; i < l->lane_n; i++)
+		l->lanes[i].until_ms = 0;
+	l->probed = (struct cdc_id){0};
+	LOG_INFO(&l->setup.log, "endpoint_recovered", KV("sync", l->setup.sync),
+		 KV("waiting_records", cdc_window_records(l->setup.window)));
+	post(l, CDC_STATE_RUNNING, NULL);
+}
+
+uint64_t cdc_lanes_begin(struct cdc_lanes *l, bool is_probe, size_t records, uint64_t now_ms)
+{
+	cdc_flow_started(&l->flow, records, now_ms);
+	if (is_probe)
+		cdc_breaker_probe(&l->breaker);
+	return ++l->counter;
+}
+
+void cdc_lanes_accepted(struct cdc_lanes *l, uint64_t begun)
+{
+	if (l->accepted_begun < begun)
+		l->accepted_begun = begun;
+	if (cdc_breaker_accept(&l->breaker))
+		recovered(l);
+}
+
+uint64_t cdc_lanes_accepted_begun(const struct cdc_lanes *l)
+{
+	return l->accepted_begun;
+}
+
+static void note_opened(struct cdc_lanes *l, const struct sink_result *r, uint64_t now_ms)
+{
+	const char *reason = r ? r->text : "no answer";
+	struct cdc_err why = {0};
+
+	(void)cdc_err_set(&why, CDC_IO,
+			  "the endpoint accepts nothing (%s); %zu records wait, nothing is lost",
+			  reason, cdc_window_records(l->setup.window));
+	post(l, CDC_STATE_WAITING, &why);
+	/* Another reason is news: it may be the first attempt to mend the one before. */
+	if (cdc_log_is_due(l->breaker.openings) || strcmp(l->told, reason) != 0)
+		LOG_WARN(&l->setup.log, "endpoint_trouble", KV("sync", l->setup.sync),
+			 KV("status", r ? r->status : 0), KV("failures", l->breaker.failures),
+			 KV("next_probe_ms", l->breaker.until_ms - now_ms), KV_ERR(&why));
+	(void)snprintf(l->told, sizeof(l->told), "%s", reason);
+}
+
+/* 0: it asks for nothing. */
+static uint64_t asked_ms(const struct cdc_lanes *l, const struct sink_result *r)
+{
+	uint64_t most = l->setup.settings->retry_after_max_ms;
+
+	if (r->retry_after_ms == SINK_NO_RETRY_AFTER)
+		return 0;
+	return r->retry_after_ms < most ? r->retry_after_ms : most;
+}
+
+uint64_t cdc_lanes_failed(struct cdc_lanes *l, const struct sink_result *r, bool is_probe,
+			  bool is_endpoint, uint64_t now_ms, uint64_t random)
+{
+	uint64_t asked = asked_ms(l, r);
+
+	l->counter++;
+	cdc_metric_add(&l->setup.metrics->failed, 1);
+	if (asked && r->status == 429 && l->hold_ms < now_ms + asked)
+		l->hold_ms = now_ms + asked;
+	if ((is_endpoint || is_probe) &&
+	    cdc_breaker_fail(&l->breaker, is_probe, asked, now_ms, random))
+		note_opened(l, r, now_ms);
+	return l->counter;
+}
+
+void cdc_lanes_tick(struct cdc_lanes *l, uint64_t now_ms, uint64_t random)
+{
+	if (cdc_breaker_tick(&l->breaker, now_ms, random))
+		note_opened(l, NULL, now_ms);
+}
+
+enum cdc_code cdc_lanes_is_over(const struct cdc_lanes *l, const struct sink_result *r,
+				struct cdc_err *err)
+{
+	if (r->outcome == SINK_STOP) {
+		(void)cdc_err_set(err, CDC_REJECTED,
+				  "the endpoint asks for no more requests (%s); the sync stops and "
+				  "skips nothing",
+				  r->text);
+		return CDC_REJECTED;
+	}
+	if (l->setup.settings->auth_errors == CDC_AUTH_STOP &&
+	    (r->status == 401 || r->status == 403)) {
+		(void)cdc_err_set(err, CDC_REJECTED,
+				  "the endpoint refuses the credentials (%s) and auth_errors is "
+				  "stop; the sync stops and skips nothing",
+				  r->text);
+		return CDC_REJECTED;
+	}
+	return CDC_OK;
+}
+
+/* --- outcomes ----------------------------------------------------------------------- */
+
+/* Of those of the request that are not in failed. */
+static void count_accepted(struct cdc_lanes *l, struct cdc_item *const *items, size_t n,
+			   int64_t wall_us)
+{
+	struct cdc_sync_metrics *m = l->setup.metrics;
+	uint64_t newest = cdc_metric_get(&m->delivered_commit_us);
+
+	cdc_metric_add(&m->delivered, n);
+	for (size_t i = 0, k; i < n; i = k) {
+		int64_t commit_us = items[i]->rec->commit_us;
+
+		for (k = i + 1; k < n && items[k]->rec->commit_us == commit_us;)
+			k++;
+		if (commit_us <= 0)
+			continue;
+		cdc_histogram_add(&m->latency,
+				  wall_us > commit_us ? (uint64_t)(wall_us - commit_us) : 0, k - i);
+		if ((uint64_t)commit_us > newest)
+			newest = (uint64_t)commit_us;
+	}
+	cdc_metric_set(&m->delivered_commit_us, newest);
+}
+
+/* A limit that was learned is felt for: nearer and nearer to what was too large, never at it. */
+static void widen(struct cdc_lanes *l, const struct lane *lane)
+{
+	if (l->too_large && lane->bytes + lane->bytes / 8 >= l->fitting)
+		l->fitting += (l->too_large - l->fitting) / 8;
+}
+
+static void accept_job(struct cdc_lanes *l, struct lane *lane, size_t index, int64_t wall_us)
+{
+	bool had_head = lane->items[0] == cdc_window_head(l->setup.window, index);
+
+	count_accepted(l, lane->items, lane->n, wall_us);
+	for (size_t i = 0; i < lane->n; i++)
+		cdc_window_done(l->setup.window, lane->items[i]);
+	if (had_head) {
+		lane->alone = (struct cdc_suspect){0};
+		lane->suspects -= lane->n < lane->suspects ? lane->n : lane->suspects;
+	}
+	lane->attempt = 0;
+	lane->until_ms = lane->asked_ms = 0;
+	widen(l, lane);
+	cdc_lanes_accepted(l, lane->begun);
+}
+
+/* Halving finds the one record that is refused.  A refusal may be about any record of the request;
+ * a 5xx only is when the same request keeps failing while others are accepted. */
+static bool must_halve(const struct cdc_lanes *l, const struct lane *lane,
+		       const struct sink_result *r)
+{
+	if (lane->n < 2 || r->is_never_record)
+		return false;
+	if (r->outcome == SINK_REJECT)
+		return true;
+	return lane->attempt >= BISECT_RETRY_FAILURES && l->accepted_begun > lane->failed_at;
+}
+
+/* A batch that is too large is no suspicion against its records: it is made smaller, and so are all
+ * that follow. */
+static bool learn_size(struct cdc_lanes *l, const struct lane *lane, const struct sink_result *r)
+{
+	if (r->status != 413 || lane->n < 2 || lane->bytes / 2 < LEARNED_MIN)
+		return false;
+	if (!l->too_large || lane->bytes < l->too_large)
+		l->too_large = lane->bytes;
+	if (!l->fitting || lane->bytes / 2 < l->fitting)
+		l->fitting = lane->bytes / 2;
+	return true;
+}
+
+static struct cdc_trouble trouble_of(const struct lane *lane, const struct sink_result *r)
+{
+	struct cdc_trouble t = {.item = lane->items[0],
+				.attempts = lane->alone.failures,
+				.status = r->status,
+				.response = r->response,
+				.response_len = r->response_len};
+
+	(void)snprintf(t.text, sizeof(t.text), "%s", r->text);
+	return t;
+}
+
+/* The record at the head leaves the lane, whose other records have done nothing. */
+static void forget_head(struct lane *lane)
+{
+	lane->alone = (struct cdc_suspect){0};
+	lane->suspects -= lane->suspects ? 1 : 0;
+	lane->attempt = 0;
+	lane->until_ms = lane->asked_ms = 0;
+}
+
+static bool is_in_trouble(struct cdc_lanes *l, struct lane *lane, const struct sink_result *r,
+			  uint64_t now_ms)
+{
+	const struct cdc_deliver_settings *s = l->setup.settings;
+	const struct cdc_suspect_rule rule = {
+		.at = l->counter,
+		.accepted_begun = l->accepted_begun,
+		.is_order_sync = s->order == CDC_ORDER_SYNC,
+		.attempts = (unsigned)s->park.attempts,
+		.after_ms = s->park.after_ms,
+		.now_ms = now_ms,
+	};
+
+	return cdc_suspect_fail(&lane->alone, r, &rule);
+}
+
+static void fail_job(struct cdc_lanes *l, struct lane *lane, size_t index,
+		     const struct sink_result *r, uint64_t now_ms, uint64_t random,
+		     struct cdc_trouble *ret_trouble)
+{
+	bool is_head = lane->items[0] == cdc_window_head(l->setup.window, index);
+	uint64_t asked = asked_ms(l, r);
+
+	if (lane->is_probe)
+		l->probed = lane->items[0]->rec->id;
+	if (learn_size(l, lane, r)) {
+		(void)cdc_lanes_failed(l, r, lane->is_probe, false, now_ms, random);
+		return;
+	}
+	lane->attempt++;
+	lane->until_ms = now_ms + cdc_backoff_ms(lane->attempt, random);
+	if (must_halve(l, lane, r)) {
+		lane->suspects = lane->n;
+		lane->until_ms = now_ms;
+	}
+	if (asked)
+		lane->asked_ms = now_ms + asked;
+	lane->failed_at = cdc_lanes_failed(l, r, lane->is_probe, true, now_ms, random);
+	if (l->breaker.state == CDC_BREAKER_CLOSED && cdc_log_is_due(lane->attempt))
+		LOG_WARN(&l->setup.log, "request_failed", KV("sync", l->setup.sync),
+			 KV("attempt", lane->attempt), KV("status", r->status),
+			 KV("records", lane->n), KV("reason", (const char *)r->text));
+	if (lane->n == 1 && is_head && is_in_trouble(l, lane, r, now_ms)) {
+		*ret_trouble = trouble_of(lane, r);
+		forget_head(lane);
+	}
+}
+
+/* Of the request's records, is the i-th to be sent again?  k of those before it were refused. */
+static bool is_refused(const struct cdc_lanes *l, const struct lane *lane,
+		       const struct sink_result *r, size_t i, size_t k)
+{
+	const struct cdc_item *item = lane->items[i];
+
+	if (k < r->failed_n && r->failed[k].index == i)
+		return true;
+	if (l->setup.settings->order == CDC_ORDER_NONE || k == 0)
+		return false;
+	if (l->setup.settings->order == CDC_ORDER_SYNC || item->is_second)
+		return true;
+	/* What comes behind a refused record of its key would overtake it. */
+	for (size_t j = 0; j < k; j++) {
+		if (lane->items[r->failed[j].index]->rec->key_hash == item->rec->key_hash)
+			return true;
+	}
+	return false;
+}
+
+/* A part of a request was refused, the rest accepted. */
+static void take_apart(struct cdc_lanes *l, struct lane *lane, const struct sink_result *r,
+		       uint64_t now_ms, int64_t wall_us, uint64_t random)
+{
+	struct sink_result refused = *r;
+	size_t accepted = 0, k = 0;
+
+	for (size_t i = 0; i < lane->n; i++) {
+		struct cdc_item *item = lane->items[i];
+		bool is_out = is_refused(l, lane, r, i, k);
+
+		k += k < r->failed_n && r->failed[k].index == i;
+		if (is_out)
+			continue;
+		count_accepted(l, &item, 1, wall_us);
+		cdc_window_done(l->setup.window, item);
+		accepted++;
+	}
+	refused.outcome = SINK_REJECT;
+	(void)snprintf(refused.text, sizeof(refused.text), "%d, %zu of %zu records failed: %s",
+		       r->status, lane->n - accepted, lane->n, r->failed[0].reason);
+	lane->alone = (struct cdc_suspect){0};
+	lane->suspects = 1;
+	lane->attempt++;
+	lane->until_ms = now_ms + (accepted ? 0 : cdc_backoff_ms(lane->attempt, random));
+	lane->failed_at = cdc_lanes_failed(l, &refused, lane->is_probe && !accepted, !accepted,
+					   now_ms, random);
+	if (accepted)
+		cdc_lanes_accepted(l, lane->begun);
+	if (cdc_log_is_due(lane->attempt))
+		LOG_WARN(&l->setup.log, "request_failed", KV("sync", l->setup.sync),
+			 KV("attempt", lane->attempt), KV("status", r->status),
+			 KV("records", lane->n - accepted),
+			 KV("reason", (const char *)refused.text));
+}
+
+enum cdc_code cdc_lanes_result(struct cdc_lanes *l, const struct sink_result *r, uint64_t now_ms,
+			       int64_t wall_us, uint64_t random, struct cdc_trouble *ret_trouble,
+			       struct cdc_err *err)
+{
+	struct lane *lane = &l->lanes[r->ticket];
+	enum cdc_code rc = cdc_lanes_is_over(l, r, err);
+
+	ret_trouble->item = NULL;
+	cdc_flow_ended(&l->flow, r, l->in_flight, now_ms);
+	cdc_metric_set(&l->setup.metrics->limit, cdc_throttle_limit(&l->flow.throttle));
+	lane->is_in_flight = false;
+	l->in_flight--;
+	if (rc) {
+		cdc_metric_add(&l->setup.metrics->failed, 1);
+		return rc;
+	}
+	if (r->outcome == SINK_DONE && r->failed_n)
+		take_apart(l, lane, r, now_ms, wall_us, random);
+	else if (r->outcome == SINK_DONE)
+		accept_job(l, lane, r->ticket, wall_us);
+	else
+		fail_job(l, lane, r->ticket, r, now_ms, random, ret_trouble);
+	return CDC_OK;
+}
+
+/* --- sending ------------------------------------------------------------------------ */
+
+static bool reserve(struct cdc_lanes *l, struct lane *lane, size_t max)
+{
+	if (lane->cap < max) {
+		struct cdc_item **grown = reallocarray(lane->items, max, sizeof(struct cdc_item *));
+
+		if (!grown)
+			return false;
+		lane->items = grown;
+		lane->cap = max;
+	}
+	if (l->view_cap < max) {
+		struct cdc_view *grown = reallocarray(l->views, max, sizeof(*grown));
+
+		if (!grown)
+			return false;
+		l->views = grown;
+		l->view_cap = max;
+	}
+	return true;
+}
+
+/* Submits lane->items[0..n). */
+static enum cdc_code submit(struct cdc_lanes *l, struct lane *lane, void *sink, bool is_probe,
+			    uint64_t now_ms, struct cdc_err *err)
+{
+	struct sink_job job = {.ticket = (uint64_t)(lane - l->lanes), .views = l->views};
+	enum cdc_code rc;
+
+	lane->bytes = 0;
+	for (size_t i = 0; i < lane->n; i++) {
+		l->views[i] = cdc_item_view(lane->items[i]);
+		job.is_repeat |= lane->items[i]->was_sent;
+		lane->bytes += lane->items[i]->rec->json_len;
+	}
+	job.n = lane->n;
+	rc = l->setup.sink->submit(sink, &job, err);
+	if (rc)
+		return rc;
+	for (size_t i = 0; i < lane->n; i++)
+		cdc_window_sent(lane->items[i]);
+	if (job.is_repeat)
+		cdc_metric_add(&l->setup.metrics->retried, 1);
+	lane->is_in_flight = true;
+	lane->is_probe = is_probe;
+	lane->begun = cdc_lanes_begin(l, is_probe, lane->n, now_ms);
+	lane->since_ms = 0;
+	l->in_flight++;
+	return CDC_OK;
+}
+
+/* No request can hold the record. */
+static void set_limit_trouble(struct lane *lane, const struct cdc_err *why,
+			      struct cdc_trouble *ret_trouble)
+{
+	*ret_trouble = (struct cdc_trouble){.item = lane->items[0], .attempts = 1};
+	(void)snprintf(ret_trouble->text, sizeof(ret_trouble->text), "%.199s", why->msg);
+	forget_head(lane);
+}
+
+/* A run that is not full may wait for more. */
+static bool must_linger(const struct cdc_lanes *l, struct lane *lane, bool has_more,
+			uint64_t now_ms)
+{
+	if (!l->setup.settings->linger_ms || l->is_finishing || has_more || lane->attempt ||
+	    lane->suspects)
+		return false;
+	if (!lane->since_ms)
+		lane->since_ms = now_ms;
+	return now_ms < lane->since_ms + l->setup.settings->linger_ms;
+}
+
+static uint64_t lane_due_ms(const struct cdc_lanes *l, const struct lane *lane)
+{
+	uint64_t due = lane->until_ms > lane->asked_ms ? lane->until_ms : lane->asked_ms;
+
+	return due > l->hold_ms ? due : l->hold_ms;
+}
+
+static enum cdc_code send_lane(struct cdc_lanes *l, size_t index, void *sink, uint64_t now_ms,
+			       struct cdc_trouble *ret_trouble, struct cdc_err *err)
+{
+	struct lane *lane = &l->lanes[index];
+	const struct cdc_deliver_settings *s = l->setup.settings;
+	uint64_t max_bytes =
+		l->fitting && l->fitting < s->batch_bytes ? l->fitting : s->batch_bytes;
+	enum cdc_code rc = CDC_LIMIT;
+
+	while (rc == CDC_LIMIT) {
+		size_t max = lane->suspects ? (lane->suspects + 1) / 2 : s->batch_size;
+		struct cdc_err why = {0};
+		bool has_more;
+
+		if (!reserve(l, lane, max))
+			return cdc_err_set(err, CDC_NOMEM, "out of memory for a request");
+		lane->n = cdc_window_run(l->setup.window, index, max, max_bytes, lane->items,
+					 &has_more);
+		if (lane->n == 0 || must_linger(l, lane, has_more, now_ms))
+			return CDC_OK;
+		rc = submit(l, lane, sink, false, now_ms, &why);
+		if (rc == CDC_LIMIT && lane->n == 1) {
+			set_limit_trouble(lane, &why, ret_trouble);
+			return CDC_OK;
+		}
+		if (rc && rc != CDC_LIMIT && err)
+			*err = why;
+		lane->suspects = rc == CDC_LIMIT ? lane->n : lane->suspects;
+	}
+	return rc;
+}
+
+static struct cdc_item *choose_probe(struct cdc_lanes *l)
+{
+	struct cdc_window *w = l->setup.window;
+	struct cdc_item *item;
+
+	if (l->setup.settings->order == CDC_ORDER_SYNC)
+		return cdc_window_head(w, 0);
+	if (!cdc_id_is_zero(&l->probed)) {
+		/* Each probe takes another record, so one that is refused hides no other. */
+		item = cdc_window_probe(w, &l->probed, l->is_suspect);
+		if (item)
+			return item;
+	}
+	for (size_t i = 0; i < l->lane_n; i++)
+		l->is_suspect[i] = l->lanes[i].alone.failures != 0;
+	item = cdc_window_probe(w, NULL, l->is_suspect);
+	return item ? item : cdc_window_probe(w, &(struct cdc_id){0}, l->is_suspect);
+}
+
+static bool may_probe(const struct cdc_lanes *l, uint64_t now_ms)
+{
+	return !l->in_flight && now_ms >= l->hold_ms && cdc_flow_may_start(&l->flow, 0, now_ms) &&
+	       cdc_breaker_may_probe(&l->breaker, now_ms);
+}
+
+static enum cdc_code send_probe(struct cdc_lanes *l, void *sink, uint64_t now_ms,
+				struct cdc_trouble *ret_trouble, struct cdc_err *err)
+{
+	struct cdc_item *item = choose_probe(l);
+	struct cdc_err why = {0};
+	struct lane *lane;
+	enum cdc_code rc;
+
+	if (!item)
+		return CDC_OK;
+	lane = &l->lanes[item->lane];
+	if (!reserve(l, lane, 1))
+		return cdc_err_set(err, CDC_NOMEM, "out of memory for a request");
+	lane->items[0] = item;
+	lane->n = 1;
+	rc = submit(l, lane, sink, true, now_ms, &why);
+	if (rc == CDC_LIMIT) {
+		set_limit_trouble(lane, &why, ret_trouble);
+		return CDC_OK;
+	}
+	if (rc && err)
+		*err = why;
+	return rc;
+}
+
+enum cdc_code cdc_lanes_send(struct cdc_lanes *l, void *sink, uint64_t now_ms,
+			     struct cdc_trouble *ret_trouble, struct cdc_err *err)
+{
+	enum cdc_code rc = CDC_OK;
+
+	ret_trouble->item = NULL;
+	if (l->breaker.state != CDC_BREAKER_CLOSED)
+		return may_probe(l, now_ms) ? send_probe(l, sink, now_ms, ret_trouble, err)
+					    : CDC_OK;
+	for (size_t i = 0; !rc && !ret_trouble->item && i < l->lane_n; i++) {
+		size_t at = (l->turn + i) % l->lane_n;
+
+		if (!cdc_flow_may_start(&l->flow, l->in_flight, now_ms)) {
+			l->turn = at;
+			break;
+		}
+		if (!l->lanes[at].is_in_flight && now_ms >= lane_due_ms(l, &l->lanes[at]) &&
+		    cdc_window_head(l->setup.window, at))
+			rc = send_lane(l, at, sink, now_ms, ret_trouble, err);
+	}
+	return rc;
+}
+
+bool cdc_lanes_may_begin(struct cdc_lanes *l, uint64_t now_ms, bool *ret_is_probe)
+{
+	*ret_is_probe = l->breaker.state != CDC_BREAKER_CLOSED;
+	if (!*ret_is_probe)
+		return now_ms >= l->hold_ms && cdc_flow_may_start(&l->flow, l->in_flight, now_ms);
+	return may_probe(l, now_ms) && !choose_probe(l);
+}
+
+static uint64_t sooner(uint64_t wait_ms, uint64_t at_ms, uint64_t now_ms)
+{
+	if (at_ms <= now_ms)
+		return 0;
+	return at_ms - now_ms < wait_ms ? at_ms - now_ms : wait_ms;
+}
+
+uint64_t cdc_lanes_wait_ms(const struct cdc_lanes *l, uint64_t now_ms, uint64_t wait_ms)
+{
+	if (cdc_window_records(l->setup.window) == 0)
+		return wait_ms;
+	if (l->breaker.state != CDC_BREAKER_CLOSED) {
+		uint64_t probe_ms = cdc_breaker_next_ms(&l->breaker);
+
+		if (probe_ms < l->flow.free_ms)
+			probe_ms = l->flow.free_ms;
+		return l->in_flight ? wait_ms
+				    : sooner(wait_ms, probe_ms > l->hold_ms ? probe_ms : l->hold_ms,
+					     now_ms);
+	}
+	wait_ms = sooner(wait_ms, cdc_breaker_next_ms(&l->breaker), now_ms);
+	if (l->flow.free_ms > now_ms)
+		wait_ms = sooner(wait_ms, l->flow.free_ms, now_ms);
+	for (size_t i = 0; i < l->lane_n; i++) {
+		const struct lane *lane = &l->lanes[i];
+		uint64_t due = lane_due_ms(l, lane);
+
+		if (lane->is_in_flight || !cdc_window_head(l->setup.window, i))
+			continue;
+		if (due > now_ms)
+			wait_ms = sooner(wait_ms, due, now_ms);
+		else if (lane->since_ms)
+			wait_ms = sooner(wait_ms, lane->since_ms + l->setup.settings->linger_ms,
+					 now_ms);
+	}
+	return wait_ms;
+}

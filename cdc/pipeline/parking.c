@@ -1,0 +1,727 @@
+#include "cdc/pipeline/parking.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cdc/pipeline/text.h"
+
+#define WRITE_BYTES (1u << 20) /* of what stands aside: written at once */
+#define BATCH_MAX   (1u << 30) /* a parked record is never larger */
+#define BATCH_KEEP  (1u << 20)
+#define SCAN_MS     1000 /* looks at all keys: a barrier may have come */
+#define MISS_MAX_US INT64_C(600000000)
+#define REPLAY_US   INT64_C(5000000) /* after an endpoint's trouble */
+
+/* What is to be said of one record in the store. */
+struct note {
+	struct cdc_park_change change; /* its texts are ours */
+	char *reason, *response;
+	uint64_t queue; /* whose head is to be looked up */
+	bool has_queue;
+};
+
+struct slot {
+	struct cdc_batch *batch;
+	struct cdc_view *views;
+	size_t view_cap;
+	uint64_t queue;
+	bool is_busy, is_replay, is_probe;
+	uint64_t begun;
+};
+
+struct cdc_parking {
+	struct cdc_parking_setup setup;
+	struct slot slots[CDC_PARKING_SLOTS];
+	size_t in_flight;
+	struct slot *reading; /* between next, and send or put_off */
+	struct note *notes;
+	size_t note_n, note_cap;
+	struct cdc_park_change *changes; /* of the last collect */
+	struct cdc_park_head *heads;
+	size_t change_cap, head_cap;
+	size_t aside_n; /* of its changes: those of the window */
+	struct cdc_park_totals totals;
+	uint64_t written_ms;
+	int64_t scan_us; /* no key is due before */
+	size_t at;       /* the next look begins there */
+	int64_t replay_us;
+	size_t replay_max; /* records of a replay */
+	bool is_replaying;
+	uint64_t parked_n, dead_n; /* told, for the log */
+};
+
+struct cdc_parking *cdc_parking_new(const struct cdc_parking_setup *setup)
+{
+	struct cdc_parking *p = calloc(1, sizeof(*p));
+
+	if (!p)
+		return NULL;
+	p->setup = *setup;
+	p->replay_max = setup->settings->batch_size;
+	return p;
+}
+
+static void clear_note(struct note *n)
+{
+	free(n->reason);
+	free(n->response);
+}
+
+void cdc_parking_free(struct cdc_parking *p)
+{
+	if (!p)
+		return;
+	for (size_t i = 0; i < CDC_PARKING_SLOTS; i++) {
+		cdc_batch_free(p->slots[i].batch);
+		free(p->slots[i].views);
+	}
+	for (size_t i = 0; i < p->note_n; i++)
+		clear_note(&p->notes[i]);
+	free(p->notes);
+	free(p->changes);
+	free(p->heads);
+	free(p);
+}
+
+void cdc_parking_set_totals(struct cdc_parking *p, const struct cdc_park_totals *totals)
+{
+	struct cdc_sync_metrics *m = p->setup.metrics;
+
+	p->totals = *totals;
+	cdc_metric_set(&m->parked, totals->waiting);
+	cdc_metric_set(&m->parked_bytes, totals->bytes);
+	cdc_metric_set(&m->dead, totals->dead + totals->replay);
+}
+
+const struct cdc_park_totals *cdc_parking_totals(const struct cdc_parking *p)
+{
+	return &p->totals;
+}
+
+static int64_t wait_us(const struct cdc_parking *p, uint64_t step)
+{
+	const struct cdc_opt_numbers *s = &p->setup.settings->retry_schedule;
+
+	return (int64_t)s->items[step < s->n ? step : s->n - 1] * 1000;
+}
+
+/* --- notes -------------------------------------------------------------------------- */
+
+/* The answer's words go with it, made readable.  NULL: no memory. */
+static struct note *new_note(struct cdc_parking *p, const char *text, const char *response,
+			     size_t len)
+{
+	struct note *n;
+
+	if (p->note_n == p->note_cap) {
+		size_t cap = p->note_cap ? p->note_cap * 2 : 16;
+		struct note *grown = reallocarray(p->notes, cap, sizeof(*grown));
+
+		if (!grown)
+			return NULL;
+		p->notes = grown;
+		p->note_cap = cap;
+	}
+	n = &p->notes[p->note_n];
+	*n = (struct note){0};
+	n->reason = cdc_text_readable(text, strlen(text));
+	n->response = cdc_text_readable(response, len);
+	if (!n->reason || !n->response) {
+		clear_note(n);
+		return NULL;
+	}
+	n->change.reason = n->reason;
+	n->change.response = n->response;
+	p->note_n++;
+	return n;
+}
+
+static void log_record(struct cdc_parking *p, const char *event, uint64_t number,
+		       struct cdc_view view, int status, const char *reason)
+{
+	struct cdc_err table = {0};
+	char id[CDC_ID_TEXT];
+	size_t len;
+	const char *name = cdc_view_table(view, &len);
+
+	if (!cdc_log_is_due(number > UINT32_MAX ? UINT32_MAX : (unsigned)number))
+		return;
+	(void)cdc_id_format(&view.rec->id, id);
+	(void)snprintf(table.msg, sizeof(table.msg), "%.*s", (int)len, name);
+	LOG_WARN(&p->setup.log, event, KV("sync", p->setup.sync), KV("number", number),
+		 KV("id", (const char *)id), KV("schema", (const char *)table.msg),
+		 KV("status", status), KV("reason", reason));
+}
+
+/* --- taking ------------------------------------------------------------------------- */
+
+static enum cdc_code end_sync(const struct cdc_trouble *t, bool is_barrier, struct cdc_err *err)
+{
+	struct cdc_view view = cdc_item_view(t->item);
+	size_t len;
+	const char *table = cdc_view_table(view, &len);
+	char id[CDC_ID_TEXT];
+
+	(void)cdc_id_format(&t->item->rec->id, id);
+	(void)cdc_err_set(err, CDC_TROUBLE,
+			  "record %s of %.*s, a %s, is refused (%s)%s; the sync stops before it "
+			  "and skips nothing",
+			  id, (int)len, table, cdc_op_name((enum cdc_op)t->item->rec->op), t->text,
+			  is_barrier ? " and cannot be set aside: what follows in its table must "
+				       "not pass it"
+				     : "");
+	if (is_barrier)
+		return cdc_err_remedy(err,
+				      "make the endpoint accept this record, or take %s out of the "
+				      "sync's operations, then start walpost again",
+				      cdc_op_name((enum cdc_op)t->item->rec->op));
+	return cdc_err_remedy(err, "make the endpoint accept this record, or set on_reject to "
+				   "dead_letter, then start walpost again");
+}
+
+enum cdc_code cdc_parking_take(struct cdc_parking *p, const struct cdc_trouble *t, int64_t wall_us,
+			       struct cdc_err *err)
+{
+	const struct cdc_deliver_settings *s = p->setup.settings;
+	bool is_barrier = t->item->rec->flags & CDC_RECORD_BARRIER;
+	bool is_last = s->order == CDC_ORDER_SYNC;
+	struct note *n;
+	enum cdc_code rc = CDC_OK;
+
+	if (is_barrier || (is_last && s->on_reject == CDC_ON_REJECT_STOP))
+		return end_sync(t, is_barrier, err);
+	n = new_note(p, t->text, t->response ? t->response : "", t->response_len);
+	if (!n)
+		return cdc_err_set(err, CDC_NOMEM, "out of memory for a parked record");
+	n->change.act = CDC_PARK_PUT;
+	n->change.id = t->item->rec->id;
+	n->change.state = is_last ? CDC_PARKED_DEAD : CDC_PARKED_WAITING;
+	n->change.attempts = t->attempts;
+	n->change.next_us = is_last ? 0 : wall_us + wait_us(p, 0);
+	n->change.status = t->status;
+	if (is_last)
+		cdc_window_give_up(p->setup.window, t->item);
+	else
+		rc = cdc_window_park(p->setup.window, t->item, err);
+	if (rc) {
+		clear_note(&p->notes[--p->note_n]);
+		return rc;
+	}
+	log_record(p, is_last ? "record_dead" : "record_parked",
+		   is_last ? ++p->dead_n : ++p->parked_n, cdc_item_view(t->item), t->status,
+		   t->text);
+	return CDC_OK;
+}
+
+/* --- writing ------------------------------------------------------------------------ */
+
+bool cdc_parking_must_write(const struct cdc_parking *p, uint64_t now_ms)
+{
+	size_t n, bytes;
+
+	if (p->note_n)
+		return true;
+	(void)cdc_window_aside(p->setup.window, &n, &bytes);
+	return n && (bytes >= WRITE_BYTES || now_ms - p->written_ms >= CDC_PARKING_WRITE_MS);
+}
+
+static bool reserve(struct cdc_parking *p, size_t changes, size_t heads)
+{
+	if (p->change_cap < changes) {
+		struct cdc_park_change *grown =
+			reallocarray(p->changes, changes, sizeof(*p->changes));
+
+		if (!grown)
+			return false;
+		p->changes = grown;
+		p->change_cap = changes;
+	}
+	if (p->head_cap < heads) {
+		struct cdc_park_head *grown = reallocarray(p->heads, heads, sizeof(*p->heads));
+
+		if (!grown)
+			return false;
+		p->heads = grown;
+		p->head_cap = heads;
+	}
+	return true;
+}
+
+static const struct note *note_of(const struct cdc_parking *p, const struct cdc_item *item)
+{
+	for (size_t i = 0; i < p->note_n; i++) {
+		if (p->notes[i].change.act == CDC_PARK_PUT &&
+		    cdc_id_cmp(&p->notes[i].change.id, &item->rec->id) == 0)
+			return &p->notes[i];
+	}
+	return NULL;
+}
+
+static void add_head(struct cdc_parking *p, uint64_t queue, size_t *n)
+{
+	for (size_t i = 0; i < *n && i < 64; i++) {
+		if (p->heads[*n - 1 - i].key_hash == queue)
+			return;
+	}
+	p->heads[(*n)++] = (struct cdc_park_head){.key_hash = queue};
+}
+
+enum cdc_code cdc_parking_collect(struct cdc_parking *p, uint64_t now_ms,
+				  struct cdc_parking_write *ret, struct cdc_err *err)
+{
+	size_t n, bytes, change_n = 0, head_n = 0;
+	struct cdc_item *item = cdc_window_aside(p->setup.window, &n, &bytes);
+
+	(void)now_ms;
+	if (!reserve(p, n + p->note_n, n + p->note_n))
+		return cdc_err_set(err, CDC_NOMEM, "out of memory for parked records");
+	p->aside_n = n;
+	for (; item; item = item->next) {
+		const struct note *note = note_of(p, item);
+		struct cdc_park_change *c = &p->changes[change_n++];
+		uint64_t queue = cdc_window_queue_of(p->setup.window, item);
+
+		*c = note ? note->change : (struct cdc_park_change){.act = CDC_PARK_PUT};
+		c->id = item->rec->id;
+		c->view = cdc_item_view(item);
+		c->key_hash = queue;
+		c->table_hash = c->view.batch->tables[item->rec->table].hash;
+		add_head(p, queue, &head_n);
+	}
+	for (size_t i = 0; i < p->note_n; i++) {
+		if (p->notes[i].change.act != CDC_PARK_PUT)
+			p->changes[change_n++] = p->notes[i].change;
+		if (p->notes[i].has_queue)
+			add_head(p, p->notes[i].queue, &head_n);
+	}
+	*ret = (struct cdc_parking_write){
+		.changes = p->changes, .heads = p->heads, .n = change_n, .head_n = head_n};
+	return CDC_OK;
+}
+
+static void set_head(struct cdc_parking *p, const struct cdc_park_head *head)
+{
+	struct cdc_parked_key *key = cdc_parked_find(p->setup.parked, head->key_hash);
+
+	if (!key)
+		return;
+	if (!cdc_id_is_zero(&head->id)) {
+		bool was_in_flight = key->is_in_flight;
+
+		cdc_parked_set_head(key, head);
+		key->is_in_flight = was_in_flight;
+	} else if (!key->unwritten && !key->is_in_flight) {
+		uint64_t table_hash = key->table_hash;
+
+		cdc_parked_remove(p->setup.parked, head->key_hash);
+		cdc_window_unpark(p->setup.window, table_hash);
+	}
+}
+
+void cdc_parking_written(struct cdc_parking *p, const struct cdc_parking_write *w, uint64_t now_ms)
+{
+	for (size_t i = 0; i < p->aside_n; i++)
+		cdc_window_written(p->setup.window);
+	for (size_t i = 0; i < p->note_n; i++) {
+		struct cdc_parked_key *key =
+			p->notes[i].has_queue ? cdc_parked_find(p->setup.parked, p->notes[i].queue)
+					      : NULL;
+
+		if (key)
+			key->is_in_flight = false;
+		clear_note(&p->notes[i]);
+	}
+	p->aside_n = p->note_n = 0;
+	for (size_t i = 0; i < w->head_n; i++)
+		set_head(p, &w->heads[i]);
+	p->written_ms = now_ms;
+	p->scan_us = 0;
+}
+
+/* --- sending ------------------------------------------------------------------------ */
+
+static struct slot *free_slot(struct cdc_parking *p)
+{
+	for (size_t i = 0; i < CDC_PARKING_SLOTS; i++) {
+		if (!p->slots[i].is_busy)
+			return &p->slots[i];
+	}
+	return NULL;
+}
+
+static int64_t due_us(const struct cdc_parking *p, const struct cdc_parked_key *key)
+{
+	int64_t urgent = key->tried_us + CDC_PARKING_URGENT_MS * INT64_C(1000);
+
+	if (key->due_us > urgent && cdc_window_has_barrier(p->setup.window, key->table_hash))
+		return urgent;
+	return key->due_us;
+}
+
+/* What was parked because of another key may have predecessors that are still in a lane. */
+static bool is_ready(const struct cdc_parking *p, const struct cdc_parked_key *key)
+{
+	return key->hash && !key->is_in_flight && !cdc_id_is_zero(&key->head) &&
+	       (p->setup.settings->order == CDC_ORDER_NONE ||
+		!cdc_window_has_key(p->setup.window, key->hash));
+}
+
+static struct cdc_parked_key *find_due(struct cdc_parking *p, int64_t wall_us)
+{
+	const struct cdc_parked *parked = p->setup.parked;
+	int64_t next_us = wall_us + SCAN_MS * INT64_C(1000);
+
+	if (parked->n == 0 || wall_us < p->scan_us)
+		return NULL;
+	for (size_t i = 0; i < parked->cap; i++) {
+		struct cdc_parked_key *key = &parked->keys[(p->at + i) & (parked->cap - 1)];
+		int64_t due;
+
+		if (!key->hash)
+			continue;
+		due = due_us(p, key);
+		if (due <= wall_us && is_ready(p, key)) {
+			p->at += i + 1;
+			return key;
+		}
+		if (due > wall_us && due < next_us)
+			next_us = due;
+	}
+	p->scan_us = next_us;
+	return NULL;
+}
+
+static bool open_slot(struct slot *slot)
+{
+	if (!slot->batch)
+		slot->batch = cdc_batch_new(BATCH_MAX);
+	if (slot->batch)
+		cdc_batch_reset(slot->batch, BATCH_KEEP);
+	return slot->batch != NULL;
+}
+
+bool cdc_parking_next(struct cdc_parking *p, uint64_t now_ms, int64_t wall_us,
+		      struct cdc_park_read *ret_read, struct cdc_batch **ret_batch)
+{
+	const struct cdc_deliver_settings *s = p->setup.settings;
+	struct slot *slot = free_slot(p);
+	struct cdc_parked_key *key;
+	bool may_replay = p->totals.replay && !p->is_replaying && wall_us >= p->replay_us;
+	bool is_probe;
+
+	if ((!p->setup.parked->n && !may_replay) || !slot || !open_slot(slot) ||
+	    !cdc_lanes_may_begin(p->setup.lanes, now_ms, &is_probe))
+		return false;
+	key = find_due(p, wall_us);
+	if (!key && !may_replay)
+		return false;
+	*ret_read = (struct cdc_park_read){.max = 1, .max_bytes = s->batch_bytes};
+	slot->is_probe = is_probe;
+	slot->is_replay = !key;
+	if (key) {
+		/* One that failed before is sent alone, so that it is known what fails. */
+		if (!key->attempts && !key->misses && !key->suspect.failures && !key->must_be_alone)
+			ret_read->max = s->batch_size;
+		ret_read->key_hash = slot->queue = key->hash;
+	} else {
+		ret_read->max = p->replay_max;
+		ret_read->is_replay = true;
+	}
+	*ret_batch = slot->batch;
+	p->reading = slot;
+	return true;
+}
+
+/* As after a failure that proves nothing: longer each time. */
+static void miss(const struct cdc_parking *p, struct cdc_parked_key *key, int64_t wall_us)
+{
+	int64_t wait = wait_us(p, 0);
+
+	for (unsigned i = 1; i < key->misses && wait < MISS_MAX_US; i++)
+		wait *= 2;
+	key->tried_us = wall_us;
+	key->due_us = wall_us + (wait < MISS_MAX_US ? wait : MISS_MAX_US);
+}
+
+void cdc_parking_put_off(struct cdc_parking *p, int64_t wall_us)
+{
+	struct cdc_parked_key *key = cdc_parked_find(p->setup.parked, p->reading->queue);
+
+	if (p->reading->is_replay)
+		p->replay_us = wall_us + REPLAY_US;
+	else if (key)
+		key->due_us = wall_us + SCAN_MS * INT64_C(1000);
+	p->reading = NULL;
+}
+
+/* Fills the slot's views.  False: no memory. */
+static bool view_all(struct slot *slot)
+{
+	size_t n = slot->batch->n;
+
+	if (slot->view_cap < n) {
+		struct cdc_view *grown = reallocarray(slot->views, n, sizeof(*grown));
+
+		if (!grown)
+			return false;
+		slot->views = grown;
+		slot->view_cap = n;
+	}
+	for (size_t i = 0; i < n; i++)
+		slot->views[i] =
+			(struct cdc_view){.rec = &slot->batch->records[i], .batch = slot->batch};
+	return true;
+}
+
+/* No request can hold it: as if it had been refused. */
+static enum cdc_code refuse_unsent(struct cdc_parking *p, struct slot *slot, const char *text,
+				   int64_t wall_us, struct cdc_err *err);
+
+enum cdc_code cdc_parking_send(struct cdc_parking *p, void *sink, bool waits, uint64_t now_ms,
+			       int64_t wall_us, struct cdc_err *err)
+{
+	struct slot *slot = p->reading;
+	struct cdc_parked_key *key =
+		slot->is_replay ? NULL : cdc_parked_find(p->setup.parked, slot->queue);
+	struct sink_job job = {.ticket = cdc_lanes_n(p->setup.lanes) + (size_t)(slot - p->slots),
+			       .n = slot->batch->n,
+			       .is_replay = slot->is_replay,
+			       .is_repeat = slot->is_replay || (key && key->attempts)};
+	struct cdc_err why = {0};
+	enum cdc_code rc;
+
+	if (waits || job.n == 0) {
+		if (slot->is_replay)
+			p->totals.replay = 0;
+		cdc_parking_put_off(p, wall_us);
+		return CDC_OK;
+	}
+	if (!view_all(slot)) {
+		cdc_parking_put_off(p, wall_us);
+		return cdc_err_set(err, CDC_NOMEM, "out of memory for a request");
+	}
+	job.views = slot->views;
+	rc = p->setup.sink->submit(sink, &job, &why);
+	if (rc == CDC_LIMIT)
+		return refuse_unsent(p, slot, why.msg, wall_us, err);
+	if (rc) {
+		cdc_parking_put_off(p, wall_us);
+		if (err)
+			*err = why;
+		return rc;
+	}
+	p->reading = NULL;
+	slot->is_busy = true;
+	p->in_flight++;
+	p->is_replaying |= slot->is_replay;
+	slot->begun = cdc_lanes_begin(p->setup.lanes, slot->is_probe, job.n, now_ms);
+	if (key) {
+		key->is_in_flight = true;
+		key->tried_us = wall_us;
+	}
+	if (job.is_repeat)
+		cdc_metric_add(&p->setup.metrics->retried, 1);
+	return CDC_OK;
+}
+
+/* --- answers ------------------------------------------------------------------------ */
+
+static enum cdc_code no_memory(struct cdc_err *err)
+{
+	return cdc_err_set(err, CDC_NOMEM, "out of memory for a parked record");
+}
+
+/* One change for a record of the slot.  False: no memory. */
+static struct note *note_record(struct cdc_parking *p, const struct slot *slot, size_t i,
+				enum cdc_park_act act, const struct sink_result *r)
+{
+	struct note *n = new_note(p, r->text, r->response ? r->response : "", r->response_len);
+
+	if (!n)
+		return NULL;
+	n->change.act = act;
+	n->change.id = slot->batch->records[i].id;
+	n->change.status = r->status;
+	n->queue = slot->queue;
+	n->has_queue = !slot->is_replay;
+	return n;
+}
+
+static enum cdc_code accept_slot(struct cdc_parking *p, struct slot *slot,
+				 struct cdc_parked_key *key, struct cdc_err *err)
+{
+	static const struct sink_result nothing;
+
+	/* Those without a note are sent again, and that is all. */
+	for (size_t i = 0; i < slot->batch->n; i++) {
+		if (!note_record(p, slot, i, CDC_PARK_DONE, &nothing)) {
+			if (key)
+				key->is_in_flight = false;
+			return no_memory(err);
+		}
+	}
+	cdc_metric_add(&p->setup.metrics->delivered, slot->batch->n);
+	if (slot->is_replay) {
+		size_t most = p->setup.settings->batch_size;
+
+		p->replay_max = p->replay_max * 2 < most ? p->replay_max * 2 : most;
+	}
+	return CDC_OK;
+}
+
+/* Was it, most likely, not the records? */
+static bool is_endpoint_trouble(const struct sink_result *r)
+{
+	return r->is_never_record || r->is_transient;
+}
+
+static enum cdc_code fail_replay(struct cdc_parking *p, const struct slot *slot,
+				 const struct sink_result *r, int64_t wall_us, struct cdc_err *err)
+{
+	if (r->is_never_record || (r->is_transient && r->status == 0)) {
+		p->replay_us = wall_us + REPLAY_US;
+		return CDC_OK;
+	}
+	if (slot->batch->n > 1) {
+		p->replay_max = (slot->batch->n + 1) / 2;
+		return CDC_OK;
+	}
+	return note_record(p, slot, 0, CDC_PARK_REFUSED, r) ? CDC_OK : no_memory(err);
+}
+
+static enum cdc_code fail_head(struct cdc_parking *p, const struct slot *slot,
+			       struct cdc_parked_key *key, const struct sink_result *r,
+			       const struct cdc_attempt *a, int64_t wall_us, struct cdc_err *err)
+{
+	enum cdc_attempt_verdict verdict;
+	struct note *n;
+
+	if (slot->batch->n > 1) {
+		key->must_be_alone = true;
+		key->due_us = is_endpoint_trouble(r) ? wall_us + wait_us(p, 0) : wall_us;
+		return CDC_OK;
+	}
+	verdict = cdc_parked_judge(key, a);
+	if (verdict == CDC_ATTEMPT_NOTHING) {
+		miss(p, key, wall_us);
+		return CDC_OK;
+	}
+	key->due_us = wall_us + wait_us(p, key->step);
+	n = note_record(p, slot, 0, verdict == CDC_ATTEMPT_DEAD ? CDC_PARK_DEAD : CDC_PARK_FAILED,
+			r);
+	if (!n)
+		return no_memory(err);
+	n->change.attempts = key->attempts;
+	n->change.step = key->step;
+	n->change.next_us = key->due_us;
+	key->is_in_flight = true; /* until it is written */
+	if (verdict == CDC_ATTEMPT_DEAD)
+		log_record(p, "record_dead", ++p->dead_n, slot->views[0], r->status, r->text);
+	return CDC_OK;
+}
+
+static enum cdc_code fail_slot(struct cdc_parking *p, struct slot *slot, struct cdc_parked_key *key,
+			       const struct sink_result *r, uint64_t at, uint64_t now_ms,
+			       int64_t wall_us, struct cdc_err *err)
+{
+	const struct cdc_deliver_settings *s = p->setup.settings;
+	const struct cdc_attempt attempt = {
+		.result = r,
+		.at = at,
+		.accepted_begun = cdc_lanes_accepted_begun(p->setup.lanes),
+		.now_ms = now_ms,
+		.is_urgent = key && cdc_window_has_barrier(p->setup.window, key->table_hash),
+		.steps = s->retry_schedule.n,
+		.attempts = (unsigned)s->park.attempts,
+		.after_ms = s->park.after_ms,
+	};
+
+	p->scan_us = 0;
+	if (slot->is_replay)
+		return fail_replay(p, slot, r, wall_us, err);
+	if (!key)
+		return CDC_OK;
+	key->is_in_flight = false;
+	return fail_head(p, slot, key, r, &attempt, wall_us, err);
+}
+
+static enum cdc_code refuse_unsent(struct cdc_parking *p, struct slot *slot, const char *text,
+				   int64_t wall_us, struct cdc_err *err)
+{
+	struct sink_result r = {.outcome = SINK_REJECT, .retry_after_ms = SINK_NO_RETRY_AFTER};
+	struct cdc_parked_key *key =
+		slot->is_replay ? NULL : cdc_parked_find(p->setup.parked, slot->queue);
+	uint64_t at = cdc_lanes_failed(p->setup.lanes, &r, false, false, 0, 0);
+
+	p->reading = NULL;
+	(void)snprintf(r.text, sizeof(r.text), "%.199s", text);
+	if (key)
+		key->attempts += !key->attempts; /* that it does not fit is proof enough */
+	return fail_slot(p, slot, key, &r, at, 0, wall_us, err);
+}
+
+enum cdc_code cdc_parking_result(struct cdc_parking *p, const struct sink_result *r,
+				 uint64_t now_ms, int64_t wall_us, uint64_t random,
+				 struct cdc_err *err)
+{
+	struct slot *slot = &p->slots[r->ticket - cdc_lanes_n(p->setup.lanes)];
+	struct cdc_parked_key *key =
+		slot->is_replay ? NULL : cdc_parked_find(p->setup.parked, slot->queue);
+	struct sink_result refused = *r;
+	enum cdc_code rc = cdc_lanes_is_over(p->setup.lanes, r, err);
+	uint64_t at;
+
+	slot->is_busy = false;
+	p->in_flight--;
+	if (slot->is_replay)
+		p->is_replaying = false;
+	if (rc)
+		return rc;
+	if (r->outcome == SINK_DONE && !r->failed_n) {
+		rc = accept_slot(p, slot, key, err);
+		cdc_lanes_accepted(p->setup.lanes, slot->begun);
+		return rc;
+	}
+	if (r->failed_n) { /* what it accepted comes again, as a repeat */
+		refused.outcome = SINK_REJECT;
+		(void)snprintf(refused.text, sizeof(refused.text), "%.119s", r->failed[0].reason);
+	}
+	at = cdc_lanes_failed(p->setup.lanes, &refused, slot->is_probe,
+			      is_endpoint_trouble(&refused), now_ms, random);
+	return fail_slot(p, slot, key, &refused, at, now_ms, wall_us, err);
+}
+
+size_t cdc_parking_in_flight(const struct cdc_parking *p)
+{
+	return p->in_flight;
+}
+
+uint64_t cdc_parking_wait_ms(const struct cdc_parking *p, uint64_t now_ms, int64_t wall_us,
+			     uint64_t wait_ms)
+{
+	size_t n, bytes;
+	int64_t at_us = INT64_MAX;
+
+	(void)cdc_window_aside(p->setup.window, &n, &bytes);
+	if (n) {
+		uint64_t due_ms = p->written_ms + CDC_PARKING_WRITE_MS;
+
+		wait_ms = due_ms <= now_ms            ? 0
+			  : due_ms - now_ms < wait_ms ? due_ms - now_ms
+						      : wait_ms;
+	}
+	if (p->in_flight == CDC_PARKING_SLOTS)
+		return wait_ms;
+	if (p->setup.parked->n)
+		at_us = p->scan_us;
+	if (p->totals.replay && !p->is_replaying && p->replay_us < at_us)
+		at_us = p->replay_us;
+	if (at_us == INT64_MAX)
+		return wait_ms;
+	if (at_us <= wall_us)
+		return wait_ms < 10 ? wait_ms : 10; /* the breaker, or a 429, has the word */
+	return (uint64_t)(at_us - wall_us) / 1000 + 1 < wait_ms
+		       ? (uint64_t)(at_us - wall_us) / 1000 + 1
+		       : wait_ms;
+}

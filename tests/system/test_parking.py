@@ -1,0 +1,349 @@
+"""Records that the endpoint refuses while it accepts others: set aside, tried again, given up."""
+
+import json
+import sqlite3
+import time
+
+import checker
+import pytest
+from machine import stays, wait_for
+
+pytestmark = pytest.mark.sanitized
+
+REFUSED = {"match": '"poison', "status": 422, "body": '{"error": "no poison"}', "action": "answer"}
+SOON = {"retry_schedule": ["100ms", "100ms", "100ms"]}
+LATER = {"retry_schedule": ["1h"]}
+
+
+def begin(rig, tables=("t",), **delivery):
+    for table in tables:
+        rig.db.table(table)
+    rig.db.publish(*tables)
+    delivery.setdefault("batch_size", 10)
+    delivery.setdefault("concurrency", 4)
+    rig.start(**delivery)
+
+
+def insert(rig, first, n, table="t"):
+    rig.db.sql(f"INSERT INTO {table} SELECT g, 'x' FROM generate_series({first}, {first + n - 1}) g")
+
+
+class Stored:
+    """What the store holds of a sync, read as a second process would."""
+
+    def __init__(self, rig, sync="main"):
+        self.rig, self.sync = rig, sync
+
+    def run(self, text, *values):
+        database = sqlite3.connect(self.rig.walpost.data / "state.db", timeout=10)
+        try:
+            with database:
+                return database.execute(text, values).fetchall()
+        finally:
+            database.close()
+
+    def rows(self, state):
+        return [json.loads(row[0]) for row in self.run(
+            "SELECT record FROM parked WHERE sync = ? AND state = ? ORDER BY id", self.sync, state)]
+
+    def parked(self):
+        return self.rows(0)
+
+    def dead(self):
+        return self.rows(1)
+
+
+def ids(records):
+    return [record["id"] for record in records]
+
+
+def wait_state(rig, parked, dead, seconds=30):
+    """Until the metrics say so, and so does the store."""
+    stored = Stored(rig)
+
+    def reached():
+        return (rig.walpost.metric("walpost_parked_records") == parked
+                and rig.walpost.metric("walpost_dead_letters") == dead
+                and len(stored.parked()) == parked and len(stored.dead()) == dead)
+    wait_for(f"{parked} records are parked and {dead} dead", reached, seconds,
+             tail=lambda: f"{len(stored.parked())} parked, {len(stored.dead())} dead\n{rig.tail()}")
+    return stored
+
+
+def feed(rig, until, seconds=30):
+    """Inserts rows that are accepted, as proofs that the endpoint works, until it is so."""
+    number = [100000 + int(time.monotonic() * 1000) % 10**6 * 10]
+
+    def fed():
+        number[0] += 1
+        insert(rig, number[0], 1)
+        return until()
+    wait_for("the sync has come so far", fed, seconds, 0.1, tail=rig.tail)
+
+
+def is_parked(rig, n):
+    return lambda: rig.walpost.metric("walpost_parked_records") >= n
+
+
+def test_a_record_in_trouble_is_parked_and_its_key_queues_behind_it(rig):
+    begin(rig, **LATER)
+    rig.receiver.control(REFUSED)
+    insert(rig, 0, 50)
+    rig.db.sql("INSERT INTO t VALUES (500, 'poison')")
+    feed(rig, is_parked(rig, 1))
+    for i in range(20):
+        rig.db.sql("UPDATE t SET v = %s WHERE id = 500", f"later {i}")
+        insert(rig, 1000 + i, 1)
+    stored = wait_state(rig, 21, 0)
+    assert [r["fields"]["v"] for r in stored.parked()] == ["poison"] + [f"later {i}" for i in range(20)]
+    expected = checker.expected_count(rig.db.history()) - 21
+    rig.wait_arrived(expected)
+    arrived = rig.receiver.poll().records
+    assert not set(ids(stored.parked())) & set(arrived)
+    assert len(arrived) == expected
+
+    # The checkpoint has passed them; they outlive the process.
+    rig.walpost.kill()
+    rig.receiver.behave()
+    rig.walpost.start(databases=[rig.db])
+    wait_state(rig, 21, 0)
+    rig.db.sql("UPDATE t SET v = 'last' WHERE id = 500")
+    stored = wait_state(rig, 22, 0)
+    stored.run("UPDATE parked SET next_us = 0")
+    rig.walpost.kill()
+    rig.walpost.start(databases=[rig.db])
+    rig.assert_whole()
+    wait_state(rig, 0, 0)
+    rig.db.sql("UPDATE t SET v = 'free again' WHERE id = 500")
+    assert rig.assert_whole().ok
+
+
+def test_a_parked_record_becomes_a_dead_letter_and_the_next_of_its_key_is_tried(rig):
+    begin(rig, **SOON)
+    rig.receiver.control(REFUSED)
+    with rig.db.connect() as connection:
+        connection.execute("INSERT INTO t VALUES (500, 'poison')")
+        connection.execute("UPDATE t SET v = 'good' WHERE id = 500")
+        connection.execute("UPDATE t SET v = 'poison too' WHERE id = 500")
+        connection.execute("UPDATE t SET v = 'better' WHERE id = 500")
+    feed(rig, lambda: rig.walpost.metric("walpost_dead_letters") == 2, 60)
+    stored = wait_state(rig, 0, 2)
+    dead = stored.dead()
+    assert [r["fields"]["v"] for r in dead] == ["poison", "poison too"]
+    rig.wait_arrived(checker.expected_count(rig.db.history()) - 2)
+    report = checker.judge(rig.receiver.poll(), rig.db.history())
+    assert {f.kind for f in report.findings} == {"missing"} and len(report.findings) == 2, report
+    (row,) = stored.run("SELECT attempts, status, reason, response, key, name FROM parked"
+                        " WHERE id = ?", dead[0]["id"])
+    assert row[0] >= 4 and row[1] == 422
+    assert row[2].startswith("422") and row[3] == '{"error": "no poison"}'
+    assert json.loads(row[4]) == {"id": 500} and row[5] == "public.t"
+    assert "records were given up" in rig.walpost.get("/healthz")[1]
+
+    # Replayed by another process, refused once more, then accepted: the id is kept.
+    stored.run("UPDATE parked SET state = 2 WHERE id = ?", dead[0]["id"])
+    wait_for("it is refused again", lambda: stored.run(
+        "SELECT state, attempts FROM parked WHERE id = ?", dead[0]["id"]) == [(1, row[0] + 1)], 20,
+        tail=rig.tail)
+    rig.receiver.behave()
+    stored.run("UPDATE parked SET state = 2")
+    wait_state(rig, 0, 0)
+    rig.wait_arrived(checker.expected_count(rig.db.history()))
+    replays = [r for r in rig.receiver.requests() if r.headers.get("webhook-replay") == "true"]
+    sent = [record for r in replays if r.accepted for record, _ in checker.split_records(r.body)]
+    assert ids(sent) == ids(dead)
+    assert all(r.headers.get("webhook-replay") is None for r in rig.receiver.requests()
+               if r not in replays)
+
+
+def test_nothing_is_parked_in_an_outage(rig):
+    begin(rig, park={"after": "0s", "attempts": 2}, **SOON)
+    insert(rig, 0, 50)
+    rig.assert_whole()
+    for status in (404, 400, 401, 503):
+        rig.receiver.control({"status": status, "action": "answer"})
+        insert(rig, status * 100, 50)
+        stays("nothing is parked", lambda: rig.walpost.metric("walpost_parked_records") == 0
+              and rig.walpost.metric("walpost_dead_letters") == 0, 3)
+        rig.receiver.behave()
+        rig.assert_whole()
+    assert not rig.walpost.events("record_parked")
+
+
+def test_a_time_out_of_one_record_is_its_own_trouble_in_the_end(rig):
+    begin(rig, park={"after": "0s", "attempts": 3}, timeout="300ms", **LATER)
+    rig.receiver.control({"match": '"poison', "action": "hang"})
+    rig.db.sql("INSERT INTO t VALUES (500, 'poison')")
+    feed(rig, is_parked(rig, 1), 60)
+    wait_state(rig, 1, 0)
+
+
+def test_a_barrier_waits_for_the_parked_records_of_its_table(rig):
+    begin(rig, ("t", "u"), retry_schedule=["1h", "1h"])
+    rig.receiver.control(REFUSED)
+    rig.db.sql("INSERT INTO t VALUES (500, 'poison')")
+    feed(rig, is_parked(rig, 1))
+    rig.db.sql("UPDATE t SET v = 'behind it' WHERE id = 500")
+    wait_state(rig, 2, 0)
+    with rig.db.connect(autocommit=False) as connection:
+        connection.execute("TRUNCATE t")
+        connection.execute("INSERT INTO t VALUES (500, 'after')")
+        connection.execute("INSERT INTO u VALUES (1, 'another table')")
+    # Tried every few seconds instead of every hour; given up; then everything else goes on.
+    wait_state(rig, 0, 1, 60)
+    rig.wait_arrived(checker.expected_count(rig.db.history()) - 1)
+    report = checker.judge(rig.receiver.poll(), rig.db.history())
+    assert {f.kind for f in report.findings} == {"missing"} and len(report.findings) == 1, report
+
+
+def test_a_refused_barrier_stops_its_sync(rig):
+    begin(rig, ("t", "u"), **SOON)
+    rig.receiver.control({"match": '"operation":"truncate"', "status": 422, "action": "answer"})
+    insert(rig, 0, 10)
+    rig.assert_whole()
+    rig.db.sql("TRUNCATE t")
+
+    def failed():
+        insert(rig, int(time.monotonic() * 1000) % 10**8, 1, "u")
+        return rig.walpost.events("sync_failed")
+    wait_for("the sync stops", failed, 30, 0.1, tail=rig.tail)
+    (event,) = rig.walpost.events("sync_failed")
+    assert "truncate" in event["msg"] and "422" in event["msg"]
+    rig.receiver.behave()
+    rig.walpost.restart(databases=[rig.db])
+    rig.assert_whole()
+
+
+def test_both_halves_of_a_changed_key_are_parked_in_order(rig):
+    begin(rig, **LATER)
+    rig.receiver.control({"match": '"operation":"delete","schema":"public.t","key":{"id":500}',
+                          "status": 422, "action": "answer"})
+    rig.db.sql("INSERT INTO t VALUES (500, 'x')")
+    rig.assert_whole()
+    rig.db.sql("UPDATE t SET id = 600 WHERE id = 500")
+    feed(rig, is_parked(rig, 2))
+    rig.db.sql("UPDATE t SET v = 'y' WHERE id = 600")
+    rig.db.sql("UPDATE t SET id = 700 WHERE id = 600")
+    stored = wait_state(rig, 5, 0)
+    assert [(r["operation"], r["key"]["id"]) for r in stored.parked()] == [
+        ("delete", 500), ("update", 600), ("update", 600), ("delete", 600), ("update", 700)]
+    rig.receiver.behave()
+    stored.run("UPDATE parked SET next_us = 0")
+    rig.walpost.restart(databases=[rig.db])
+    wait_state(rig, 0, 0)
+    rig.assert_whole()
+    order = [r["id"] for r in rig.receiver.records() if r["key"]["id"] in (500, 600, 700)]
+    assert order == sorted(order)
+
+
+def test_copied_rows_in_trouble_are_parked(rig):
+    rig.db.table("t")
+    rig.db.publish("t")
+    insert(rig, 0, 500)
+    rig.db.sql("UPDATE t SET v = 'poison' WHERE id = 77")
+    rig.add_receiver().control(REFUSED)
+    rig.prepare(syncs={"main": rig.sync("hook", backfill=True, batch_size=10, concurrency=4,
+                                        **LATER)})
+    rig.walpost.start(databases=[rig.db])
+    feed(rig, is_parked(rig, 1))
+    rig.db.sql("UPDATE t SET v = 'good' WHERE id = 77")
+    stored = wait_state(rig, 2, 0)
+    assert [(r["operation"], r["fields"]["v"]) for r in stored.parked()] == [
+        ("read", "poison"), ("update", "good")]
+    wait_for("the copy ends", lambda: rig.walpost.metric("walpost_backfill_pending_tables") == 0, 30,
+             tail=rig.tail)
+    rig.receiver.behave()
+    stored.run("UPDATE parked SET next_us = 0")
+    rig.walpost.restart(databases=[rig.db])
+    wait_state(rig, 0, 0)
+    of_key = [r for r in rig.receiver.records() if r["key"] == {"id": 77}]
+    assert [r["operation"] for r in of_key] == ["read", "update"]
+
+
+def test_a_record_of_a_table_without_keys_parks_its_table(rig):
+    rig.db.sql("CREATE TABLE n (v text)")
+    rig.db.table("t")
+    rig.db.publish("t", "n")
+    rig.start(batch_size=10, concurrency=4, **LATER)
+    rig.receiver.control(REFUSED)
+    rig.db.sql("INSERT INTO n VALUES ('poison')")
+    feed(rig, is_parked(rig, 1))
+    rig.db.sql("INSERT INTO n VALUES ('behind')")
+    wait_state(rig, 2, 0)
+
+
+def test_without_order_only_the_record_itself_is_parked(rig):
+    begin(rig, order="none", **LATER)
+    rig.receiver.control(REFUSED)
+    rig.db.sql("INSERT INTO t VALUES (500, 'poison')")
+    feed(rig, is_parked(rig, 1))
+    rig.db.sql("UPDATE t SET v = 'later' WHERE id = 500")
+    rig.wait_arrived(checker.expected_count(rig.db.history()) - 1)
+    wait_state(rig, 1, 0)
+
+
+def test_order_sync_stops_at_a_refused_record(rig):
+    begin(rig, order="sync", park={"after": "1s"})
+    rig.receiver.control(REFUSED)
+    insert(rig, 0, 10)
+    rig.db.sql("INSERT INTO t VALUES (500, 'poison')")
+    insert(rig, 1000, 10)
+    wait_for("the sync stops", lambda: rig.walpost.events("sync_failed"), 60, tail=rig.tail)
+    assert "422" in rig.walpost.events("sync_failed")[0]["msg"]
+    assert "on_reject" in rig.walpost.events("sync_failed")[0]["remedy"]
+    rig.receiver.behave()
+    rig.walpost.restart(databases=[rig.db])
+    rig.assert_whole()
+
+
+def test_order_sync_makes_a_dead_letter_when_it_says_so(rig):
+    begin(rig, order="sync", park={"after": "1s"}, on_reject="dead_letter")
+    rig.receiver.control(REFUSED)
+    insert(rig, 0, 10)
+    rig.db.sql("INSERT INTO t VALUES (500, 'poison')")
+    insert(rig, 1000, 10)
+    rig.wait_arrived(20, seconds=60)
+    stored = wait_state(rig, 0, 1)
+    assert stored.dead()[0]["key"] == {"id": 500}
+    arrived = [r["id"] for r in rig.receiver.records()]
+    assert arrived == sorted(set(arrived))
+
+
+def test_a_full_park_stops_the_sync_and_drops_nothing(rig):
+    begin(rig, park={"max_bytes": "4KiB"}, **LATER)
+    rig.receiver.control(REFUSED)
+    rig.db.sql("INSERT INTO t VALUES (500, 'poison')")
+    feed(rig, is_parked(rig, 1))
+    for i in range(30):
+        rig.db.sql("UPDATE t SET v = %s WHERE id = 500", f"later {i}")
+    wait_for("the sync stops", lambda: rig.walpost.events("sync_failed"), 30, tail=rig.tail)
+    assert "park.max_bytes" in rig.walpost.events("sync_failed")[0]["msg"]
+    config = rig.walpost.config
+    config["bulk_syncs"]["main"]["destination_configuration"]["park"] = {"max_bytes": "1MiB"}
+    rig.walpost.stop()
+    rig.walpost.write(config)
+    rig.walpost.start(databases=[rig.db])
+    stored = wait_state(rig, 31, 0)
+    rig.receiver.behave()
+    stored.run("UPDATE parked SET next_us = 0")
+    rig.walpost.restart(databases=[rig.db])
+    rig.assert_whole()
+
+
+def test_halving_finds_one_record_of_many_in_few_requests(rig):
+    rig.db.table("t")
+    rig.db.publish("t")
+    rig.add_receiver().control({"status": 503, "action": "answer"})
+    rig.start(batch_size=1024, concurrency=1, **LATER)
+    rig.db.sql("INSERT INTO t SELECT g, CASE WHEN g = 700 THEN 'poison' ELSE 'x' END"
+               " FROM generate_series(1, 1024) g")
+    wait_for("all is read", lambda: rig.walpost.metric("walpost_window_records") == 1024, 20,
+             tail=rig.tail)
+    rig.receiver.control(REFUSED)
+    rig.wait_arrived(699)
+    refused = [r for r in rig.receiver.requests() if r.status == 422]
+    # 1024, 512, ... 1: halved ten times; a probe or the first request may have been smaller.
+    assert len([r for r in refused if len(checker.split_records(r.body)) > 1]) <= 10
+    feed(rig, is_parked(rig, 1))
+    rig.wait_arrived(1023)
+    wait_state(rig, 1, 0)
