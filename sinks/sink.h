@@ -32,8 +32,15 @@ struct sink_settings {
 	const void *connection;          /* parsed by connection_options */
 	const void *sync;                /* parsed by sync_options */
 	const char *sync_id, *sync_name; /* the sync's UUID and name, for the envelope */
+	const char *database;            /* that the records come from; NULL: not known */
 	size_t concurrency;              /* most jobs in flight at once */
 	int wake_fd; /* poll also returns when this is readable (and does not read it); -1: none */
+};
+
+/* What the engine will do with a sink, as far as the sink's own settings may depend on it. */
+struct sink_plan {
+	size_t batch_size;   /* most records of one job */
+	unsigned operations; /* bit per enum cdc_op */
 };
 
 /* A run of records of one lane, in order. */
@@ -89,7 +96,11 @@ struct sink_ops {
 	size_t sync_size;
 	const struct cdc_opt
 		*sync_options; /* keys of destination_configuration that are the sink's own */
-	bool moves;            /* a key change's two records may come as one job */
+	/* The same as check for what a sync asks of a connection; pure.  NULL: nothing to check. */
+	enum cdc_code (*check_sync)(const void *connection, const void *sync,
+				    const struct sink_plan *plan, const char **ret_key,
+				    struct cdc_err *err);
+	bool moves; /* a key change's two records may come as one job */
 
 	/* Settings to state; opens nothing that can fail for reasons outside the settings.
 	 * CDC_CONFIG: a setting that only shows when used (a CA file that cannot be read). */

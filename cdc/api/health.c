@@ -83,7 +83,7 @@ static bool add_loop(json_t *loops, const char *kind, const char *name, struct c
 }
 
 /* Warns when the server keeps much WAL for the slot: the loops turn, yet its disk may fill. */
-static void add_warning(json_t *warnings, const struct cdc_server_source *s)
+static void add_slot(json_t *warnings, const struct cdc_server_source *s)
 {
 	uint64_t percent = cdc_metric_get(&s->metrics->slot_used_percent);
 	unsigned step = cdc_slot_step((unsigned)percent);
@@ -101,6 +101,27 @@ static void add_warning(json_t *warnings, const struct cdc_server_source *s)
 				    json_pack("{s:s, s:o, s:i, s:s}", "loop", "source", "name",
 					      text_json(s->connection), "wal_budget_step",
 					      (int)step, "message", text));
+}
+
+static void add_hurt_tables(json_t *warnings, const struct cdc_server_source *s)
+{
+	const uint64_t n = cdc_metric_get(&s->metrics->hurt_tables);
+	char text[160];
+
+	if (!n)
+		return;
+	(void)snprintf(text, sizeof(text),
+		       "UPDATE and DELETE of %" PRIu64 " published tables fail: they lost their "
+		       "replica identity; the log names them",
+		       n);
+	(void)json_array_append_new(warnings, json_pack("{s:s, s:o, s:s}", "loop", "source", "name",
+							text_json(s->connection), "message", text));
+}
+
+static void add_warning(json_t *warnings, const struct cdc_server_source *s)
+{
+	add_slot(warnings, s);
+	add_hurt_tables(warnings, s);
 }
 
 static void add_caution(json_t *warnings, const struct cdc_server_sync *s)

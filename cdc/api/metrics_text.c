@@ -37,6 +37,13 @@ static const struct row source_rows[] = {
 	{"walpost_source_odd_values_total", "counter",
 	 "Composite values written as text: the type's attributes at their time are not known.",
 	 SOURCE(odd_values), FORM_PLAIN},
+	{"walpost_source_hurt_tables", "gauge",
+	 "Tables that lost their replica identity while they are published: UPDATE and DELETE of "
+	 "them fail.",
+	 SOURCE(hurt_tables), FORM_PLAIN},
+	{"walpost_source_too_large_records_total", "counter",
+	 "Records above max_record_bytes; they become dead letters.", SOURCE(too_large),
+	 FORM_PLAIN},
 	{"walpost_source_streaming", "gauge", "1 while the replication stream is open.",
 	 SOURCE(is_streaming), FORM_PLAIN},
 	{"walpost_source_received_lsn", "gauge", "Highest end of WAL the server told of.",

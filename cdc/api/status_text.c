@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "cdc/api/metrics_text.h"
+#include "cdc/api/reason.h"
 #include "cdc/base/clock.h"
 #include "cdc/source/source.h"
 
@@ -301,6 +302,9 @@ void cdc_status_text(const struct cdc_server_setup *setup, int64_t now_us, struc
 	put_syncs(&syncs, setup, now_us);
 	syncs.out = out;
 	put_syncs(&syncs, setup, now_us);
+	cdc_buf_puts(out, "\n  WHAT IT WAITS FOR\n");
+	for (size_t i = 0; i < setup->sync_n; i++)
+		cdc_reason_put(setup, &setup->syncs[i], now_us, out);
 	if (!has_backfills(setup))
 		return;
 	cdc_buf_putc(out, '\n');

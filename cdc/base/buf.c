@@ -9,6 +9,17 @@ void cdc_buf_init(struct cdc_buf *b, size_t max)
 	*b = (struct cdc_buf){.max = max};
 }
 
+void cdc_buf_starve(struct cdc_buf *b)
+{
+	b->failed = b->no_memory = true;
+}
+
+void cdc_buf_cut(struct cdc_buf *b, size_t len)
+{
+	b->len = len;
+	b->failed = b->no_memory = false;
+}
+
 void cdc_buf_clear(struct cdc_buf *b)
 {
 	free(b->data);
@@ -21,8 +32,7 @@ void cdc_buf_reset(struct cdc_buf *b, size_t keep)
 		cdc_buf_clear(b);
 		return;
 	}
-	b->len = 0;
-	b->failed = false;
+	cdc_buf_cut(b, 0);
 }
 
 uint8_t *cdc_buf_reserve(struct cdc_buf *b, size_t n)
@@ -42,7 +52,7 @@ uint8_t *cdc_buf_reserve(struct cdc_buf *b, size_t n)
 		cap = cap > b->max / 2 ? b->max : cap * 2;
 	grown = realloc(b->data, cap);
 	if (!grown) {
-		b->failed = true;
+		cdc_buf_starve(b);
 		return NULL;
 	}
 	b->data = grown;

@@ -4,6 +4,7 @@
  * The error is sticky: once an append would pass the maximum or the heap is
  * exhausted, `failed` is set, nothing more is written, and the caller asks
  * once, at the end.  A writer therefore writes a whole message straight down.
+ * `no_memory` tells which of the two it was.
  *
  * Threads: a buffer belongs to its caller.
  * Layer: base (libc only).
@@ -21,12 +22,19 @@
 struct cdc_buf {
 	uint8_t *data;
 	size_t len, cap;
-	size_t max;  /* bytes; an append that would pass it fails */
-	bool failed; /* sticky */
+	size_t max;     /* bytes; an append that would pass it fails */
+	bool failed;    /* sticky */
+	bool no_memory; /* it failed because the heap is exhausted, not at the maximum */
 };
 
 /* An empty buffer that never holds more than max bytes; allocates nothing yet. */
 void cdc_buf_init(struct cdc_buf *b, size_t max);
+
+/* Sets failed and no_memory: for a writer whose own allocation failed. */
+void cdc_buf_starve(struct cdc_buf *b);
+
+/* As after init, but for the bytes before len and the allocation: forgives a failure. */
+void cdc_buf_cut(struct cdc_buf *b, size_t len);
 
 /* Frees the bytes; the buffer is then as after init. */
 void cdc_buf_clear(struct cdc_buf *b);

@@ -2,6 +2,7 @@
 
 #include <limits.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include <lz4.h>
 #include <zlib.h>
@@ -105,6 +106,92 @@ enum cdc_code cdc_decompress(unsigned format, const void *bytes, size_t len, siz
 	if (!is_sound)
 		return cdc_err_set(err, CDC_CORRUPT, "compressed bytes are damaged");
 	out->len += raw_len;
+	return CDC_OK;
+}
+
+/* --- encodings ---------------------------------------------------------------------- */
+
+#define GZIP_WINDOW (15 + 16) /* zlib: the largest window, with gzip's head and tail */
+#define GZIP_MEMORY 8         /* zlib's default */
+
+struct cdc_encoder {
+	ZSTD_CCtx *zstd; /* NULL: gzip */
+	z_stream gzip;
+};
+
+struct cdc_encoder *cdc_encoder_new(enum cdc_encoding encoding)
+{
+	struct cdc_encoder *e = calloc(1, sizeof(*e));
+	bool is_sound = false;
+
+	if (!e)
+		return NULL;
+	switch (encoding) {
+	case CDC_ENCODING_GZIP:
+		is_sound = deflateInit2(&e->gzip, Z_BEST_SPEED, Z_DEFLATED, GZIP_WINDOW,
+					GZIP_MEMORY, Z_DEFAULT_STRATEGY) == Z_OK;
+		break;
+	case CDC_ENCODING_ZSTD:
+		is_sound = (e->zstd = ZSTD_createCCtx()) != NULL;
+		break;
+	case CDC_ENCODING_NONE:
+		break;
+	}
+	if (is_sound)
+		return e;
+	free(e);
+	return NULL;
+}
+
+void cdc_encoder_free(struct cdc_encoder *e)
+{
+	if (!e)
+		return;
+	if (e->zstd)
+		(void)ZSTD_freeCCtx(e->zstd);
+	else
+		(void)deflateEnd(&e->gzip);
+	free(e);
+}
+
+/* The encoded size, at most room; 0: it did not fit. */
+static size_t encode(struct cdc_encoder *e, const void *bytes, size_t len, uint8_t *to, size_t room)
+{
+	z_stream *z = &e->gzip;
+
+	if (e->zstd) {
+		size_t n = ZSTD_compressCCtx(e->zstd, to, room, bytes, len, ZSTD_LEVEL);
+
+		return ZSTD_isError(n) ? 0 : n;
+	}
+	/* It is not written to, but the type does not say so. */
+	memcpy(&z->next_in, &bytes, sizeof(bytes));
+	z->avail_in = (uInt)len;
+	z->next_out = to;
+	z->avail_out = (uInt)room;
+	return deflate(z, Z_FINISH) == Z_STREAM_END ? room - z->avail_out : 0;
+}
+
+enum cdc_code cdc_encode(struct cdc_encoder *e, const void *bytes, size_t len, struct cdc_buf *out,
+			 struct cdc_err *err)
+{
+	size_t room, n;
+	uint8_t *to;
+
+	CDC_ASSERT(len < INT_MAX);
+	/* Before it is asked for its bound, which is wrong while a stream has ended. */
+	if (!e->zstd)
+		(void)deflateReset(&e->gzip);
+	room = e->zstd ? ZSTD_compressBound(len) : deflateBound(&e->gzip, (uLong)len);
+	if (room > out->max - out->len)
+		room = out->max - out->len;
+	to = cdc_buf_reserve(out, room);
+	if (!to)
+		return cdc_err_set(err, CDC_NOMEM, "out of memory to compress %zu bytes", len);
+	n = encode(e, bytes, len, to, room);
+	if (!n)
+		return cdc_err_set(err, CDC_LIMIT, "%zu bytes do not fit when compressed", len);
+	out->len += n;
 	return CDC_OK;
 }
 

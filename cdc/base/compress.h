@@ -5,7 +5,9 @@
  * known size.  What does not shrink is stored as it is, so the format that was
  * really used comes back and must be kept beside the bytes, like their raw size.
  *
- * Threads: a compressor belongs to its caller; the functions without one are free
+ * Encodings are the same for what travels: a whole body as one gzip or zstd stream.
+ *
+ * Threads: a compressor and an encoder belong to their caller; the functions without one are free
  * for any thread.
  * Layer: base (liblz4, libzstd, zlib).
  */
@@ -47,6 +49,25 @@ enum cdc_code cdc_compress(struct cdc_compressor *c, const void *bytes, size_t l
  */
 enum cdc_code cdc_decompress(unsigned format, const void *bytes, size_t len, size_t raw_len,
 			     struct cdc_buf *out, struct cdc_err *err) CDC_CHECK;
+
+/* How a body is compressed that others read: the Content-Encoding of HTTP. */
+enum cdc_encoding {
+	CDC_ENCODING_NONE,
+	CDC_ENCODING_GZIP, /* RFC 1952, the fastest level */
+	CDC_ENCODING_ZSTD, /* RFC 8878, level 1 */
+};
+
+struct cdc_encoder;
+
+/* Working memory for one encoding, not NONE, kept from body to body; NULL when the heap is
+ * exhausted. */
+struct cdc_encoder *cdc_encoder_new(enum cdc_encoding encoding);
+void cdc_encoder_free(struct cdc_encoder *e); /* NULL is fine */
+
+/* Appends the encoded bytes to out (len below 2 GiB).  CDC_LIMIT: they pass out's maximum.
+ * CDC_NOMEM. */
+enum cdc_code cdc_encode(struct cdc_encoder *e, const void *bytes, size_t len, struct cdc_buf *out,
+			 struct cdc_err *err) CDC_CHECK;
 
 /* CRC-32 of the bytes: finds damage, not malice. */
 uint32_t cdc_checksum(const void *bytes, size_t len);

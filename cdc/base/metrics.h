@@ -53,6 +53,7 @@ struct cdc_source_metrics {
 	cdc_metric reconnects;
 	cdc_metric unknown_types;  /* types that the database had no more: written as text */
 	cdc_metric odd_values;     /* composite values of no known form: written as text */
+	cdc_metric too_large;      /* records above max_record_bytes: only stand-ins were made */
 	cdc_metric is_streaming;   /* 1 while the replication stream is open */
 	cdc_metric received_lsn;   /* highest end of WAL the server told us */
 	cdc_metric confirmed_lsn;  /* last confirmed */
@@ -68,7 +69,8 @@ struct cdc_source_metrics {
 	cdc_metric slot_safe_bytes;
 	cdc_metric slot_budget_bytes;
 	cdc_metric slot_used_percent;
-	cdc_metric gap_bytes; /* WAL between what was read and what can be had; 0: no gap */
+	cdc_metric hurt_tables; /* published, and UPDATE of them fails */
+	cdc_metric gap_bytes;   /* WAL between what was read and what can be had; 0: no gap */
 };
 
 /* Of one buffer. */

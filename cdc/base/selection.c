@@ -2,6 +2,17 @@
 
 #include <string.h>
 
+const char *cdc_filter_function_name(enum cdc_filter_function f)
+{
+	static const char *const names[] = {
+#define X(code, name) [CDC_FILTER_##code] = (name),
+		CDC_FILTER_FUNCTIONS(X)
+#undef X
+	};
+
+	return f < CDC_FILTER_COUNT ? names[f] : "";
+}
+
 bool cdc_pattern_is_one(const char *id)
 {
 	return strchr(id, '*') != NULL;
@@ -56,7 +67,7 @@ bool cdc_selection_is_plain(const struct cdc_selection *s)
 	for (size_t i = 0; i < s->n; i++) {
 		const struct cdc_select_table *t = &s->tables[i];
 
-		if (t->is_left_out || cdc_pattern_is_one(t->id))
+		if (t->is_left_out || t->field_n || t->filter_n || cdc_pattern_is_one(t->id))
 			return false;
 	}
 	return true;

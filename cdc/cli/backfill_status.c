@@ -1,12 +1,25 @@
-/* `walpost backfill status [SYNC]`: what became of every table, as the store has it. */
+/*
+ * `walpost backfill status [SYNC]`: what became of every table, as the store has it; and on a
+ * terminal, as long as something is being copied, one line that shows how far it is.
+ */
 #include <inttypes.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "cdc/base/clock.h"
 #include "cdc/cli/command.h"
+#include "cdc/cli/data_dir.h"
+#include "cdc/cli/page.h"
+#include "cdc/cli/progress.h"
+
+#define DRAW_MS    500
+#define PAGE_MAX   (64u << 20)
+#define LINE_BYTES 200
 
 static void print_time(int64_t at_us)
 {
@@ -66,6 +79,56 @@ static enum cdc_code print_sync(const struct cdc_sync *sync, struct cdc_store *s
 	return CDC_OK;
 }
 
+static size_t terminal_width(void)
+{
+	struct winsize size;
+
+	return ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 1
+		       ? (size_t)size.ws_col - 1
+		       : 79;
+}
+
+/* The sync's progress; is_known false: nobody shows it, or nothing is being copied. */
+static struct cdc_progress look(const struct cdc_config *config, const char *name)
+{
+	struct cdc_progress p = {0};
+	struct cdc_buf page;
+
+	cdc_buf_init(&page, PAGE_MAX);
+	if (cdc_page_get(config->listen, "/metrics", &page, NULL) == CDC_OK)
+		p = cdc_progress_parse((const char *)page.data, name);
+	cdc_buf_clear(&page);
+	p.is_known &= p.tables_left != 0;
+	return p;
+}
+
+/* Redraws one line until the copies are done or walpost ends; Ctrl-C leaves the copies alone. */
+static void follow(const struct cdc_config *config, const char *name)
+{
+	bool was_drawn = false;
+
+	for (;;) {
+		const struct cdc_progress p = look(config, name);
+		char line[LINE_BYTES];
+
+		if (!p.is_known)
+			break;
+		cdc_progress_format(&p, name, terminal_width(), line, sizeof(line));
+		(void)fprintf(stderr, "\r%s\033[K", line);
+		was_drawn = true;
+		(void)poll(NULL, 0, DRAW_MS);
+	}
+	if (was_drawn)
+		(void)fputc('\n', stderr);
+}
+
+static bool is_paused(struct cdc_store *store, const char *name)
+{
+	struct cdc_desired d = {0};
+
+	return cdc_store_desired_get(store, name, &d, NULL) != CDC_OK || d.is_backfill_paused;
+}
+
 int cdc_cli_backfill_status(const struct cdc_cli_args *args, const char *name)
 {
 	struct cdc_store *store = NULL;
@@ -87,6 +150,14 @@ int cdc_cli_backfill_status(const struct cdc_cli_args *args, const char *name)
 	for (size_t i = 0; i < config->sync_n && !rc; i++) {
 		if (!name || strcmp(name, config->syncs[i].name) == 0)
 			rc = print_sync(&config->syncs[i], store, &err);
+	}
+	(void)fflush(stdout);
+	for (size_t i = 0; i < config->sync_n && !rc && isatty(STDERR_FILENO); i++) {
+		const char *sync = config->syncs[i].name;
+
+		if ((!name || strcmp(name, sync) == 0) && config->listen[0] &&
+		    cdc_data_dir_is_held(config->data_dir) && !is_paused(store, sync))
+			follow(config, sync);
 	}
 	if (rc) {
 		cdc_cli_complain(&err);

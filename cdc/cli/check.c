@@ -12,6 +12,7 @@
 #include "cdc/cli/data_dir.h"
 #include "cdc/cli/feed.h"
 #include "cdc/record/value.h"
+#include "cdc/store/store.h"
 #include "sinks/sink.h"
 
 #define JSON_MAX (4u << 20) /* of the strings of one test, with room to spare */
@@ -103,13 +104,30 @@ static void print_error(struct tally *t, enum cdc_verdict verdict, const char *n
 	print_finding(t, &f);
 }
 
-static void check_source(const struct cdc_feed *feed, struct tally *t)
+/* Does data_dir hold what was read of this slot?  What cannot be opened is another test's to tell.
+ */
+static bool was_read(const struct cdc_config *config, const struct cdc_feed *feed)
 {
-	const struct cdc_source_plan plan = cdc_feed_plan(feed);
+	struct cdc_store *store = NULL;
+	struct cdc_slot_row row;
+	bool is_known;
+
+	if (cdc_store_attach(config->data_dir, &store, NULL))
+		return false;
+	is_known = !cdc_store_slot_get(store, feed->connection->name, feed->slot, &row, NULL);
+	cdc_store_close(store);
+	return is_known;
+}
+
+static void check_source(const struct cdc_config *config, const struct cdc_feed *feed,
+			 struct tally *t)
+{
+	struct cdc_source_plan plan = cdc_feed_plan(feed);
 	char subject[128];
 
 	(void)snprintf(subject, sizeof(subject), "source %s", feed->connection->name);
 	t->subject = subject;
+	plan.was_read = was_read(config, feed);
 	cdc_source_preflight(&plan, print_finding, t);
 }
 
@@ -212,7 +230,7 @@ int cdc_cli_check(const struct cdc_cli_args *args)
 	print_configuration(&t, config);
 	if (!args->is_config_only) {
 		for (size_t i = 0; i < feed_n; i++)
-			check_source(&feeds[i], &t);
+			check_source(config, &feeds[i], &t);
 		for (size_t i = 0; i < config->sync_n; i++)
 			check_destination(&config->syncs[i], &t);
 		check_data_dir(config, feed_n, &t);

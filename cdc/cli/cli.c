@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "cdc/pipeline/deliver.h"
+#include "cdc/record/condition.h"
 #include "cdc/source/source.h"
 #include "sinks/sink.h"
 
@@ -22,6 +23,12 @@ static const char usage[] =
 	"                                         print records as JSON lines, store nothing\n"
 	"  walpost uninstall CONNECTION [-c FILE] [--force]\n"
 	"                                         drop the slot and publication that walpost made\n"
+	"  walpost status [-c FILE]               one screen: what runs, and what a sync waits "
+	"for\n"
+	"  walpost dead-letters list|show ID|replay|discard [--sync SYNC] [--table public.orders]\n"
+	"                [--key JSON] [--id ID] [--since TIME] [--until TIME] [--all] [--json]\n"
+	"                                         what was refused for good; list --parked: for "
+	"now\n"
 	"  walpost pause SYNC | resume SYNC       keep a sync's records in the buffer; go on\n"
 	"  walpost resync SYNC [TABLE ...]        copy the rows of its tables once more\n"
 	"  walpost resync SYNC --gap              the same of all syncs of its slot, which is made "
@@ -52,6 +59,11 @@ static const struct command {
 	{.name = "check", .run = cdc_cli_check},
 	{.name = "tail", .run = cdc_cli_tail, .takes_subject = true},
 	{.name = "uninstall", .run = cdc_cli_uninstall, .takes_subject = true},
+	{.name = "status", .run = cdc_cli_status},
+	{.name = "dead-letters",
+	 .run = cdc_cli_dead_letters,
+	 .takes_subject = true,
+	 .operand_max = 1},
 	{.name = "pause", .run = cdc_cli_pause, .takes_subject = true},
 	{.name = "resume", .run = cdc_cli_resume, .takes_subject = true},
 	{.name = "resync",
@@ -61,6 +73,9 @@ static const struct command {
 	{.name = "backfill", .run = cdc_cli_backfill, .takes_subject = true, .operand_max = 1},
 	{.name = "webhook-secret", .run = cdc_cli_webhook_secret},
 };
+
+/* Options without a letter. */
+enum { OPT_SYNC = 256, OPT_TABLE, OPT_KEY, OPT_ID, OPT_SINCE, OPT_UNTIL, OPT_ALL, OPT_PARKED };
 
 #define SINK_TYPES_MAX 15
 #define TYPES_MAX      (SINK_TYPES_MAX + 1)
@@ -91,6 +106,18 @@ static enum cdc_code check_source(const void *settings, const char **ret_key, st
 			   *ret_key);
 }
 
+/* A sink knows nothing of the engine's settings but what a plan says. */
+static enum cdc_code check_sync(const struct cdc_connection_type *type, const void *settings,
+				const void *sync, const void *delivery, const char **ret_key,
+				struct cdc_err *err)
+{
+	const struct sink_ops *sink = sink_find(type->name);
+	const struct cdc_deliver_settings *d = delivery;
+	const struct sink_plan plan = {.batch_size = d->batch_size, .operations = d->operations};
+
+	return sink->check_sync ? sink->check_sync(settings, sync, &plan, ret_key, err) : CDC_OK;
+}
+
 static void make_tables(struct tables *t)
 {
 	size_t n = 0;
@@ -110,6 +137,7 @@ static void make_tables(struct tables *t)
 			.size = sink_at(i)->connection_size,
 			.options = sink_at(i)->connection_options,
 			.check = sink_at(i)->check,
+			.check_sync = check_sync,
 			.sync_size = sink_at(i)->sync_size,
 			.sync_options = sink_at(i)->sync_options,
 		};
@@ -119,6 +147,7 @@ static void make_tables(struct tables *t)
 		.type_n = n,
 		.delivery_size = sizeof(struct cdc_deliver_settings),
 		.delivery_options = cdc_deliver_options,
+		.filter_check = cdc_condition_check,
 	};
 }
 
@@ -169,6 +198,14 @@ static int run_command(const struct command *command, int argc, char **argv)
 		{"json", no_argument, NULL, 'j'},
 		{"ed25519", no_argument, NULL, 'e'},
 		{"gap", no_argument, NULL, 'g'},
+		{"sync", required_argument, NULL, OPT_SYNC},
+		{"table", required_argument, NULL, OPT_TABLE},
+		{"key", required_argument, NULL, OPT_KEY},
+		{"id", required_argument, NULL, OPT_ID},
+		{"since", required_argument, NULL, OPT_SINCE},
+		{"until", required_argument, NULL, OPT_UNTIL},
+		{"all", no_argument, NULL, OPT_ALL},
+		{"parked", no_argument, NULL, OPT_PARKED},
 		{NULL, 0, NULL, 0},
 	};
 	const char *schemas[SCHEMA_MAX];
@@ -191,6 +228,30 @@ static int run_command(const struct command *command, int argc, char **argv)
 			break;
 		case 'g':
 			args.is_gap = true;
+			break;
+		case OPT_ALL:
+			args.is_all = true;
+			break;
+		case OPT_PARKED:
+			args.is_parked = true;
+			break;
+		case OPT_SYNC:
+			args.sync = optarg;
+			break;
+		case OPT_TABLE:
+			args.table = optarg;
+			break;
+		case OPT_KEY:
+			args.key = optarg;
+			break;
+		case OPT_ID:
+			args.id = optarg;
+			break;
+		case OPT_SINCE:
+			args.since = optarg;
+			break;
+		case OPT_UNTIL:
+			args.until = optarg;
 			break;
 		case 'j':
 			args.is_json = true;

@@ -31,6 +31,9 @@ struct cdc_cli_args {
 	bool is_forced;      /* uninstall */
 	bool is_ed25519;     /* webhook-secret */
 	bool is_gap;         /* resync */
+	/* dead-letters */
+	const char *sync, *table, *key, *id, *since, *until; /* NULL: not given */
+	bool is_all, is_parked;
 };
 
 int cdc_cli_main(int argc, char **argv);
@@ -39,6 +42,8 @@ int cdc_cli_run(const struct cdc_cli_args *args);
 int cdc_cli_check(const struct cdc_cli_args *args);
 int cdc_cli_tail(const struct cdc_cli_args *args);
 int cdc_cli_uninstall(const struct cdc_cli_args *args);
+int cdc_cli_dead_letters(const struct cdc_cli_args *args);
+int cdc_cli_status(const struct cdc_cli_args *args);
 int cdc_cli_pause(const struct cdc_cli_args *args);
 int cdc_cli_resume(const struct cdc_cli_args *args);
 int cdc_cli_resync(const struct cdc_cli_args *args);

@@ -188,6 +188,7 @@ static enum cdc_code new_backfill(struct run *r, struct sync_run *s, struct cdc_
 			     .max_bytes = r->config->backfill_max_bytes,
 			     .rows_per_second = r->config->backfill_rows_per_second,
 			     .stall_ms = r->config->backfill_stall_ms,
+			     .snapshot_ms = r->config->backfill_snapshot_ms,
 			     .replica_lag_ms = r->config->backfill_replica_lag_ms},
 		.is_off = s->sync->skip_initial_backfill || !takes_rows,
 		.is_whole = delivery->order == CDC_ORDER_SYNC,
@@ -212,9 +213,11 @@ static enum cdc_code new_backfill(struct run *r, struct sync_run *s, struct cdc_
 /* From the cursor that add_group found. */
 static enum cdc_code new_deliver(struct run *r, struct sync_run *s, struct cdc_err *err)
 {
+	const struct cdc_source_settings *source = s->sync->source->settings;
 	const struct cdc_deliver_setup setup = {
 		.sync = s->sync->name,
 		.sync_uuid = s->sync->uuid,
+		.database = source->database,
 		.settings = s->sync->delivery,
 		.sink = sink_find(s->sync->destination->type->name),
 		.sink_connection = s->sync->destination->settings,

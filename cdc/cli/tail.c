@@ -15,7 +15,7 @@
 #include "cdc/cli/cli.h"
 #include "cdc/source/source.h"
 
-#define BATCH_MAX_BYTES (64u << 20)
+#define BATCH_MAX_BYTES (512u << 20) /* two of the largest records */
 #define TARGET_BYTES    (256u << 10)
 #define TARGET_RECORDS  1000
 #define STATUS_MS       3000

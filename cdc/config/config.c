@@ -106,19 +106,14 @@ static const struct cdc_connection_type *find_type(struct load *ld, const struct
 	return NULL;
 }
 
-/* What no option says by itself; only of settings that were read without a mistake. */
-static void check_settings(struct load *ld, const struct cdc_node *configuration,
-			   const struct cdc_connection *conn)
+/* What no option says by itself: rc and err are of a check, key is where it is best mended. */
+static void note_check(struct load *ld, const struct cdc_node *configuration, const char *key,
+		       enum cdc_code rc, const struct cdc_err *err)
 {
 	struct cdc_loader *l = &ld->l;
 	const struct cdc_node *at;
-	const char *key = NULL;
 	char file_key[64];
-	struct cdc_err err;
-	enum cdc_code rc;
 
-	memset(&err, 0, sizeof(err));
-	rc = conn->type->check(conn->settings, &key, &err);
 	if (rc == CDC_NOMEM)
 		l->is_out_of_memory = true;
 	if (!rc || rc == CDC_NOMEM)
@@ -129,9 +124,22 @@ static void check_settings(struct load *ld, const struct cdc_node *configuration
 		at = cdc_node_get(configuration, file_key);
 	}
 	if (at)
-		cdc_loader_mistake(l, at, NULL, "%s", err.msg);
+		cdc_loader_mistake(l, at, NULL, "%s", err->msg);
 	else
-		cdc_loader_mistake(l, configuration, key, "%s", err.msg);
+		cdc_loader_mistake(l, configuration, key, "%s", err->msg);
+}
+
+/* Only of settings that were read without a mistake. */
+static void check_settings(struct load *ld, const struct cdc_node *configuration,
+			   const struct cdc_connection *conn)
+{
+	const char *key = NULL;
+	struct cdc_err err;
+	enum cdc_code rc;
+
+	memset(&err, 0, sizeof(err));
+	rc = conn->type->check(conn->settings, &key, &err);
+	note_check(ld, configuration, key, rc, &err);
 }
 
 static void read_connection(struct load *ld, const struct cdc_node *node,
@@ -232,7 +240,11 @@ static void read_destination(struct load *ld, const struct cdc_node *node, struc
 	const struct cdc_connection_type *type = sync->destination ? sync->destination->type : NULL;
 	const struct cdc_node *map = section(l, node, "destination_configuration");
 	struct cdc_option_part parts[2];
+	const char *key = NULL;
+	struct cdc_err err;
+	enum cdc_code rc;
 	size_t part_n = 0;
+	unsigned before;
 
 	sync->delivery = cdc_loader_alloc(l, ld->tables->delivery_size);
 	sync->destination_settings = cdc_loader_alloc(l, type ? type->sync_size : 0);
@@ -243,9 +255,16 @@ static void read_destination(struct load *ld, const struct cdc_node *node, struc
 		parts[part_n++] =
 			(struct cdc_option_part){type->sync_options, sync->destination_settings};
 	/* Without the destination's type half of the keys are not known. */
+	before = l->mistake_n;
 	cdc_options_read(
 		l, map,
 		&(struct cdc_option_set){.parts = parts, .part_n = part_n, .is_open = !type});
+	if (!type || !type->check_sync || l->mistake_n != before || l->is_out_of_memory)
+		return;
+	memset(&err, 0, sizeof(err));
+	rc = type->check_sync(type, sync->destination->settings, sync->destination_settings,
+			      sync->delivery, &key, &err);
+	note_check(ld, map, key, rc, &err);
 }
 
 static const struct cdc_node *slot_node(const struct cdc_node *sync)
@@ -274,7 +293,8 @@ static void read_sync(struct load *ld, const struct cdc_node *node, struct cdc_s
 	if (keys.destination)
 		ret->destination = find_connection(ld, node, "destination_connection",
 						   keys.destination, false);
-	cdc_schemas_read(l, node, &ret->schemas, &ret->selection);
+	ret->selection.obfuscation_key = keys.obfuscation_key;
+	cdc_schemas_read(l, node, ld->tables->filter_check, &ret->schemas, &ret->selection);
 	read_destination(ld, node, ret);
 	ret->replication_slot = keys.replication_slot;
 	ret->skip_initial_backfill = keys.skip_initial_backfill;

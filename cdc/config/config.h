@@ -36,6 +36,11 @@ struct cdc_connection_type {
 	 * (NULL: none).  Called once per connection while the file is loaded.  NULL: nothing to
 	 * check. */
 	enum cdc_code (*check)(const void *settings, const char **ret_key, struct cdc_err *err);
+	/* The same for what a sync asks of a connection of this type: sync and delivery are the
+	 * sink's and the engine's struct of its destination_configuration. */
+	enum cdc_code (*check_sync)(const struct cdc_connection_type *type, const void *settings,
+				    const void *sync, const void *delivery, const char **ret_key,
+				    struct cdc_err *err);
 	size_t sync_size; /* sinks: the struct for their keys of destination_configuration */
 	const struct cdc_opt *sync_options;
 };
@@ -46,6 +51,9 @@ struct cdc_config_tables {
 	size_t type_n;
 	size_t delivery_size; /* the engine's keys of destination_configuration */
 	const struct cdc_opt *delivery_options;
+	/* Whether a filter's function can do with its values; pure.  CDC_CONFIG: err says why not.
+	 * NULL: nothing to check. */
+	enum cdc_code (*filter_check)(const struct cdc_select_filter *filter, struct cdc_err *err);
 };
 
 struct cdc_connection {
@@ -62,7 +70,7 @@ struct cdc_sync {
 	const struct cdc_connection *source, *destination;
 	struct cdc_opt_strs schemas;    /* "public.orders" or a pattern; n 0: every table of the
 					   publication */
-	struct cdc_selection selection; /* the same, and what is left out */
+	struct cdc_selection selection; /* the same with columns, rows, and what is left out */
 	char *replication_slot;         /* NULL: the connection's own */
 	bool skip_initial_backfill;
 	void *delivery;             /* delivery_options' struct */
@@ -81,7 +89,7 @@ struct cdc_config {
 	uint64_t retention_ms, max_bytes;
 	unsigned on_full; /* enum cdc_on_full of cdc/buffer/buffer.h, same order: stop, suspend */
 	uint64_t backfill_connections, backfill_max_bytes, backfill_rows_per_second,
-		backfill_stall_ms, backfill_replica_lag_ms;
+		backfill_stall_ms, backfill_replica_lag_ms, backfill_snapshot_ms;
 	struct cdc_connection *connections;
 	size_t connection_n;
 	struct cdc_sync *syncs;

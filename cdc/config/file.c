@@ -93,6 +93,17 @@ static const struct cdc_opt backfill_options[] = {
 	 .help = "When the destination takes no rows for this long, the snapshot is let go, so "
 		 "that "
 		 "the database can clean up; the copy begins again later."},
+	{.name = "max_snapshot_age",
+	 .type = CDC_OPT_DURATION,
+	 .offset = offsetof(struct cdc_config, backfill_snapshot_ms),
+	 .def = "6h",
+	 .min = 1000,
+	 .max = UINT64_C(30) * 86400000,
+	 .help = "A copy that takes longer lets its snapshot go, so that the database can clean "
+		 "up, and "
+		 "goes on in the order of the primary key, under a new snapshot each time. A table "
+		 "without "
+		 "one is not copied then."},
 	{.name = "max_replica_lag",
 	 .type = CDC_OPT_DURATION,
 	 .offset = offsetof(struct cdc_config, backfill_replica_lag_ms),
@@ -189,6 +200,14 @@ const struct cdc_opt cdc_file_sync_options[] = {
 	 .def = "false",
 	 .help = "true: only changes from now on are delivered.  false: the rows that a table "
 		 "has when the sync first sees it are delivered, too, as `read` records."},
+	{.name = "obfuscation_key",
+	 .type = CDC_OPT_STR,
+	 .flags = CDC_OPT_SECRET,
+	 .offset = offsetof(struct cdc_file_sync, obfuscation_key),
+	 .min = 16,
+	 .max = 1024,
+	 .help = "Key of the hashes that obfuscate: hash puts in place of values; equal keys give "
+		 "equal hashes."},
 	{.name = "source_configuration", .type = CDC_OPT_GROUP, .group = source_options},
 	{.name = "name",
 	 .type = CDC_OPT_LATER,
@@ -199,6 +218,11 @@ const struct cdc_opt cdc_file_sync_options[] = {
 	{0},
 };
 
+static const char *const leavings[] = {
+	[CDC_LEAVING_DROP] = "drop",
+	[CDC_LEAVING_DELETE] = "delete",
+	NULL,
+};
 const struct cdc_opt cdc_file_schema_options[] = {
 	{.name = "id",
 	 .type = CDC_OPT_STR,
@@ -213,11 +237,77 @@ const struct cdc_opt cdc_file_schema_options[] = {
 	 .offset = offsetof(struct cdc_file_schema, is_enabled),
 	 .def = "true",
 	 .help = "false: tables that match are left out, even where a later pattern matches, too."},
-	{.name = "fields", .type = CDC_OPT_LATER, .help = "The columns that are delivered."},
-	{.name = "filters", .type = CDC_OPT_LATER, .help = "The rows that are delivered."},
+	{.name = "filter_leaving",
+	 .type = CDC_OPT_ENUM,
+	 .offset = offsetof(struct cdc_file_schema, leaving),
+	 .def = "drop",
+	 .choices = leavings,
+	 .help = "An update after which a row no longer meets the filters: drop sends nothing; "
+		 "delete sends a delete, also where the log does not say whether the row met them "
+		 "before."},
 	{.name = "tracking_field", .type = CDC_OPT_LATER, .help = "Finds changes without a log."},
 	{.name = "partition_key", .type = CDC_OPT_LATER, .help = "Partitions the destination."},
 	{.name = "data_cutoff_timestamp", .type = CDC_OPT_LATER, .help = "Leaves out old rows."},
 	{.name = "disable_data_cutoff", .type = CDC_OPT_LATER, .help = "Leaves out none."},
+	{0},
+};
+
+/* true and false as the API has them, and what else a value may become. */
+static const char *const obfuscations[] = {
+	[CDC_OBFUSCATE_NONE] = "false",
+	[CDC_OBFUSCATE_HASH] = "hash",
+	[CDC_OBFUSCATE_MASK] = "mask",
+	[CDC_OBFUSCATE_NULL] = "null",
+	"true",
+	NULL,
+};
+const struct cdc_opt cdc_file_field_options[] = {
+	{.name = "id",
+	 .type = CDC_OPT_STR,
+	 .flags = CDC_OPT_REQUIRED,
+	 .offset = offsetof(struct cdc_file_field, id),
+	 .max = 63,
+	 .help = "A column, letter for letter as the database has it; \"*\": every column that is "
+		 "not listed."},
+	{.name = "enabled",
+	 .type = CDC_OPT_BOOL,
+	 .offset = offsetof(struct cdc_file_field, is_enabled),
+	 .def = "true",
+	 .help = "false: the column is left out (with \"*\" for the others)."},
+	{.name = "obfuscate",
+	 .type = CDC_OPT_ENUM,
+	 .offset = offsetof(struct cdc_file_field, obfuscate),
+	 .def = "false",
+	 .choices = obfuscations,
+	 .help = "What becomes of its values: hash or true: HMAC-SHA256 of the text in hex, with "
+		 "the sync's obfuscation_key; mask: \"***\"; null.  NULL stays null."},
+	{.name = "output_name",
+	 .type = CDC_OPT_STR,
+	 .offset = offsetof(struct cdc_file_field, output_name),
+	 .min = 1,
+	 .max = 255,
+	 .help = "What the column is called in records; absent: its name."},
+	{0},
+};
+
+static const char *const functions[] = {
+#define X(code, name) [CDC_FILTER_##code] = (name),
+	CDC_FILTER_FUNCTIONS(X)
+#undef X
+		NULL,
+};
+const struct cdc_opt cdc_file_filter_options[] = {
+	{.name = "field_id",
+	 .type = CDC_OPT_STR,
+	 .flags = CDC_OPT_REQUIRED,
+	 .offset = offsetof(struct cdc_file_filter, field),
+	 .max = 63,
+	 .help = "The column that is looked at; it need not be one that is delivered."},
+	{.name = "function",
+	 .type = CDC_OPT_ENUM,
+	 .flags = CDC_OPT_REQUIRED,
+	 .offset = offsetof(struct cdc_file_filter, function),
+	 .choices = functions,
+	 .help = "What its value must be; see the README."},
 	{0},
 };

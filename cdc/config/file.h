@@ -29,16 +29,32 @@ extern const struct cdc_opt cdc_file_connection_options[];
 /* A sync's keys; besides: schemas and destination_configuration. */
 struct cdc_file_sync {
 	char *source, *destination;
-	char *replication_slot;
+	char *replication_slot, *obfuscation_key;
 	bool skip_initial_backfill;
 };
 extern const struct cdc_opt cdc_file_sync_options[];
 
-/* An entry of schemas that is a group of keys. */
+/* An entry of schemas that is a group of keys; besides: fields and filters. */
 struct cdc_file_schema {
 	char *id;
 	bool is_enabled;
+	unsigned leaving; /* enum cdc_leaving */
 };
 extern const struct cdc_opt cdc_file_schema_options[];
+
+/* An entry of fields that is a group of keys. */
+struct cdc_file_field {
+	char *id, *output_name;
+	bool is_enabled;
+	unsigned obfuscate; /* index into cdc_file_obfuscations */
+};
+extern const struct cdc_opt cdc_file_field_options[];
+
+/* An entry of filters; besides: value. */
+struct cdc_file_filter {
+	char *field;
+	unsigned function; /* enum cdc_filter_function */
+};
+extern const struct cdc_opt cdc_file_filter_options[];
 
 #endif

@@ -187,6 +187,29 @@ void cdc_config_reference(const struct cdc_config_tables *tables, FILE *out)
 					     "type, below."});
 	put_title(out, "bulk_syncs.NAME.schemas[]", NULL);
 	put_table(out, "", cdc_file_schema_options);
+	put_option(out, "",
+		   &(struct cdc_opt){
+			   .name = "fields",
+			   .type = CDC_OPT_STRS,
+			   .help = "The columns that are delivered, as names or as groups of "
+				   "keys, below; absent: every column."});
+	put_option(out, "",
+		   &(struct cdc_opt){.name = "filters",
+				     .type = CDC_OPT_STRS,
+				     .help = "What a row must meet to be delivered, all of it, as "
+					     "groups of keys, below; absent: every row."});
+	put_title(out, "bulk_syncs.NAME.schemas[].fields[]", NULL);
+	put_table(out, "", cdc_file_field_options);
+	put_title(out, "bulk_syncs.NAME.schemas[].filters[]", NULL);
+	put_table(out, "", cdc_file_filter_options);
+	put_option(
+		out, "",
+		&(struct cdc_opt){.name = "value",
+				  .type = CDC_OPT_STRS,
+				  .help = "What the function compares with: a text, a list of two "
+					  "for Between, of any number for StringOneOf and "
+					  "StringNotOneOf; absent for IsNull, IsNotNull, True and "
+					  "False."});
 	put_title(out, "bulk_syncs.NAME.destination_configuration", NULL);
 	put_table(out, "", tables->delivery_options);
 	for (size_t i = 0; i < tables->type_n; i++) {

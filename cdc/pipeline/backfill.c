@@ -22,6 +22,7 @@
 #define WAITERS_MS       2000  /* looks for sessions that wait for a lock of ours */
 #define WAITERS_RETRY_MS 10000 /* lets them through */
 #define PROGRESS_MS      10000
+#define PART_ROWS        4000000000 /* of one snapshot, and of one range by keys */
 #define TURN_MS          1000
 #define ASKED_MAX        64
 #define NOT_STARTED_MS   100
@@ -65,6 +66,7 @@ struct cdc_backfill {
 	uint64_t paced_ms, paced_rows; /* the last look at others, and the rows read until then */
 	uint64_t read_rows;            /* by this process */
 	bool is_blind;                 /* it was said that replicas cannot be seen */
+	bool is_ended;                 /* the copy is read as far as it is to be */
 };
 
 /* --- life --------------------------------------------------------------------------- */
@@ -286,6 +288,14 @@ static struct cdc_backfill_row *row_of(struct cdc_backfill *b, const char *table
 	return b->row_n ? bsearch(table, b->rows, b->row_n, sizeof(*b->rows), by_name) : NULL;
 }
 
+/* What is left of a table; "": all of it. */
+static const char *part_of(struct cdc_backfill *b, const char *table)
+{
+	const struct cdc_backfill_row *row = row_of(b, table);
+
+	return row ? row->part : "";
+}
+
 static int compare_rows(const void *a, const void *b)
 {
 	return strcmp(((const struct cdc_backfill_row *)a)->table,
@@ -396,7 +406,7 @@ static size_t count_tables(struct cdc_backfill *b)
 	return pending;
 }
 
-/* Small tables first, together; a large one alone. */
+/* Small tables first, together; a large one alone, and one of which a part is left. */
 static enum cdc_code choose_round(struct cdc_backfill *b, struct cdc_err *err)
 {
 	uint64_t bytes = 0;
@@ -405,6 +415,12 @@ static enum cdc_code choose_round(struct cdc_backfill *b, struct cdc_err *err)
 	for (size_t i = 0; i < b->found_n && !rc; i++) {
 		if (!is_pending(b, b->found[i].name))
 			continue;
+		if (*part_of(b, b->found[i].name)) {
+			if (b->table_n)
+				continue;
+			add_table(b, b->found[i].name);
+			break;
+		}
 		bytes += b->found[i].bytes;
 		if (b->table_n && !b->setup.is_whole &&
 		    (bytes > ROUND_BYTES || b->table_n == ROUND_TABLES))
@@ -573,6 +589,26 @@ static uint64_t bytes_out(struct cdc_backfill *b)
 	return bytes;
 }
 
+/* Notes what the round comes to for each table: next[i]; NULL: nothing, it begins anew. */
+static enum cdc_code note_next(struct cdc_backfill *b, const char *const *next, struct cdc_err *err)
+{
+	enum cdc_code rc = CDC_OK;
+
+	for (size_t i = 0; i < b->table_n && !rc; i++) {
+		struct cdc_backfill_row *row = row_of(b, b->tables[i]), changed;
+
+		if (!row || row->state != CDC_BACKFILL_PENDING ||
+		    strcmp(row->next, next ? next[i] : "") == 0)
+			continue;
+		changed = *row;
+		(void)snprintf(changed.next, sizeof(changed.next), "%s", next ? next[i] : "");
+		rc = cdc_store_backfill_put(b->setup.store, b->setup.sync, &changed, 1, err);
+		if (!rc)
+			*row = changed;
+	}
+	return rc;
+}
+
 static enum cdc_code step_held(struct cdc_backfill *b, struct cdc_err *err)
 {
 	const struct cdc_copy_setup setup = {
@@ -581,6 +617,7 @@ static enum cdc_code step_held(struct cdc_backfill *b, struct cdc_err *err)
 		.table_n = b->table_n,
 		.connections = (unsigned)b->setup.settings.connections,
 		.generation = b->generation,
+		.part = b->table_n == 1 ? part_of(b, b->tables[0]) : "",
 	};
 	struct cdc_err why = {0};
 	enum cdc_code rc;
@@ -588,6 +625,10 @@ static enum cdc_code step_held(struct cdc_backfill *b, struct cdc_err *err)
 	if (b->is_stalled && bytes_out(b))
 		return CDC_OK;
 	b->is_stalled = false;
+	b->is_ended = false;
+	rc = note_next(b, NULL, err);
+	if (rc)
+		return rc;
 	rc = cdc_copy_open(&setup, &b->copy, &why);
 	if (rc)
 		return judge(b, rc, &why, err);
@@ -648,24 +689,83 @@ static void show_progress(struct cdc_backfill *b, uint64_t now_ms)
 		 KV("eta_s", eta_ms / 1000));
 }
 
-static void finish_copy(struct cdc_backfill *b)
+/* A table of which something is left, and which cannot be copied by parts. */
+static enum cdc_code fail_keyless(struct cdc_backfill *b, size_t table, struct cdc_err *why,
+				  struct cdc_err *err)
+{
+	(void)cdc_err_wrap(why, "its snapshot is %llu s old (backfill.max_snapshot_age)",
+			   (unsigned long long)(cdc_clock_mono_ms() - b->begun_ms) / 1000);
+	(void)cdc_err_remedy(why,
+			     "give the table a primary key, or raise the setting; it is copied "
+			     "from the start when walpost starts again");
+	return fail_tables(b, table, why, err);
+}
+
+/* Tells the store what the copy comes to as far as it was read. */
+static enum cdc_code note_rest(struct cdc_backfill *b, struct cdc_err *err)
+{
+	char(*rest)[CDC_COPY_PART_MAX] = calloc(b->table_n, sizeof(*rest));
+	const char **next = calloc(b->table_n, sizeof(*next));
+	enum cdc_code rc = CDC_OK;
+
+	if (!rest || !next)
+		rc = cdc_err_set(err, CDC_NOMEM, "out of memory for %zu tables", b->table_n);
+	for (size_t i = 0; i < b->table_n && !rc; i++) {
+		struct cdc_err why = {0};
+
+		if (cdc_copy_rest(b->copy, i, rest[i], &why))
+			rc = fail_keyless(b, i, &why, err);
+		next[i] = *rest[i] ? rest[i] : CDC_BACKFILL_ALL;
+	}
+	if (!rc)
+		rc = note_next(b, next, err);
+	free(rest);
+	free(next);
+	return rc;
+}
+
+static enum cdc_code finish_copy(struct cdc_backfill *b, struct cdc_err *err)
 {
 	int64_t now_us = cdc_clock_wall_us();
+	enum cdc_code rc = note_rest(b, err);
 
+	if (rc)
+		return rc;
 	for (size_t i = 0; i < b->table_n; i++) {
 		struct cdc_backfill_row *row = row_of(b, b->tables[i]);
 		struct cdc_copy_progress p;
 
 		cdc_copy_progress(b->copy, i, &p);
-		if (row) {
-			row->rows = p.rows;
+		if (!row)
+			continue;
+		row->rows = *row->part ? row->rows + p.rows : p.rows;
+		if (!*row->part)
 			row->begun_us =
 				now_us - (int64_t)(cdc_clock_mono_ms() - b->begun_ms) * 1000;
-		}
 	}
 	leave_copy(b);
 	post(b, CDC_STATE_RUNNING, NULL);
 	enter(b, CDC_PHASE_COPIED, b->delivery_fd);
+	return CDC_OK;
+}
+
+/* The snapshot is to be held no longer; what was read under it counts. */
+static enum cdc_code end_early(struct cdc_backfill *b, const char *why, struct cdc_err *err)
+{
+	struct sum sum = progress_of(b);
+
+	LOG_INFO(&b->setup.log, "backfill_goes_on_in_parts", KV("sync", b->setup.sync),
+		 KV("table", b->tables[0]), KV("rows", sum.rows), KV("reason", why));
+	b->is_ended = true;
+	return finish_copy(b, err);
+}
+
+/* Is it time to end the copy before its end?  Ids count the rows of a part in 32 bits. */
+static bool is_too_old(const struct cdc_backfill *b, uint64_t now_ms)
+{
+	return (now_ms - b->begun_ms >= b->setup.settings.snapshot_ms ||
+		progress_of(b).rows >= PART_ROWS) &&
+	       cdc_copy_can_end(b->copy);
 }
 
 /* --- for others' sake ----------------------------------------------------------------- */
@@ -776,6 +876,8 @@ static enum cdc_code step_copying(struct cdc_backfill *b, uint64_t now_ms, struc
 	size_t target = BATCH_RECORDS, before;
 	enum cdc_code rc = CDC_OK;
 
+	if (b->is_ended)
+		return finish_copy(b, err);
 	if (now_ms >= b->waiters_ms) {
 		b->waiters_ms = now_ms + WAITERS_MS;
 		rc = cdc_copy_check_waiters(b->copy, &why);
@@ -783,6 +885,14 @@ static enum cdc_code step_copying(struct cdc_backfill *b, uint64_t now_ms, struc
 			ease(b, now_ms);
 		show_progress(b, now_ms);
 	}
+	/* Rows that were given out wait in the queue, or are delivered. */
+	if (rc == CDC_HELD && b->table_n == 1 && *part_of(b, b->tables[0]) &&
+	    cdc_copy_can_end(b->copy)) {
+		b->wait_ms = now_ms + WAITERS_RETRY_MS;
+		return end_early(b, why.msg, err);
+	}
+	if (!rc && is_too_old(b, now_ms))
+		return end_early(b, "the snapshot is as old as backfill.max_snapshot_age", err);
 	b->is_dry = true;
 	if (!rc && !has_room(b)) {
 		if (!b->full_ms)
@@ -811,9 +921,10 @@ static enum cdc_code step_copying(struct cdc_backfill *b, uint64_t now_ms, struc
 	pay(b, b->batch->n - before, now_ms);
 	b->is_dry = read.is_dry && rc != CDC_BUSY;
 	push(b);
-	if (read.is_finished)
-		finish_copy(b);
-	return CDC_OK;
+	if (!read.is_finished)
+		return CDC_OK;
+	b->is_ended = true;
+	return finish_copy(b, err);
 }
 
 static enum cdc_code step_delivered(struct cdc_backfill *b, struct cdc_err *err)
@@ -822,17 +933,24 @@ static enum cdc_code step_delivered(struct cdc_backfill *b, struct cdc_err *err)
 	enum cdc_code rc = CDC_OK;
 
 	for (size_t i = 0; i < b->table_n && !rc; i++) {
-		struct cdc_backfill_row *row = row_of(b, b->tables[i]);
+		struct cdc_backfill_row *row = row_of(b, b->tables[i]), changed;
 
-		if (!row || row->state != CDC_BACKFILL_PENDING)
+		if (!row || row->state != CDC_BACKFILL_PENDING || !*row->next)
 			continue;
-		row->state = CDC_BACKFILL_DONE;
-		row->is_asked = false;
-		row->ended_us = cdc_clock_wall_us();
+		changed = *row;
+		changed.next[0] = '\0';
+		changed.is_asked &= strcmp(row->next, CDC_BACKFILL_ALL) != 0;
+		changed.ended_us = cdc_clock_wall_us();
+		if (strcmp(row->next, CDC_BACKFILL_ALL) == 0) {
+			changed.state = CDC_BACKFILL_DONE;
+			changed.part[0] = '\0';
+		} else {
+			memcpy(changed.part, row->next, sizeof(changed.part));
+		}
 		rows += row->rows;
-		rc = cdc_store_backfill_put(b->setup.store, b->setup.sync, row, 1, err);
-		if (rc)
-			row->state = CDC_BACKFILL_PENDING;
+		rc = cdc_store_backfill_put(b->setup.store, b->setup.sync, &changed, 1, err);
+		if (!rc)
+			*row = changed;
 	}
 	if (rc)
 		return rc;
@@ -952,6 +1070,7 @@ static enum cdc_code mark_pending(struct cdc_backfill *b, const char *only, stru
 		row->rows = 0;
 		row->begun_us = row->ended_us = 0;
 		row->reason[0] = '\0';
+		row->part[0] = row->next[0] = '\0';
 		changed[n++] = *row;
 	}
 	rc = cdc_store_backfill_put(b->setup.store, b->setup.sync, changed, n, err);

@@ -19,6 +19,12 @@
  * Copied rows are not in the buffer: should anything die before the last of them is
  * delivered, the round begins again with a new snapshot.
  *
+ * Before a round is COPIED, the store learns what it comes to once it is delivered:
+ * that its tables are copied, or, where a snapshot became too old, which part of a
+ * table is left (copy.h has the rules).  Such a table streams meanwhile, and the
+ * next rounds go on with it.  A round of which the store has learned nothing, because
+ * it was LIFTED, comes to nothing, whatever dies at which moment.
+ *
  * A copy is there for nobody's harm: it goes slower while a replica of the source
  * falls behind, or while more than half of the slot's WAL budget is used (not when
  * the buffer is full: then it is the changes held for the copy that wait, and its
@@ -45,7 +51,8 @@ struct cdc_backfill_settings {
 	uint64_t max_bytes;       /* JSON of copied rows that are not delivered yet */
 	uint64_t rows_per_second; /* 0: as fast as it goes */
 	uint64_t stall_ms;        /* without room for a row: the snapshot is let go */
-	uint64_t replica_lag_ms;  /* of a replica: the copy goes slower; 0: whatever it is */
+	uint64_t snapshot_ms;    /* a snapshot becomes no older, but for the last part of a table */
+	uint64_t replica_lag_ms; /* of a replica: the copy goes slower; 0: whatever it is */
 };
 
 /* Everything outlives the backfill. */

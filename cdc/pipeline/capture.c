@@ -45,7 +45,9 @@ struct cdc_capture {
 	unsigned warned_percent; /* of the WAL budget: the highest step that was told */
 	enum cdc_wal_status told_wal;   /* the worst that was told */
 	bool is_unwatched, was_standby; /* the last look failed; the server was in recovery */
-	uint32_t promoted; /* the timeline that it writes since, while it was read; 0: none */
+	struct cdc_hurt_report hurt;    /* the last look at the tables' identities */
+	bool is_hurt_stuck; /* one could not be taken out of the publication, which was told */
+	uint32_t promoted;  /* the timeline that it writes since, while it was read; 0: none */
 	bool reply_requested;
 	cdc_lsn started_lsn;      /* where the session began */
 	bool was_streaming;       /* it came further, or lasted: the backoff starts again */
@@ -624,6 +626,7 @@ static enum cdc_code read_stream(struct cdc_capture *c, uint64_t now_ms, bool *r
 			     err);
 	if (r.unknown_types | r.odd_values)
 		note_oddities(c, &r);
+	cdc_metric_add(&c->setup.metrics->too_large, r.too_large);
 	if (rc && rc != CDC_BUSY)
 		return rc;
 	if (before == 0)
@@ -778,6 +781,78 @@ static enum cdc_code watch_slot(struct cdc_capture *c, struct cdc_err *err)
 	return CDC_OK;
 }
 
+static bool was_hurt(const struct cdc_capture *c, const struct cdc_hurt_table *t)
+{
+	for (size_t i = 0; i < c->hurt.n; i++) {
+		if (strcmp(c->hurt.tables[i].sql_name, t->sql_name) == 0)
+			return true;
+	}
+	return false;
+}
+
+static void tell_hurt(const struct cdc_capture *c, const struct cdc_hurt_table *t)
+{
+	char remedy[400];
+
+	(void)snprintf(remedy, sizeof(remedy),
+		       "ALTER TABLE %s REPLICA IDENTITY FULL; or give it a primary key",
+		       t->hurt_sql_name);
+	LOG_WARN(&c->setup.log, "table_lost_its_identity", KV("connection", c->setup.connection),
+		 KV("table", (const char *)t->name),
+		 KV("reason", "UPDATE and DELETE of it fail as long as it is published: it has no "
+			      "replica identity any more"),
+		 KV("remedy", (const char *)remedy));
+}
+
+/* Out of our own publication, so that the application goes on; the stream then lacks the table, and
+ * only a person can bring it back. */
+static void unpublish(struct cdc_capture *c, const struct cdc_hurt_table *t)
+{
+	const char *publication = c->setup.plan.settings->publication;
+	struct cdc_err err;
+	char remedy[1100];
+
+	memset(&err, 0, sizeof(err));
+	if (cdc_source_unpublish(c->source, t, &err)) {
+		if (!c->is_hurt_stuck)
+			LOG_WARN(&c->setup.log, "table_cannot_be_taken_out",
+				 KV("connection", c->setup.connection),
+				 KV("table", (const char *)t->name), KV_ERR(&err));
+		c->is_hurt_stuck = true;
+		return;
+	}
+	c->is_hurt_stuck = false;
+	(void)snprintf(remedy, sizeof(remedy),
+		       "ALTER TABLE %s REPLICA IDENTITY FULL; or give it a primary key; then ALTER "
+		       "PUBLICATION \"%s\" ADD TABLE ONLY %s; and copy the table anew",
+		       t->sql_name, publication, t->sql_name);
+	LOG_ERROR(&c->setup.log, "table_taken_out", KV("connection", c->setup.connection),
+		  KV("table", (const char *)t->name),
+		  KV("reason", "it has no replica identity any more, so that UPDATE and DELETE of "
+			       "it failed; its changes are not captured from here on"),
+		  KV("remedy", (const char *)remedy));
+}
+
+/* A table is told of when it is first seen so, and taken out at the next look: who changes a key
+ * drops the old one first. */
+static void watch_tables(struct cdc_capture *c)
+{
+	struct cdc_hurt_report now;
+
+	if (cdc_source_watch_tables(c->source, &now, NULL))
+		return;
+	cdc_metric_set(&c->setup.metrics->hurt_tables, now.n);
+	for (size_t i = 0; i < now.n; i++) {
+		const struct cdc_hurt_table *t = &now.tables[i];
+
+		if (!was_hurt(c, t))
+			tell_hurt(c, t);
+		else if (c->row.publication_is_ours && strcmp(t->sql_name, t->hurt_sql_name) == 0)
+			unpublish(c, t);
+	}
+	c->hurt = now;
+}
+
 static void log_buffer(struct cdc_capture *c, const struct cdc_err *err)
 {
 	if (err->code == c->reported)
@@ -861,6 +936,7 @@ static enum cdc_code stream(struct cdc_capture *c, struct cdc_err *err)
 			rc = watch_slot(c, err);
 		if (rc)
 			return rc;
+		watch_tables(c);
 		if (must_reopen(c))
 			break;
 		if (is_dry || c->is_blocked)

@@ -181,7 +181,9 @@ static enum cdc_code load_parked(struct cdc_deliver *d, struct cdc_err *err)
 		free(ids);
 		return rc;
 	}
-	cdc_parked_set_ids(&d->parked, ids, id_n);
+	rc = cdc_parked_set_ids(&d->parked, ids, id_n, err);
+	if (rc)
+		return rc;
 	cdc_parking_set_totals(d->parking, &totals);
 	return CDC_OK;
 }
@@ -269,6 +271,7 @@ static enum cdc_code open_outside(struct cdc_deliver *d, struct cdc_err *err)
 		.sync = s->sink_sync,
 		.sync_id = s->sync_uuid,
 		.sync_name = s->sync,
+		.database = s->database,
 		.concurrency = cdc_lanes_n(d->lanes) + CDC_PARKING_SLOTS,
 	};
 	char reason[sizeof(err->msg)];
@@ -627,6 +630,19 @@ static void look_for_pause(struct cdc_deliver *d)
 		 KV("sync", d->setup.sync), KV("in_flight", in_flight(d)));
 }
 
+/* A column that is listed and not there is no error: it may come, or be an older table's. */
+static void tell_missing(struct cdc_deliver *d)
+{
+	const char *table, *column;
+
+	while (cdc_selector_missing(d->selector, &table, &column))
+		LOG_WARN(&d->setup.log, "selected_column_missing", KV("sync", d->setup.sync),
+			 KV("table", table), KV("column", column),
+			 KV("note",
+			    "the table has no such column, or the publication does not send "
+			    "it"));
+}
+
 enum cdc_code cdc_deliver_step(struct cdc_deliver *d, uint64_t now_ms, int64_t wall_us,
 			       uint64_t wait_ms, uint64_t random, uint64_t *ret_wait_ms,
 			       struct cdc_err *err)
@@ -647,9 +663,13 @@ enum cdc_code cdc_deliver_step(struct cdc_deliver *d, uint64_t now_ms, int64_t w
 	if (!d->is_paused)
 		cdc_lanes_tick(d->lanes, now_ms, random);
 	cdc_intake_give_back(&d->stream);
+	if (d->selector)
+		cdc_selector_set_now(d->selector, wall_us);
 	rc = cdc_intake_read(&d->stream, err);
 	if (!rc && d->round)
 		rc = cdc_round_step(d->round, err);
+	if (d->selector)
+		tell_missing(d);
 	if (!rc)
 		rc = write_parked(d, now_ms, wall_us, err);
 	if (!rc && !d->is_paused)

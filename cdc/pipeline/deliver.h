@@ -29,6 +29,7 @@
 /* Everything outlives the engine; all constant after new. */
 struct cdc_deliver_setup {
 	const char *sync, *sync_uuid;
+	const char *database; /* that the records come from */
 	const struct cdc_deliver_settings *settings;
 	const struct sink_ops *sink;
 	const void *sink_connection, *sink_sync; /* the sink's settings */

@@ -45,6 +45,7 @@ struct cdc_lanes {
 	struct cdc_breaker breaker;
 	char told[sizeof(((struct sink_result *)0)->text)]; /* why it opened last */
 	uint64_t hold_ms;                                   /* 429: nothing goes out before */
+	bool has_no_probe;    /* nothing in the lanes could be one, when it was looked for */
 	struct cdc_id probed; /* the last probe that failed; zero: none since it opened */
 
 	uint64_t too_large; /* JSON bytes of the smallest batch that was answered with 413; 0: none
@@ -376,11 +377,11 @@ static bool is_refused(const struct cdc_lanes *l, const struct lane *lane,
 
 	if (k < r->failed_n && r->failed[k].index == i)
 		return true;
-	if (l->setup.settings->order == CDC_ORDER_NONE || k == 0)
+	if (k == 0)
 		return false;
 	if (l->setup.settings->order == CDC_ORDER_SYNC || item->is_second)
 		return true;
-	/* What comes behind a refused record of its key would overtake it. */
+	/* A receiver keeps what comes behind a refused record of its key from overtaking it. */
 	for (size_t j = 0; j < k; j++) {
 		if (lane->items[r->failed[j].index]->rec->key_hash == item->rec->key_hash)
 			return true;
@@ -594,6 +595,7 @@ static enum cdc_code send_probe(struct cdc_lanes *l, void *sink, uint64_t now_ms
 	struct lane *lane;
 	enum cdc_code rc;
 
+	l->has_no_probe = !item;
 	if (!item)
 		return CDC_OK;
 	lane = &l->lanes[item->lane];
@@ -642,6 +644,17 @@ bool cdc_lanes_may_begin(struct cdc_lanes *l, uint64_t now_ms, bool *ret_is_prob
 	return may_probe(l, now_ms) && !choose_probe(l);
 }
 
+uint64_t cdc_lanes_ready_ms(const struct cdc_lanes *l)
+{
+	uint64_t at = cdc_flow_next_ms(&l->flow, l->in_flight), probe_ms;
+
+	if (l->breaker.state != CDC_BREAKER_CLOSED) {
+		probe_ms = l->in_flight ? UINT64_MAX : cdc_breaker_next_ms(&l->breaker);
+		at = at > probe_ms ? at : probe_ms;
+	}
+	return at > l->hold_ms ? at : l->hold_ms;
+}
+
 static uint64_t sooner(uint64_t wait_ms, uint64_t at_ms, uint64_t now_ms)
 {
 	if (at_ms <= now_ms)
@@ -658,9 +671,10 @@ uint64_t cdc_lanes_wait_ms(const struct cdc_lanes *l, uint64_t now_ms, uint64_t 
 
 		if (probe_ms < l->flow.free_ms)
 			probe_ms = l->flow.free_ms;
-		return l->in_flight ? wait_ms
-				    : sooner(wait_ms, probe_ms > l->hold_ms ? probe_ms : l->hold_ms,
-					     now_ms);
+		return l->in_flight || l->has_no_probe
+			       ? wait_ms
+			       : sooner(wait_ms, probe_ms > l->hold_ms ? probe_ms : l->hold_ms,
+					now_ms);
 	}
 	wait_ms = sooner(wait_ms, cdc_breaker_next_ms(&l->breaker), now_ms);
 	if (l->flow.free_ms > now_ms)

@@ -8,6 +8,7 @@ void cdc_parked_clear(struct cdc_parked *p)
 {
 	free(p->keys);
 	free(p->ids);
+	free(p->was_read);
 	*p = (struct cdc_parked){0};
 }
 
@@ -100,10 +101,13 @@ void cdc_parked_remove(struct cdc_parked *p, uint64_t hash)
 	p->n--;
 }
 
-bool cdc_parked_has_table(const struct cdc_parked *p, uint64_t table_hash)
+bool cdc_parked_has_before(const struct cdc_parked *p, uint64_t table_hash, const struct cdc_id *id)
 {
 	for (size_t i = 0; p->n && i < p->cap; i++) {
-		if (p->keys[i].hash && p->keys[i].table_hash == table_hash)
+		const struct cdc_parked_key *key = &p->keys[i];
+
+		if (key->hash && key->table_hash == table_hash &&
+		    (key->unwritten || cdc_id_cmp(&key->head, id) < 0))
 			return true;
 	}
 	return false;
@@ -124,11 +128,29 @@ void cdc_parked_set_head(struct cdc_parked_key *key, const struct cdc_park_head 
 	key->due_us = head->next_us;
 }
 
-void cdc_parked_set_ids(struct cdc_parked *p, struct cdc_id *ids, size_t n)
+static void forget_ids(struct cdc_parked *p)
 {
 	free(p->ids);
+	free(p->was_read);
+	p->ids = NULL;
+	p->was_read = NULL;
+	p->id_n = 0;
+}
+
+enum cdc_code cdc_parked_set_ids(struct cdc_parked *p, struct cdc_id *ids, size_t n,
+				 struct cdc_err *err)
+{
+	forget_ids(p);
 	p->ids = ids;
+	if (n == 0)
+		return CDC_OK;
+	p->was_read = calloc(n, sizeof(*p->was_read));
+	if (!p->was_read) {
+		forget_ids(p);
+		return cdc_err_set(err, CDC_NOMEM, "out of memory for parked records");
+	}
 	p->id_n = n;
+	return CDC_OK;
 }
 
 static int compare(const void *a, const void *b)
@@ -136,15 +158,37 @@ static int compare(const void *a, const void *b)
 	return cdc_id_cmp(a, b);
 }
 
-bool cdc_parked_has_id(const struct cdc_parked *p, const struct cdc_id *id)
+/* Its place among the ids, or id_n. */
+static size_t find_id(const struct cdc_parked *p, const struct cdc_id *id)
 {
-	return p->id_n && bsearch(id, p->ids, p->id_n, sizeof(*p->ids), compare) != NULL;
+	const struct cdc_id *found =
+		p->id_n ? bsearch(id, p->ids, p->id_n, sizeof(*p->ids), compare) : NULL;
+
+	return found ? (size_t)(found - p->ids) : p->id_n;
+}
+
+bool cdc_parked_meet(struct cdc_parked *p, const struct cdc_id *id)
+{
+	size_t at = find_id(p, id);
+
+	if (at == p->id_n)
+		return false;
+	p->was_read[at] = true;
+	return true;
+}
+
+bool cdc_parked_is_ahead(const struct cdc_parked *p, const struct cdc_id *id)
+{
+	size_t at = find_id(p, id);
+
+	return at < p->id_n && !p->was_read[at] && cdc_id_cmp(id, &p->passed) > 0;
 }
 
 void cdc_parked_pass(struct cdc_parked *p, const struct cdc_id *checkpoint)
 {
+	p->passed = *checkpoint;
 	if (p->id_n && cdc_id_cmp(checkpoint, &p->ids[p->id_n - 1]) >= 0)
-		cdc_parked_set_ids(p, NULL, 0);
+		forget_ids(p);
 }
 
 static bool counts(struct cdc_parked_key *key, const struct cdc_attempt *a)

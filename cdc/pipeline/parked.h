@@ -9,7 +9,8 @@
  *
  * Besides, the ids that the store held above the checkpoint when it was opened: a
  * crash came between the record and the checkpoint that passes it, so they are
- * read again, and need not be sent.
+ * read again, and need not be sent.  Until they are, what precedes them may not have
+ * been read either, so they are not tried.
  *
  * Threads: belongs to its caller; no I/O, no clock.
  * Layer: pipeline (store).
@@ -32,19 +33,23 @@ struct cdc_parked_key {
 	uint64_t step;              /* of the head in the retry schedule */
 	int64_t due_us;             /* wall time of the next attempt */
 	int64_t tried_us;           /* wall time of the last one in this process; 0: none */
+	int64_t put_off_us;         /* not before this, whatever waits for it */
 	struct cdc_suspect suspect; /* of a head that is not known to be in trouble */
 	uint64_t failed_at;         /* the engine's counter at the head's last failure */
 	unsigned misses;            /* attempts of the head that proved nothing */
 	bool must_be_alone;         /* a request with more than the head has failed */
 	bool is_in_flight;
-	size_t unwritten; /* records in the window that are still to be written */
+	size_t unwritten;           /* records in the window that are still to be written */
+	struct cdc_id unwritten_id; /* the lowest of them */
 };
 
 struct cdc_parked {
 	struct cdc_parked_key *keys; /* open addressing; hash 0: a free place */
 	size_t n, cap;               /* cap: 0 or a power of two, at least twice n */
 	struct cdc_id *ids;          /* sorted */
+	bool *was_read;              /* by their place */
 	size_t id_n;
+	struct cdc_id passed; /* by the checkpoint */
 };
 
 void cdc_parked_clear(struct cdc_parked *p); /* also one that is all zero */
@@ -56,15 +61,21 @@ struct cdc_parked_key *cdc_parked_find(const struct cdc_parked *p, uint64_t hash
 enum cdc_code cdc_parked_add(struct cdc_parked *p, uint64_t hash, uint64_t table_hash,
 			     struct cdc_parked_key **ret, struct cdc_err *err) CDC_CHECK;
 void cdc_parked_remove(struct cdc_parked *p, uint64_t hash);
-bool cdc_parked_has_table(const struct cdc_parked *p, uint64_t table_hash);
+/* Has the table parked records that precede this id? */
+bool cdc_parked_has_before(const struct cdc_parked *p, uint64_t table_hash,
+			   const struct cdc_id *id);
 
 /* The head as the store has it; its tries in this process begin anew when it is another one. */
 void cdc_parked_set_head(struct cdc_parked_key *key, const struct cdc_park_head *head);
 
-/* Takes sorted ids over. */
-void cdc_parked_set_ids(struct cdc_parked *p, struct cdc_id *ids, size_t n);
-bool cdc_parked_has_id(const struct cdc_parked *p, const struct cdc_id *id);
-/* Forgets the ids when none lies above. */
+/* Takes sorted ids over.  CDC_NOMEM: they are freed. */
+enum cdc_code cdc_parked_set_ids(struct cdc_parked *p, struct cdc_id *ids, size_t n,
+				 struct cdc_err *err) CDC_CHECK;
+/* The record has come: is it one of them? */
+bool cdc_parked_meet(struct cdc_parked *p, const struct cdc_id *id);
+/* Is it one of them that has not come yet, and that the checkpoint has not passed? */
+bool cdc_parked_is_ahead(const struct cdc_parked *p, const struct cdc_id *id);
+/* The checkpoint is there; forgets the ids when none lies above. */
 void cdc_parked_pass(struct cdc_parked *p, const struct cdc_id *checkpoint);
 
 /* What an attempt of a head with this record alone says. */

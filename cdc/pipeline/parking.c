@@ -12,6 +12,7 @@
 #define SCAN_MS     1000 /* looks at all keys: a barrier may have come */
 #define MISS_MAX_US INT64_C(600000000)
 #define REPLAY_US   INT64_C(5000000) /* after an endpoint's trouble */
+#define TOO_LARGE   "larger than max_record_bytes of its connection; only its key was kept"
 
 /* What is to be said of one record in the store. */
 struct note {
@@ -48,7 +49,7 @@ struct cdc_parking {
 	int64_t replay_us;
 	size_t replay_max; /* records of a replay */
 	bool is_replaying;
-	uint64_t parked_n, dead_n; /* told, for the log */
+	uint64_t parked_n, dead_n, large_n; /* told, for the log */
 };
 
 struct cdc_parking *cdc_parking_new(const struct cdc_parking_setup *setup)
@@ -283,6 +284,10 @@ enum cdc_code cdc_parking_collect(struct cdc_parking *p, uint64_t now_ms,
 		uint64_t queue = cdc_window_queue_of(p->setup.window, item);
 
 		*c = note ? note->change : (struct cdc_park_change){.act = CDC_PARK_PUT};
+		if (item->rec->flags & CDC_RECORD_TOO_LARGE) {
+			c->state = CDC_PARKED_DEAD;
+			c->reason = TOO_LARGE;
+		}
 		c->id = item->rec->id;
 		c->view = cdc_item_view(item);
 		c->key_hash = queue;
@@ -303,26 +308,26 @@ enum cdc_code cdc_parking_collect(struct cdc_parking *p, uint64_t now_ms,
 static void set_head(struct cdc_parking *p, const struct cdc_park_head *head)
 {
 	struct cdc_parked_key *key = cdc_parked_find(p->setup.parked, head->key_hash);
+	uint64_t table_hash = key ? key->table_hash : 0;
 
 	if (!key)
 		return;
-	if (!cdc_id_is_zero(&head->id)) {
-		bool was_in_flight = key->is_in_flight;
-
+	if (!cdc_id_is_zero(&head->id))
 		cdc_parked_set_head(key, head);
-		key->is_in_flight = was_in_flight;
-	} else if (!key->unwritten && !key->is_in_flight) {
-		uint64_t table_hash = key->table_hash;
-
+	else if (!key->unwritten && !key->is_in_flight)
 		cdc_parked_remove(p->setup.parked, head->key_hash);
-		cdc_window_unpark(p->setup.window, table_hash);
-	}
+	/* A barrier may have waited for what was the head. */
+	cdc_window_unpark(p->setup.window, table_hash);
 }
 
 void cdc_parking_written(struct cdc_parking *p, const struct cdc_parking_write *w, uint64_t now_ms)
 {
-	for (size_t i = 0; i < p->aside_n; i++)
+	for (size_t i = 0; i < p->aside_n; i++) {
+		if (w->changes[i].view.rec->flags & CDC_RECORD_TOO_LARGE)
+			log_record(p, "record_too_large", ++p->large_n, w->changes[i].view, 0,
+				   TOO_LARGE);
 		cdc_window_written(p->setup.window);
+	}
 	for (size_t i = 0; i < p->note_n; i++) {
 		struct cdc_parked_key *key =
 			p->notes[i].has_queue ? cdc_parked_find(p->setup.parked, p->notes[i].queue)
@@ -354,15 +359,19 @@ static int64_t due_us(const struct cdc_parking *p, const struct cdc_parked_key *
 {
 	int64_t urgent = key->tried_us + CDC_PARKING_URGENT_MS * INT64_C(1000);
 
-	if (key->due_us > urgent && cdc_window_has_barrier(p->setup.window, key->table_hash))
-		return urgent;
-	return key->due_us;
+	int64_t due = key->due_us;
+
+	if (due > urgent && cdc_window_has_barrier(p->setup.window, key->table_hash, &key->head))
+		due = urgent;
+	return due > key->put_off_us ? due : key->put_off_us;
 }
 
 /* What was parked because of another key may have predecessors that are still in a lane. */
 static bool is_ready(const struct cdc_parking *p, const struct cdc_parked_key *key)
 {
 	return key->hash && !key->is_in_flight && !cdc_id_is_zero(&key->head) &&
+	       !cdc_parked_is_ahead(p->setup.parked, &key->head) &&
+	       !(key->unwritten && cdc_id_cmp(&key->unwritten_id, &key->head) < 0) &&
 	       (p->setup.settings->order == CDC_ORDER_NONE ||
 		!cdc_window_has_key(p->setup.window, key->hash));
 }
@@ -407,7 +416,9 @@ bool cdc_parking_next(struct cdc_parking *p, uint64_t now_ms, int64_t wall_us,
 	const struct cdc_deliver_settings *s = p->setup.settings;
 	struct slot *slot = free_slot(p);
 	struct cdc_parked_key *key;
-	bool may_replay = p->totals.replay && !p->is_replaying && wall_us >= p->replay_us;
+	/* One that was refused without being sent would be read again before that is written. */
+	bool may_replay =
+		p->totals.replay && !p->is_replaying && !p->note_n && wall_us >= p->replay_us;
 	bool is_probe;
 
 	if ((!p->setup.parked->n && !may_replay) || !slot || !open_slot(slot) ||
@@ -420,8 +431,10 @@ bool cdc_parking_next(struct cdc_parking *p, uint64_t now_ms, int64_t wall_us,
 	slot->is_probe = is_probe;
 	slot->is_replay = !key;
 	if (key) {
-		/* One that failed before is sent alone, so that it is known what fails. */
-		if (!key->attempts && !key->misses && !key->suspect.failures && !key->must_be_alone)
+		/* One that failed before is sent alone, so that it is known what fails; and so are
+		 * all while what is in the store may not have been read again. */
+		if (!key->attempts && !key->misses && !key->suspect.failures &&
+		    !key->must_be_alone && !p->setup.parked->id_n)
 			ret_read->max = s->batch_size;
 		ret_read->key_hash = slot->queue = key->hash;
 	} else {
@@ -451,7 +464,7 @@ void cdc_parking_put_off(struct cdc_parking *p, int64_t wall_us)
 	if (p->reading->is_replay)
 		p->replay_us = wall_us + REPLAY_US;
 	else if (key)
-		key->due_us = wall_us + SCAN_MS * INT64_C(1000);
+		key->put_off_us = wall_us + SCAN_MS * INT64_C(1000);
 	p->reading = NULL;
 }
 
@@ -472,6 +485,15 @@ static bool view_all(struct slot *slot)
 		slot->views[i] =
 			(struct cdc_view){.rec = &slot->batch->records[i], .batch = slot->batch};
 	return true;
+}
+
+static bool has_too_large(const struct slot *slot)
+{
+	for (size_t i = 0; i < slot->batch->n; i++) {
+		if (slot->batch->records[i].flags & CDC_RECORD_TOO_LARGE)
+			return true;
+	}
+	return false;
 }
 
 /* No request can hold it: as if it had been refused. */
@@ -502,6 +524,8 @@ enum cdc_code cdc_parking_send(struct cdc_parking *p, void *sink, bool waits, ui
 		return cdc_err_set(err, CDC_NOMEM, "out of memory for a request");
 	}
 	job.views = slot->views;
+	if (has_too_large(slot))
+		return refuse_unsent(p, slot, TOO_LARGE, wall_us, err);
 	rc = p->setup.sink->submit(sink, &job, &why);
 	if (rc == CDC_LIMIT)
 		return refuse_unsent(p, slot, why.msg, wall_us, err);
@@ -631,7 +655,8 @@ static enum cdc_code fail_slot(struct cdc_parking *p, struct slot *slot, struct 
 		.at = at,
 		.accepted_begun = cdc_lanes_accepted_begun(p->setup.lanes),
 		.now_ms = now_ms,
-		.is_urgent = key && cdc_window_has_barrier(p->setup.window, key->table_hash),
+		.is_urgent =
+			key && cdc_window_has_barrier(p->setup.window, key->table_hash, &key->head),
 		.steps = s->retry_schedule.n,
 		.attempts = (unsigned)s->park.attempts,
 		.after_ms = s->park.after_ms,
@@ -702,6 +727,7 @@ uint64_t cdc_parking_wait_ms(const struct cdc_parking *p, uint64_t now_ms, int64
 {
 	size_t n, bytes;
 	int64_t at_us = INT64_MAX;
+	uint64_t at_ms, ready_ms;
 
 	(void)cdc_window_aside(p->setup.window, &n, &bytes);
 	if (n) {
@@ -719,9 +745,9 @@ uint64_t cdc_parking_wait_ms(const struct cdc_parking *p, uint64_t now_ms, int64
 		at_us = p->replay_us;
 	if (at_us == INT64_MAX)
 		return wait_ms;
-	if (at_us <= wall_us)
-		return wait_ms < 10 ? wait_ms : 10; /* the breaker, or a 429, has the word */
-	return (uint64_t)(at_us - wall_us) / 1000 + 1 < wait_ms
-		       ? (uint64_t)(at_us - wall_us) / 1000 + 1
-		       : wait_ms;
+	ready_ms = cdc_lanes_ready_ms(p->setup.lanes);
+	at_ms = at_us <= wall_us ? now_ms : now_ms + (uint64_t)(at_us - wall_us) / 1000 + 1;
+	if (at_ms < ready_ms)
+		at_ms = ready_ms;
+	return at_ms - now_ms < wait_ms ? at_ms - now_ms : wait_ms;
 }

@@ -356,6 +356,8 @@ static void set_aside(struct cdc_window *w, struct cdc_item *item)
 	struct cdc_parked_key *key = cdc_parked_find(w->parked, cdc_window_queue_of(w, item));
 
 	if (key) {
+		if (!key->unwritten || cdc_id_cmp(&item->rec->id, &key->unwritten_id) < 0)
+			key->unwritten_id = item->rec->id;
 		key->unwritten++;
 		if (item->rec->flags & CDC_RECORD_MOVE_OLD)
 			item->table->aside_half = item->rec->id;
@@ -375,10 +377,12 @@ static bool must_set_aside(const struct cdc_window *w, struct cdc_item *item)
 	struct cdc_parked_key *key;
 	uint64_t queue;
 
+	if (item->rec->flags & CDC_RECORD_TOO_LARGE)
+		return true; /* never sent; for a barrier, too, the table goes on */
 	if ((!w->parked->n && !w->parked->id_n && !item->goes_aside) || is_barrier(item))
 		return false;
 	queue = cdc_window_queue_of(w, item);
-	if (cdc_parked_find(w->parked, queue) || cdc_parked_has_id(w->parked, &item->rec->id))
+	if (cdc_parked_meet(w->parked, &item->rec->id) || cdc_parked_find(w->parked, queue))
 		return true;
 	/* Without room for its key only the order between the two keys is given up. */
 	return item->goes_aside && !cdc_parked_add(w->parked, queue, item->table->hash, &key, NULL);
@@ -402,7 +406,8 @@ static bool must_hold(const struct cdc_window *w, const struct cdc_item *item)
 
 	if (w->order == CDC_ORDER_SYNC)
 		return false; /* only the first of its one lane is ever sent, also as a probe */
-	if (is_barrier(item) && w->parked && cdc_parked_has_table(w->parked, t->hash))
+	if (is_barrier(item) && w->parked &&
+	    cdc_parked_has_before(w->parked, t->hash, &item->rec->id))
 		return true;
 	return t->is_barrier_out || (is_barrier(item) && t->outstanding);
 }
@@ -849,11 +854,13 @@ bool cdc_window_has_key(const struct cdc_window *w, uint64_t key_hash)
 	return false;
 }
 
-bool cdc_window_has_barrier(const struct cdc_window *w, uint64_t table_hash)
+bool cdc_window_has_barrier(const struct cdc_window *w, uint64_t table_hash,
+			    const struct cdc_id *id)
 {
 	const struct cdc_window_table *t = table_of(w, table_hash);
 
-	return t && t->held.head && is_barrier(t->held.head);
+	return t && t->held.head && is_barrier(t->held.head) &&
+	       cdc_id_cmp(&t->held.head->rec->id, id) > 0;
 }
 
 /* --- the checkpoint ----------------------------------------------------------------- */

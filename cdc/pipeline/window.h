@@ -107,8 +107,8 @@ void cdc_window_join(struct cdc_window *w, const char *table, const struct cdc_i
 /* Is nothing of the table (NULL: of any) in the window? */
 bool cdc_window_is_drained(struct cdc_window *w, const char *table);
 
-/* From now on records of these keys stand aside.  parked outlives the window; who takes a key out
- * of it calls cdc_window_unpark. */
+/* From now on records of these keys stand aside, and those that are too large to be sent.  parked
+ * outlives the window; who takes a key out of it calls cdc_window_unpark. */
 void cdc_window_set_parked(struct cdc_window *w, struct cdc_parked *parked);
 /* Whose queue the record joins. */
 uint64_t cdc_window_queue_of(const struct cdc_window *w, const struct cdc_item *item);
@@ -122,12 +122,13 @@ void cdc_window_give_up(struct cdc_window *w, struct cdc_item *item);
 struct cdc_item *cdc_window_aside(const struct cdc_window *w, size_t *ret_n, size_t *ret_bytes);
 /* The first record that stands aside is in the store: it is done. */
 void cdc_window_written(struct cdc_window *w);
-/* A key of the table is parked no more: what waited for that goes on. */
+/* A queue of the table has another head, or is no more: what waited for that goes on. */
 void cdc_window_unpark(struct cdc_window *w, uint64_t table_hash);
 /* Are there records of this key in lanes?  They come before those that were parked. */
 bool cdc_window_has_key(const struct cdc_window *w, uint64_t key_hash);
-/* Does a barrier of the table wait? */
-bool cdc_window_has_barrier(const struct cdc_window *w, uint64_t table_hash);
+/* Does a barrier of the table wait that comes behind this id? */
+bool cdc_window_has_barrier(const struct cdc_window *w, uint64_t table_hash,
+			    const struct cdc_id *id);
 
 /* Notes that the record is on its way. */
 void cdc_window_sent(struct cdc_item *item);

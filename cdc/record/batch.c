@@ -6,6 +6,7 @@
 #include <string.h>
 
 #define MAX_TABLES 65535
+#define CAP_SLACK  512         /* writers make room for more than they write; end counts */
 #define NAMES_MAX  (16u << 20) /* 65,535 names of two identifiers, escaped or not */
 
 /* The packed form; both sides are little endian, as are all machines we build for. */
@@ -154,33 +155,59 @@ void cdc_batch_col(struct cdc_batch *b, struct cdc_record *r, uint32_t end)
 {
 	/* Out of memory shows in cdc_batch_end, by the sticky failure of the JSON. */
 	if (!grow((void **)&b->col_ends, &b->col_cap, b->col_n + 1, sizeof(*b->col_ends))) {
-		b->json.failed = true;
+		cdc_buf_starve(&b->json);
 		return;
 	}
 	b->col_ends[b->col_n++] = end;
 	r->cols++;
 }
 
+bool cdc_batch_has_room(const struct cdc_batch *b, size_t max_bytes)
+{
+	const size_t left = b->max_bytes - b->json.len;
+
+	return left > CAP_SLACK && max_bytes <= left - CAP_SLACK;
+}
+
+void cdc_batch_cap(struct cdc_batch *b, size_t max_bytes)
+{
+	b->open_max = max_bytes;
+	if (cdc_batch_has_room(b, max_bytes))
+		b->json.max = b->json.len + max_bytes + CAP_SLACK;
+}
+
+/* The open record is complete, or gone. */
+static void uncap(struct cdc_batch *b)
+{
+	b->json.max = b->max_bytes;
+	b->open_max = 0;
+}
+
 void cdc_batch_abort(struct cdc_batch *b)
 {
-	b->json.len = b->records[b->n].json_off;
-	b->json.failed = false;
+	cdc_buf_cut(&b->json, b->records[b->n].json_off);
 	b->col_n = b->records[b->n].col_first;
+	uncap(b);
 }
 
 enum cdc_code cdc_batch_end(struct cdc_batch *b, struct cdc_err *err)
 {
 	struct cdc_record *r = &b->records[b->n];
+	const size_t len = b->json.len - r->json_off;
 
-	if (b->json.failed) {
-		/* The buffer does not tell its maximum from an empty heap; a full batch is by far
-		 * the likelier. */
+	if (b->json.no_memory) {
+		cdc_batch_abort(b);
+		return cdc_err_set(err, CDC_NOMEM, "out of memory for a record");
+	}
+	/* What is allocated may be more than the record is allowed. */
+	if (b->json.failed || (b->open_max && len > b->open_max)) {
 		cdc_batch_abort(b);
 		return cdc_err_set(err, CDC_LIMIT,
 				   "a record does not fit into what is left of %zu bytes",
 				   b->max_bytes);
 	}
-	r->json_len = (uint32_t)(b->json.len - r->json_off);
+	uncap(b);
+	r->json_len = (uint32_t)len;
 	b->n++;
 	return CDC_OK;
 }
@@ -209,8 +236,7 @@ static enum cdc_code append_failed(struct cdc_batch *dst, size_t n, size_t cols,
 {
 	dst->n = n;
 	dst->col_n = cols;
-	dst->json.len = json;
-	dst->json.failed = false;
+	cdc_buf_cut(&dst->json, json);
 	return cdc_err_set(err, code,
 			   code == CDC_NOMEM ? "out of memory for a batch" : "the batch is full");
 }

@@ -51,6 +51,11 @@ enum {
 	CDC_RECORD_MOVE_NEW =
 		4, /* the update under the new key; its other half is the record before */
 	CDC_RECORD_NO_KEY = 8, /* key is null */
+	CDC_RECORD_OLD_ROW =
+		16, /* an update whose old row was in the log as a whole, not its key alone */
+	CDC_RECORD_TOO_LARGE =
+		32, /* stands in for a record above the limit: `fields` is null, and there is
+		       `too_large` {"bytes", "max_bytes"}; never sent, always a dead letter */
 };
 
 /* Where a value lies in its record's JSON; len 0: the key is absent. */
@@ -100,6 +105,7 @@ struct cdc_batch {
 	struct cdc_tx_end *ends; /* in order */
 	size_t end_n, end_cap;
 	size_t max_bytes; /* JSON */
+	size_t open_max;  /* of the open record's JSON; 0: what is left of max_bytes */
 };
 
 /* max_bytes: most JSON bytes in it, 1 to 4 GiB - 1. NULL when the heap is exhausted. */
@@ -124,10 +130,15 @@ enum cdc_code cdc_batch_table(struct cdc_batch *b, const char *name, size_t len,
  */
 enum cdc_code cdc_batch_begin(struct cdc_batch *b, struct cdc_record **ret_record,
 			      struct cdc_err *err) CDC_CHECK;
+/* Is there room for a record of so many bytes, whatever is in it? */
+bool cdc_batch_has_room(const struct cdc_batch *b, size_t max_bytes);
+/* The record that was just begun may have at most so many bytes of JSON (1 or more); end refuses
+ * what has more. */
+void cdc_batch_cap(struct cdc_batch *b, size_t max_bytes);
 /* Notes where the value of the next member of `fields` ends, in bytes from the start of `fields`.
  */
 void cdc_batch_col(struct cdc_batch *b, struct cdc_record *r, uint32_t end);
-/* Sets json_len; CDC_LIMIT or CDC_NOMEM (the record is then gone) when the bytes did not fit. */
+/* Sets json_len; CDC_LIMIT (the bytes did not fit) or CDC_NOMEM: the record is gone. */
 enum cdc_code cdc_batch_end(struct cdc_batch *b, struct cdc_err *err) CDC_CHECK;
 void cdc_batch_abort(struct cdc_batch *b);
 

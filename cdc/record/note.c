@@ -2,6 +2,7 @@
 
 #include <string.h>
 
+#include "cdc/base/base64.h"
 #include "cdc/record/key.h"
 #include "cdc/record/scan.h"
 #include "cdc/record/value.h"
@@ -32,6 +33,8 @@ enum cdc_code cdc_note_begin(struct cdc_batch *batch, const struct cdc_note *not
 	r->op = (uint8_t)note->op;
 	r->flags = CDC_RECORD_BARRIER | CDC_RECORD_NO_KEY;
 	r->key_hash = cdc_key_hash(note->table, len, NULL, 0);
+	if (note->max_bytes)
+		cdc_batch_cap(batch, note->max_bytes);
 	(void)cdc_id_format(&note->id, id);
 	cdc_buf_printf(&batch->json, "{\"id\":\"%s\",\"operation\":\"%s\",\"schema\":", id,
 		       cdc_op_name(note->op));
@@ -81,6 +84,30 @@ enum cdc_code cdc_note_end(struct cdc_batch *batch, const struct cdc_note *note,
 	return cdc_batch_end(batch, err);
 }
 
+enum cdc_code cdc_note_stand_in(struct cdc_batch *batch, const struct cdc_note *note,
+				uint64_t bytes, struct cdc_err *err)
+{
+	struct cdc_note small = *note;
+	const struct cdc_change tail = {.id = note->id,
+					.position = note->position,
+					.xid = note->xid,
+					.commit_us = note->commit_us,
+					.max_bytes = note->max_bytes,
+					.too_large = bytes};
+	struct cdc_record *r;
+	enum cdc_code rc;
+
+	small.max_bytes = 0;
+	rc = cdc_note_begin(batch, &small, &r, err);
+	if (rc)
+		return rc;
+	r->flags |= CDC_RECORD_TOO_LARGE;
+	cdc_buf_puts(&batch->json, "null");
+	r->fields = span_since(batch, r, r->fields.off);
+	cdc_write_tail(&batch->json, r, &tail);
+	return cdc_batch_end(batch, err);
+}
+
 /* How long the character is that begins here; 0: these bytes are not UTF-8 (RFC 3629). */
 static size_t character(const uint8_t *at, size_t n)
 {
@@ -110,27 +137,6 @@ static bool is_utf8(const uint8_t *bytes, size_t n)
 	return true;
 }
 
-static void put_base64(struct cdc_buf *out, const uint8_t *bytes, size_t n)
-{
-	static const char digits[] =
-		"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-	uint8_t *to = cdc_buf_reserve(out, (n + 2) / 3 * 4);
-
-	if (!to)
-		return;
-	for (size_t i = 0; i < n; i += 3) {
-		const uint32_t three = (uint32_t)bytes[i] << 16 |
-				       (i + 1 < n ? (uint32_t)bytes[i + 1] << 8 : 0) |
-				       (i + 2 < n ? bytes[i + 2] : 0);
-
-		*to++ = (uint8_t)digits[three >> 18];
-		*to++ = (uint8_t)digits[three >> 12 & 63];
-		*to++ = i + 1 < n ? (uint8_t)digits[three >> 6 & 63] : '=';
-		*to++ = i + 2 < n ? (uint8_t)digits[three & 63] : '=';
-	}
-	out->len += (n + 2) / 3 * 4;
-}
-
 void cdc_note_content(struct cdc_buf *out, const uint8_t *bytes, size_t n)
 {
 	if (is_utf8(bytes, n)) {
@@ -139,6 +145,6 @@ void cdc_note_content(struct cdc_buf *out, const uint8_t *bytes, size_t n)
 		return;
 	}
 	cdc_buf_puts(out, "\"encoding\":\"base64\",\"content\":\"");
-	put_base64(out, bytes, n);
+	cdc_base64_put(out, bytes, n);
 	cdc_buf_putc(out, '"');
 }

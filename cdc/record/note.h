@@ -27,6 +27,7 @@ struct cdc_note {
 	cdc_lsn position;
 	uint32_t xid;      /* 0: null */
 	int64_t commit_us; /* microseconds since 1970; 0: null */
+	size_t max_bytes;  /* of the record's JSON; 0: as many as the batch has room for */
 };
 
 /* CDC_LIMIT, CDC_NOMEM: nothing was begun. */
@@ -34,9 +35,15 @@ enum cdc_code cdc_note_begin(struct cdc_batch *batch, const struct cdc_note *not
 			     struct cdc_record **ret_record, struct cdc_err *err) CDC_CHECK;
 /* `fields` is complete; `changes` follows. */
 void cdc_note_changes(struct cdc_batch *batch, struct cdc_record *record);
-/* CDC_LIMIT, CDC_NOMEM: it does not fit in what is left of the batch; no record was appended. */
+/* CDC_LIMIT, CDC_NOMEM: it does not fit in what is left of the batch, or in max_bytes; no record
+ * was appended. */
 enum cdc_code cdc_note_end(struct cdc_batch *batch, const struct cdc_note *note,
 			   struct cdc_record *record, struct cdc_err *err) CDC_CHECK;
+
+/* Appends what stands in for a record that end refused (CDC_RECORD_TOO_LARGE), whose content has so
+ * many bytes.  CDC_LIMIT, CDC_NOMEM: as for end. */
+enum cdc_code cdc_note_stand_in(struct cdc_batch *batch, const struct cdc_note *note,
+				uint64_t bytes, struct cdc_err *err) CDC_CHECK;
 
 /*
  * Appends `"encoding":"text","content":"..."` when the bytes are UTF-8 (they need

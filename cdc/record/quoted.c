@@ -76,7 +76,7 @@ static bool write_unquoted(struct cdc_buf *out, const struct cdc_type *type, con
 	cdc_buf_init(&inner, len);
 	unquote(&inner, body, len, false);
 	if (inner.failed) {
-		out->failed = true;
+		cdc_buf_starve(out);
 		is_good = true; /* the text is not at fault */
 	} else {
 		is_good = cdc_value_write(out, type, (const char *)inner.data, inner.len);

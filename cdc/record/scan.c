@@ -354,7 +354,7 @@ bool cdc_scan_text(const char *json, struct cdc_span span, char *ret_text, size_
 
 /* The values of a record's members; len 0: missing. */
 struct parts {
-	struct cdc_span id, operation, schema, key, fields, changes, unchanged, commit;
+	struct cdc_span id, operation, schema, key, fields, changes, unchanged, commit, too_large;
 };
 
 static bool name_is(const char *json, struct cdc_span name, const char *want)
@@ -397,6 +397,7 @@ static bool find_parts(const char *json, size_t len, struct parts *ret)
 		{"changes", &ret->changes},
 		{"unchanged", &ret->unchanged},
 		{"commit", &ret->commit},
+		{"too_large", &ret->too_large},
 	};
 	struct cdc_member m;
 	struct cdc_scan s;
@@ -474,6 +475,8 @@ static bool read_block(const char *json, size_t len, const struct parts *p, stru
 	r->unchanged = p->unchanged;
 	if (is_null(json, p->key))
 		r->flags |= CDC_RECORD_NO_KEY;
+	if (p->too_large.len)
+		r->flags |= CDC_RECORD_TOO_LARGE;
 	switch ((enum cdc_op)r->op) {
 	case CDC_OP_TRUNCATE:
 	case CDC_OP_MESSAGE:

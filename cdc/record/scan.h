@@ -57,8 +57,8 @@ bool cdc_scan_text(const char *json, struct cdc_span span, char *ret_text, size_
 
 /*
  * Appends a record that came as JSON alone to the batch, with its offset block
- * rebuilt: everything that cdc_write_change fills, but for CDC_RECORD_MOVE_OLD,
- * which does not show in the JSON (MOVE_NEW does: an update with part 2).
+ * rebuilt: everything that cdc_write_change fills, but for CDC_RECORD_MOVE_OLD and
+ * OLD_ROW, which do not show in the JSON (MOVE_NEW does: an update with part 2).
  * Members may stand in any order, unknown ones are left alone; known ones have no
  * white space round their values, as the writer makes them.  CDC_PROTO: not a record.  CDC_LIMIT,
  * CDC_NOMEM: it does not fit.  After a failure the batch is as it was.

@@ -33,6 +33,7 @@ struct half {
 	bool has_fields;  /* else null */
 	bool is_key_only; /* only the key's columns are fields */
 	bool has_changes;
+	bool is_stand_in; /* of its values only the key is written */
 };
 
 static char *join_name(const char *schema, const char *table, size_t *ret_len)
@@ -263,7 +264,7 @@ static enum cdc_code put_fields(struct cdc_batch *b, struct cdc_record *r,
 
 	put(&b->json, ",\"fields\":", 10);
 	from = b->json.len;
-	if (h->has_fields) {
+	if (h->has_fields && !h->is_stand_in) {
 		put(&b->json, "{", 1);
 		for (size_t i = 0; i < s->n; i++) {
 			const struct cdc_value *v = value_of(c, h, i);
@@ -337,9 +338,9 @@ static void put_unchanged(struct cdc_batch *b, struct cdc_record *r, const struc
 	r->unchanged = span_since(&b->json, r, from);
 }
 
-static char *put_decimal(char *to, uint32_t v)
+static char *put_decimal(char *to, uint64_t v)
 {
-	char digits[10];
+	char digits[20];
 	size_t at = sizeof(digits);
 
 	do {
@@ -360,8 +361,8 @@ static char *put_literal(char *to, const char *text)
 
 void cdc_write_tail(struct cdc_buf *out, const struct cdc_record *r, const struct cdc_change *c)
 {
-	/* The constant parts are 130 bytes, the hash 16, xid and its comma at most 11. */
-	char *to = (char *)cdc_value_room(out, 160 + 2 * CDC_LSN_TEXT + CDC_INSTANT_TEXT), *at = to;
+	/* The constant parts are 170 bytes, the hash 16, the numbers at most 50. */
+	char *to = (char *)cdc_value_room(out, 250 + 2 * CDC_LSN_TEXT + CDC_INSTANT_TEXT), *at = to;
 	uint64_t hash;
 
 	if (!to)
@@ -385,6 +386,13 @@ void cdc_write_tail(struct cdc_buf *out, const struct cdc_record *r, const struc
 		at = put_literal(at, c->is_cascade ? "true" : "false");
 		at = put_literal(at, ",\"restart_identity\":");
 		at = put_literal(at, c->is_restart_identity ? "true}" : "false}");
+	}
+	if (r->flags & CDC_RECORD_TOO_LARGE) {
+		at = put_literal(at, ",\"too_large\":{\"bytes\":");
+		at = put_decimal(at, c->too_large);
+		at = put_literal(at, ",\"max_bytes\":");
+		at = put_decimal(at, c->max_bytes);
+		*at++ = '}';
 	}
 	at = put_literal(at, ",\"hash\":\"");
 	for (int shift = 60; shift >= 0; shift -= 4)
@@ -410,8 +418,8 @@ static enum cdc_code table_index(struct cdc_batch *b, const struct cdc_shape *s,
 	return cdc_batch_table(b, s->name, s->name_len, ret, err);
 }
 
-static enum cdc_code write_half(struct cdc_batch *b, const struct cdc_change *c,
-				const struct half *h, uint16_t table, struct cdc_err *err)
+static enum cdc_code put_half(struct cdc_batch *b, const struct cdc_change *c, const struct half *h,
+			      uint16_t table, struct cdc_err *err)
 {
 	struct cdc_record *r;
 	size_t unchanged = 0;
@@ -424,6 +432,10 @@ static enum cdc_code write_half(struct cdc_batch *b, const struct cdc_change *c,
 	r->table = table;
 	r->op = (uint8_t)h->op;
 	r->flags = h->flags;
+	if (h->has_changes && c->old_is_full)
+		r->flags |= CDC_RECORD_OLD_ROW;
+	if (c->max_bytes && !h->is_stand_in)
+		cdc_batch_cap(b, c->max_bytes);
 	put_head(&b->json, c->shape, h);
 	rc = put_key(b, r, c, h, err);
 	if (!rc)
@@ -438,6 +450,44 @@ static enum cdc_code write_half(struct cdc_batch *b, const struct cdc_change *c,
 		put_unchanged(b, r, c, h);
 	cdc_write_tail(&b->json, r, c);
 	return cdc_batch_end(b, err);
+}
+
+static uint64_t bytes_of(const struct cdc_value *values, size_t n)
+{
+	uint64_t bytes = 0;
+
+	for (size_t i = 0; values && i < n; i++)
+		bytes += values[i].kind == CDC_VALUE_TEXT ? values[i].len : 0;
+	return bytes;
+}
+
+static enum cdc_code put_stand_in(struct cdc_batch *b, const struct cdc_change *c,
+				  const struct half *h, uint16_t table, struct cdc_err *err)
+{
+	struct cdc_change sized = *c;
+	struct half stand_in = *h;
+
+	sized.too_large = bytes_of(c->row, c->shape->n) + bytes_of(c->old, c->shape->n);
+	stand_in.flags |= CDC_RECORD_TOO_LARGE;
+	stand_in.is_stand_in = true;
+	stand_in.has_changes = false;
+	return put_half(b, &sized, &stand_in, table, err);
+}
+
+/* One record, or what stands in for it. */
+static enum cdc_code write_half(struct cdc_batch *b, const struct cdc_change *c,
+				const struct half *h, uint16_t table, struct cdc_err *err)
+{
+	/* In a batch with less room it may still be small enough for the next one. */
+	const bool has_room = cdc_batch_has_room(b, c->max_bytes);
+	struct cdc_err why;
+	enum cdc_code rc = put_half(b, c, h, table, &why);
+
+	if (rc == CDC_LIMIT && c->max_bytes && has_room)
+		return put_stand_in(b, c, h, table, err);
+	if (rc && err)
+		*err = why;
+	return rc;
 }
 
 /* A changed key: what was ends under the old key, what is begins under the new one. */

@@ -3,7 +3,7 @@
  *
  * The hot path of capture: one pass over the columns, no allocation per record.
  * JSON keys stand in the fixed order id, operation, schema, key, fields,
- * changes, unchanged, position, commit, truncate, hash; names and constant parts
+ * changes, unchanged, position, commit, truncate, too_large, hash; names and constant parts
  * are escaped once per shape.  Apart from what a json column holds there is no white
  * space.
  *
@@ -64,6 +64,8 @@ struct cdc_change {
 	bool old_is_full; /* every column of old is real (replica identity full), else only the key
 			     is */
 	bool is_cascade, is_restart_identity; /* what a truncate said */
+	size_t max_bytes;   /* of a record's JSON; 0: as many as the batch has room for */
+	uint64_t too_large; /* bytes of the content that a stand-in stands for; cdc_write_tail's */
 };
 
 /*
@@ -71,6 +73,10 @@ struct cdc_change {
  * key, update under the new), to the batch.  An unchanged value is taken from
  * the old row where that has it: any column of a full one, the key of another.
  * `key` is null when a key column has no value on the side it is taken from.
+ * Of a record with more than max_bytes the batch gets a stand-in, with the same
+ * id, operation, table, key, position and flags, and CDC_RECORD_TOO_LARGE: its
+ * `fields` is null, and `too_large` says how many bytes its values have as
+ * PostgreSQL's text.
  * CDC_LIMIT, CDC_NOMEM: it does not fit in what is left of the batch, nothing
  * was appended.  CDC_PROTO: a value that its type does not allow (a bool that
  * is none, an array that does not parse); the text names table and column,
@@ -80,7 +86,7 @@ enum cdc_code cdc_write_change(struct cdc_batch *batch, const struct cdc_change 
 			       struct cdc_err *err) CDC_CHECK;
 
 /* Appends what every record ends with, from `,"position":` on; of the change only id, position,
- * xid and commit_us count.  For note.c. */
+ * xid, commit_us, max_bytes and too_large count.  For note.c. */
 void cdc_write_tail(struct cdc_buf *out, const struct cdc_record *r, const struct cdc_change *c);
 
 #endif

@@ -83,7 +83,15 @@ static struct cdc_change new_change(const struct cdc_changes *c, cdc_lsn positio
 		.position = position,
 		.xid = c->begin.xid,
 		.commit_us = c->begin.commit_us,
+		.max_bytes = c->max_record_bytes,
 	};
+}
+
+/* Counts the stand-ins among the records from `from` on. */
+static void note_too_large(struct cdc_changes *c, const struct cdc_batch *batch, size_t from)
+{
+	for (size_t i = from; i < batch->n; i++)
+		c->too_large += (batch->records[i].flags & CDC_RECORD_TOO_LARGE) != 0;
 }
 
 static bool fits_shape(const struct pgo_change *row, size_t columns)
@@ -143,6 +151,7 @@ static enum cdc_code take_row(struct cdc_changes *c, const struct pgo_message *m
 	const struct pgo_change *row = &m->as.change;
 	const struct cdc_table *t = cdc_catalog_find(c->catalog, row->relid);
 	struct cdc_change change = new_change(c, position);
+	size_t before;
 	enum cdc_code rc;
 
 	if (!t)
@@ -173,7 +182,9 @@ static enum cdc_code take_row(struct cdc_changes *c, const struct pgo_message *m
 	 * columns may be another partition's or the root's than the one the row was written by.) */
 	if (row->old && (row->old_kind == PGO_OLD_KEY || t->old_may_lack))
 		nulls_are_unknown(row->old, row->old_n);
+	before = batch->n;
 	rc = cdc_write_change(batch, &change, err);
+	note_too_large(c, batch, before);
 	return rc == CDC_LIMIT ? did_not_fit(batch, cdc_shape_name(t->shape), err) : rc;
 }
 
@@ -216,9 +227,12 @@ static bool is_asked_for(const struct cdc_changes *c, const char *prefix)
 	return false;
 }
 
-static enum cdc_code write_message(const struct pgo_logical_message *m, struct cdc_note *note,
-				   struct cdc_batch *batch, struct cdc_err *err)
+static enum cdc_code write_message(struct cdc_changes *c, const struct pgo_logical_message *m,
+				   struct cdc_note *note, struct cdc_batch *batch,
+				   struct cdc_err *err)
 {
+	const bool has_room = cdc_batch_has_room(batch, c->max_record_bytes);
+	const size_t before = batch->n;
 	char table[sizeof(CDC_MESSAGE_SCHEMA) + CDC_MESSAGE_PREFIX_MAX];
 	struct cdc_record *r;
 	enum cdc_code rc;
@@ -226,6 +240,7 @@ static enum cdc_code write_message(const struct pgo_logical_message *m, struct c
 	(void)snprintf(table, sizeof(table), CDC_MESSAGE_SCHEMA "%s", m->prefix);
 	note->op = CDC_OP_MESSAGE;
 	note->table = table;
+	note->max_bytes = c->max_record_bytes;
 	rc = cdc_note_begin(batch, note, &r, err);
 	if (rc)
 		return rc;
@@ -236,11 +251,14 @@ static enum cdc_code write_message(const struct pgo_logical_message *m, struct c
 	cdc_note_content(&batch->json, m->bytes, m->len);
 	cdc_buf_putc(&batch->json, '}');
 	rc = cdc_note_end(batch, note, r, err);
+	if (rc == CDC_LIMIT && c->max_record_bytes && has_room)
+		rc = cdc_note_stand_in(batch, note, m->len, err);
+	note_too_large(c, batch, before);
 	return rc == CDC_LIMIT ? did_not_fit(batch, table, err) : rc;
 }
 
 /* One that came with a transaction, and is rolled back with it. */
-static enum cdc_code take_message(const struct cdc_changes *c, const struct pgo_message *m,
+static enum cdc_code take_message(struct cdc_changes *c, const struct pgo_message *m,
 				  cdc_lsn position, struct cdc_batch *batch, struct cdc_err *err)
 {
 	struct cdc_note note = {.id = {.commit_lsn = c->begin.commit_lsn,
@@ -253,7 +271,7 @@ static enum cdc_code take_message(const struct cdc_changes *c, const struct pgo_
 
 	if (!is_asked_for(c, m->as.message.prefix))
 		return CDC_OK;
-	return write_message(&m->as.message, &note, batch, err);
+	return write_message(c, &m->as.message, &note, batch, err);
 }
 
 /* One of no transaction. */
@@ -268,7 +286,7 @@ static enum cdc_code take_free_message(struct cdc_changes *c, const struct pgo_l
 		return CDC_OK;
 	c->epoch = CDC_EPOCH(c->generation, cdc_timelines_at(c->timelines, m->lsn - 1));
 	note.id.epoch = c->epoch;
-	rc = write_message(m, &note, batch, err);
+	rc = write_message(c, m, &note, batch, err);
 	return rc ? rc : cdc_batch_tx_end(batch, m->lsn, m->lsn, 0, err);
 }
 

@@ -53,6 +53,8 @@ struct cdc_changes {
 	/* What the last schema record said of each table, by its name; set it after begin, NULL
 	 * when the catalog has no describer.  Outlives the changes, which keep it up to date. */
 	struct cdc_text_map *known;
+	size_t max_record_bytes; /* JSON of a row's or message's record; begin sets it to 0: none */
+	uint64_t too_large; /* records that were larger, so that the batch has their stand-ins */
 
 	bool is_open;           /* between Begin and Commit */
 	bool is_skipped;        /* the open transaction ended before start_lsn */

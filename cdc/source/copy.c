@@ -32,6 +32,7 @@ struct worker {
 };
 
 struct table {
+	size_t ranges_left;
 	uint64_t rows;
 	uint64_t blocks_done, blocks_total;
 };
@@ -47,6 +48,7 @@ struct cdc_copy {
 	size_t worker_n;
 	struct table *tables;
 	size_t next_range, ranges_left;
+	char reached[CDC_COPY_KEY_MAX]; /* by keys: the last one given out that can be remembered */
 	cdc_lsn point;
 	uint32_t epoch;
 	size_t failed;
@@ -244,13 +246,121 @@ static enum cdc_code take_snapshot(struct cdc_copy *c, struct cdc_err *err)
 	return rc;
 }
 
+/* --- parts -------------------------------------------------------------------------- */
+
+/* "keys 16 hex digits of a table and key, transaction, literals of the last key" */
+static enum cdc_code parse_part(const char *text, struct cdc_copy_part *ret, struct cdc_err *err)
+{
+	unsigned long long made_of, since;
+	int at = 0;
+
+	*ret = (struct cdc_copy_part){.way = CDC_COPY_BLOCKS};
+	if (!text || !*text)
+		return CDC_OK;
+	if (sscanf(text, "keys %llx %llu %n", &made_of, &since, &at) == 2 && at &&
+	    strlen(text + at) < sizeof(ret->through)) {
+		ret->way = CDC_COPY_KEYS;
+		(void)snprintf(ret->through, sizeof(ret->through), "%s", text + at);
+	} else if (sscanf(text, "changed %llx %llu %n", &made_of, &since, &at) == 2) {
+		ret->way = CDC_COPY_CHANGED;
+	} else {
+		return cdc_err_set(err, CDC_CORRUPT, "what is left to be copied is unreadable: %s",
+				   text);
+	}
+	ret->made_of = made_of;
+	ret->since = since;
+	return CDC_OK;
+}
+
+static void put_part(char ret[CDC_COPY_PART_MAX], const char *way, uint64_t made_of, uint64_t since,
+		     const char *through)
+{
+	(void)snprintf(ret, CDC_COPY_PART_MAX, "%s %016llx %llu %s", way,
+		       (unsigned long long)made_of, (unsigned long long)since, through);
+}
+
+bool cdc_copy_can_end(const struct cdc_copy *c)
+{
+	switch (c->plan.part.way) {
+	case CDC_COPY_BLOCKS:
+		return true;
+	case CDC_COPY_KEYS:
+		return *c->reached != '\0';
+	case CDC_COPY_CHANGED:
+		break;
+	}
+	return false;
+}
+
+enum cdc_code cdc_copy_rest(const struct cdc_copy *c, size_t table, char ret[CDC_COPY_PART_MAX],
+			    struct cdc_err *err)
+{
+	const struct cdc_copy_relation *t = &c->plan.relations[table];
+	const struct cdc_copy_part *p = &c->plan.part;
+	const bool is_left = c->tables[table].ranges_left != 0;
+
+	ret[0] = '\0';
+	switch (p->way) {
+	case CDC_COPY_BLOCKS:
+		if (is_left && t->key_n == 0)
+			return cdc_err_set(err, CDC_CONFIG,
+					   "the table %s cannot be copied by parts: it has no "
+					   "primary key or replica identity that is published",
+					   t->name);
+		if (is_left)
+			put_part(ret, "keys", 0, 0, "");
+		break;
+	case CDC_COPY_KEYS:
+		if (is_left)
+			put_part(ret, "keys", p->made_of, p->since,
+				 *c->reached ? c->reached : p->through);
+		else if (*p->through && t->may_leave_out)
+			put_part(ret, "changed", p->made_of, p->since, "");
+		break;
+	case CDC_COPY_CHANGED:
+		if (is_left)
+			put_part(ret, "changed", p->made_of, p->since, "");
+		break;
+	}
+	return CDC_OK;
+}
+
+/* The key of the row that was given out, as literals to go on behind. */
+static void note_key(struct cdc_copy *c, const struct worker *w)
+{
+	const struct cdc_copy_relation *t = &c->plan.relations[w->range->table];
+	char text[CDC_COPY_KEY_MAX];
+	struct cdc_buf key;
+
+	cdc_buf_init(&key, CDC_COPY_KEY_MAX - 1);
+	for (size_t i = 0; i < t->key_n; i++) {
+		const struct cdc_value *v = &w->values[t->key[i].column];
+
+		key.failed |= v->kind != CDC_VALUE_TEXT || v->len >= sizeof(text);
+		if (key.failed)
+			break;
+		memcpy(text, v->text, v->len);
+		text[v->len] = '\0';
+		if (i)
+			cdc_buf_puts(&key, ", ");
+		cdc_quote_text(&key, text);
+		cdc_buf_printf(&key, "::%s", t->key[i].type);
+	}
+	if (!key.failed && key.len) {
+		memcpy(c->reached, key.data, key.len);
+		c->reached[key.len] = '\0';
+	}
+	cdc_buf_clear(&key);
+}
+
 /* --- opening ------------------------------------------------------------------------ */
 
-static enum cdc_code describe(struct cdc_copy *c, struct cdc_err *err)
+static enum cdc_code describe(struct cdc_copy *c, const struct cdc_copy_part *part,
+			      struct cdc_err *err)
 {
 	enum cdc_code rc = cdc_copy_plan_make(&c->plan, c->workers[0].conn,
 					      c->setup.plan->settings->publication, c->setup.tables,
-					      c->setup.table_n, err);
+					      c->setup.table_n, part, err);
 
 	c->failed = c->plan.failed;
 	for (size_t i = 0; i < c->plan.relation_n && !rc; i++) {
@@ -263,6 +373,8 @@ static enum cdc_code describe(struct cdc_copy *c, struct cdc_err *err)
 			c->tables[i].blocks_total += c->plan.relations[i].leaves[k].blocks;
 	}
 	c->ranges_left = c->plan.range_n;
+	for (size_t i = 0; i < c->plan.range_n; i++)
+		c->tables[c->plan.ranges[i].table].ranges_left++;
 	return rc;
 }
 
@@ -270,6 +382,7 @@ enum cdc_code cdc_copy_open(const struct cdc_copy_setup *setup, struct cdc_copy 
 			    struct cdc_err *err)
 {
 	struct cdc_copy *c = calloc(1, sizeof(*c));
+	struct cdc_copy_part part;
 	enum cdc_code rc;
 
 	*ret = c;
@@ -280,13 +393,17 @@ enum cdc_code cdc_copy_open(const struct cdc_copy_setup *setup, struct cdc_copy 
 	cdc_copy_plan_init(&c->plan);
 	cdc_lookup_init(&c->lookup, setup->plan->settings, APPLICATION, setup->plan->stop);
 	c->catalog = cdc_catalog_new(&c->lookup);
-	c->worker_n = setup->connections;
+	rc = parse_part(setup->part, &part, err);
+	if (rc)
+		return rc;
+	CDC_ASSERT(part.way == CDC_COPY_BLOCKS || setup->table_n == 1);
+	c->worker_n = part.way == CDC_COPY_KEYS ? 1 : setup->connections;
 	c->workers = calloc(c->worker_n, sizeof(*c->workers));
 	c->tables = calloc(setup->table_n, sizeof(*c->tables));
 	if (!c->catalog || !c->workers || !c->tables)
 		return cdc_err_set(err, CDC_NOMEM, "out of memory");
 	rc = take_snapshot(c, err);
-	return rc ? rc : describe(c, err);
+	return rc ? rc : describe(c, &part, err);
 }
 
 void cdc_copy_close(struct cdc_copy *c)
@@ -371,7 +488,11 @@ static void end_range(struct cdc_copy *c, struct worker *w)
 	struct table *t = &c->tables[r->table];
 	uint64_t to = r->to ? r->to : c->plan.relations[r->table].leaves[r->leaf].blocks;
 
-	t->blocks_done += to > r->from ? to - r->from : 0;
+	if (c->plan.part.way == CDC_COPY_KEYS)
+		t->blocks_done = t->blocks_total;
+	else
+		t->blocks_done += to > r->from ? to - r->from : 0;
+	t->ranges_left--;
 	c->ranges_left--;
 	w->range = NULL;
 }
@@ -388,6 +509,7 @@ static enum cdc_code write_row(struct cdc_copy *c, const struct worker *w, struc
 		       .row = w->row},
 		.position = c->point,
 		.row = w->values,
+		.max_bytes = c->setup.plan->settings->max_record_bytes,
 	};
 
 	return cdc_write_change(batch, &change, err);
@@ -409,6 +531,8 @@ static enum cdc_code take_row(struct cdc_copy *c, struct worker *w, struct cdc_b
 					     table_of(c, w), batch->max_bytes)
 			       : rc;
 	}
+	if (c->plan.part.way == CDC_COPY_KEYS)
+		note_key(c, w);
 	PQfreemem(w->line);
 	w->line = NULL;
 	c->tables[w->range->table].rows++;

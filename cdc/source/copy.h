@@ -14,6 +14,32 @@
  * the snapshot sees, so types are looked at again behind what was received and
  * before it is written (cdc/source/catalog.h).
  *
+ * A copy need not be brought to its end: what is left of a table then is a part,
+ * to be remembered as a text, and copied later under another snapshot.  For that
+ * it needs a key, the primary key or the replica identity's, whose columns are
+ * all published.  The first part is the table as a whole, now in the order of its
+ * key; from then on a part is what lies above the last key copied.  Let K be that
+ * key and C1 < C2 the points of a part and the one that follows.
+ *
+ * - Nothing is lost or stands twice: a row that no change touches has one key, and
+ *   is read by the one part that this key falls into.  (What a copy by blocks
+ *   has read before it was ended is read once more.)
+ * - In order per key: every part is delivered behind all changes below its own
+ *   point, and before those from the point on, as any copy is.  A row at or below
+ *   K has its changes since C1; one above K has those below C2, then the row as of
+ *   C2.  That a change comes before the row that it changes is nothing new.
+ * - A key that moves down past K (and, in a table with a row filter, a row that
+ *   comes to satisfy it) is never read by a part, but comes as a change.  A change
+ *   may leave out a large value that it did not touch, which nobody has sent then.
+ *   So, where that can be (there is a TOAST table, and the old row is not logged as
+ *   a whole), a last part reads the rows that were written since the first
+ *   snapshot, under a snapshot of its own and by blocks: by their xmin, of which
+ *   none older than the first snapshot's oldest transaction has been written
+ *   since.  A row that it reads and that had been sent already is as of a later
+ *   point than all that came of it, and does no harm.
+ * - A table that was made anew meanwhile, or got another key, has other rows at the
+ *   same keys, so it begins again.
+ *
  * Tables are locked (ACCESS SHARE) until the copy is closed; one whose storage was
  * rewritten between snapshot and lock is CDC_HELD: start again.  The temporary
  * slot is gone as soon as every connection has the snapshot, so no WAL is held.
@@ -50,12 +76,15 @@ enum cdc_code cdc_copy_list(const struct cdc_source_plan *plan, struct cdc_copy_
 			    size_t *ret_n, struct cdc_err *err) CDC_CHECK;
 void cdc_copy_list_free(struct cdc_copy_table *tables, size_t n);
 
+#define CDC_COPY_PART_MAX 512 /* bytes of a part's text, with its NUL */
+
 struct cdc_copy_setup {
 	const struct cdc_source_plan *plan; /* settings, publication, and the stop flag */
 	const char *const *tables;          /* names as cdc_copy_list gives them; 1 to 1,000 */
 	size_t table_n;
 	unsigned connections; /* 1 to CDC_COPY_CONNECTIONS_MAX */
 	unsigned generation;  /* top byte of the epoch of the records' ids */
+	const char *part;     /* of tables[0], the only one: what rest told of it; "": everything */
 };
 
 struct cdc_copy;
@@ -97,6 +126,19 @@ struct cdc_copy_read {
  */
 enum cdc_code cdc_copy_read(struct cdc_copy *c, struct cdc_batch *batch, size_t target_bytes,
 			    size_t target_records, struct cdc_copy_read *ret,
+			    struct cdc_err *err) CDC_CHECK;
+
+/* May the copy be ended before its end, so that what it gave out so far counts?  Not before a key
+ * was given out that can be remembered (one of some 400 bytes at most), and not in the last part.
+ */
+bool cdc_copy_can_end(const struct cdc_copy *c);
+
+/*
+ * What is left of a table if everything given out is delivered and the copy ends
+ * here; "": nothing.  CDC_CONFIG: something is, and it cannot be copied by parts,
+ * having no key; *ret is "" then.
+ */
+enum cdc_code cdc_copy_rest(const struct cdc_copy *c, size_t table, char ret[CDC_COPY_PART_MAX],
 			    struct cdc_err *err) CDC_CHECK;
 
 /* What poll() waits for; fills at most CDC_COPY_CONNECTIONS_MAX, returns how many. */

@@ -10,6 +10,7 @@
 #define ARENA_MAX    (256u << 20)
 #define RANGE_BLOCKS 8192 /* 64 MiB of blocks of 8 KiB */
 #define RANGE_MAX    4000000
+#define MAX_AGE      2000000000 /* transactions; below the 2^31 that an age can tell */
 #define TID_RANGES   140000 /* before it, a range of blocks is found by reading the whole table */
 
 void cdc_copy_plan_init(struct cdc_copy_plan *p)
@@ -38,7 +39,7 @@ static const char *keep(struct cdc_copy_plan *p, const PGresult *r, int row, int
 
 /* The table, its column list (NULL before 15: every column), its filter. */
 static enum cdc_code read_relation(struct cdc_copy_plan *p, struct cdc_copy_relation *t,
-				   struct cdc_pgconn *c, const char *publication, char *ret_kind,
+				   struct cdc_pgconn *c, const char *publication,
 				   struct cdc_err *err)
 {
 	static const char select[] =
@@ -71,7 +72,7 @@ static enum cdc_code read_relation(struct cdc_copy_plan *p, struct cdc_copy_rela
 		.name = keep(p, r, 0, 2),
 		.identity = cdc_pgconn_text(r, 0, 4)[0],
 	};
-	*ret_kind = cdc_pgconn_text(r, 0, 3)[0];
+	t->is_partitioned = cdc_pgconn_text(r, 0, 3)[0] == 'p';
 	t->filter = keep(p, r, 0, 5);
 	return t->relation.schema && t->relation.name && t->filter ? CDC_OK : no_memory(err);
 }
@@ -139,20 +140,94 @@ static enum cdc_code read_columns(struct cdc_copy_plan *p, struct cdc_copy_relat
 	return rc;
 }
 
+/* FNV-1a. */
+static uint64_t mix(uint64_t digest, uint64_t n)
+{
+	for (int i = 0; i < 8; i++)
+		digest = (digest ^ (n >> 8 * i & 0xff)) * UINT64_C(0x100000001b3);
+	return digest;
+}
+
+static size_t column_of(const struct cdc_copy_relation *t, const char *name)
+{
+	size_t i = 0;
+
+	while (i < t->relation.n && strcmp(t->relation.columns[i].name, name) != 0)
+		i++;
+	return i;
+}
+
+/*
+ * By what its rows can be read in order: the primary key, else the index of the
+ * replica identity; in both no column is null.  One of which a column is not
+ * published is none, because its values are not read.
+ */
+static enum cdc_code read_key(struct cdc_copy_plan *p, struct cdc_copy_relation *t,
+			      struct cdc_pgconn *c, struct cdc_err *err)
+{
+	static const char select[] =
+		"SELECT a.attname, pg_catalog.quote_ident(a.attname), "
+		"pg_catalog.format_type(a.atttypid, a.atttypmod), a.attnum, a.atttypid, "
+		"a.attcollation FROM (SELECT i.indrelid, i.indkey, i.indnkeyatts "
+		"FROM pg_catalog.pg_index i WHERE i.indisvalid AND i.indisunique "
+		"AND i.indimmediate AND i.indpred IS NULL AND i.indexprs IS NULL "
+		"AND (i.indisprimary OR i.indisreplident) AND i.indrelid = %u "
+		"ORDER BY i.indisprimary DESC LIMIT 1) x, "
+		"pg_catalog.unnest((x.indkey::pg_catalog.int2[])[0:x.indnkeyatts - 1]) "
+		"WITH ORDINALITY k(attnum, n) JOIN pg_catalog.pg_attribute a "
+		"ON a.attnum = k.attnum WHERE a.attrelid = x.indrelid ORDER BY k.n";
+	CDC_AUTO(cdc_pgconn_clear_result) PGresult *r = NULL;
+	uint64_t digest = mix(UINT64_C(0xcbf29ce484222325), t->relation.relid);
+	struct cdc_buf names;
+	char sql[sizeof(select) + 16];
+	enum cdc_code rc;
+
+	(void)snprintf(sql, sizeof(sql), select, t->relation.relid);
+	rc = cdc_pgconn_exec(c, sql, ASK_MS, "reading the key", &r, err);
+	if (rc)
+		return rc;
+	t->key_n = (size_t)PQntuples(r);
+	t->key = cdc_arena_alloc(p->arena, (t->key_n + 1) * sizeof(*t->key));
+	if (!t->key)
+		return no_memory(err);
+	cdc_buf_init(&names, SQL_MAX);
+	for (size_t i = 0; i < t->key_n; i++) {
+		t->key[i] = (struct cdc_copy_key){
+			.column = column_of(t, cdc_pgconn_text(r, (int)i, 0)),
+			.type = keep(p, r, (int)i, 2),
+		};
+		cdc_buf_printf(&names, "%s%s", i ? ", " : "", cdc_pgconn_text(r, (int)i, 1));
+		for (int k = 3; k < 6; k++)
+			digest = mix(digest, cdc_pgconn_u32(r, (int)i, k));
+		if (!t->key[i].type)
+			rc = no_memory(err);
+		if (t->key[i].column == t->relation.n)
+			t->key_n = 0;
+	}
+	t->key_sql = names.failed ? NULL
+				  : cdc_arena_copy(p->arena,
+						   names.data ? names.data : (const uint8_t *)"",
+						   names.len);
+	cdc_buf_clear(&names);
+	t->made_of = digest ? digest : 1;
+	return rc || t->key_sql ? rc : no_memory(err);
+}
+
 /* Where its rows lie: itself, or the partitions below it. */
 static enum cdc_code read_leaves(struct cdc_copy_plan *p, struct cdc_copy_relation *t,
-				 struct cdc_pgconn *c, bool is_partitioned, struct cdc_err *err)
+				 struct cdc_pgconn *c, struct cdc_err *err)
 {
 	CDC_AUTO(cdc_pgconn_clear_result) PGresult *r = NULL;
 	char from[160], sql[640];
 	enum cdc_code rc;
 
 	(void)snprintf(from, sizeof(from),
-		       is_partitioned ? "pg_catalog.pg_partition_tree(%u) l WHERE l.isleaf"
-				      : "(SELECT %u::pg_catalog.oid AS relid) l WHERE true",
+		       t->is_partitioned ? "pg_catalog.pg_partition_tree(%u) l WHERE l.isleaf"
+					 : "(SELECT %u::pg_catalog.oid AS relid) l WHERE true",
 		       t->relation.relid);
 	(void)snprintf(sql, sizeof(sql),
-		       "SELECT x.*, n.nspname, c.relname, c.relkind, c.relfilenode FROM "
+		       "SELECT x.*, n.nspname, c.relname, c.relkind, c.relfilenode, "
+		       "c.reltoastrelid <> 0 AND c.relreplident <> 'f' FROM "
 		       "(SELECT l.relid::pg_catalog.oid AS relid FROM %s) x "
 		       "JOIN pg_catalog.pg_class c ON c.oid = x.relid "
 		       "JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace ORDER BY 2, 3",
@@ -187,6 +262,7 @@ static enum cdc_code read_leaves(struct cdc_copy_plan *p, struct cdc_copy_relati
 		cdc_buf_clear(&name);
 		if (!t->leaves[i].sql_name)
 			return no_memory(err);
+		t->may_leave_out |= cdc_pgconn_bool(r, i, 5);
 	}
 	return CDC_OK;
 }
@@ -272,12 +348,73 @@ static enum cdc_code cut(struct cdc_copy_plan *p, size_t table, int version, str
 	return CDC_OK;
 }
 
-enum cdc_code cdc_copy_plan_make(struct cdc_copy_plan *p, struct cdc_pgconn *c,
-				 const char *publication, const char *const *tables, size_t n,
+/* The rows in the order of the key, from behind the last one that is remembered. */
+static enum cdc_code order_by_key(struct cdc_copy_plan *p, struct cdc_pgconn *c,
+				  struct cdc_err *err)
+{
+	static const char ask[] =
+		"SELECT pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot())::text";
+	CDC_AUTO(cdc_pgconn_clear_result) PGresult *r = NULL;
+	const struct cdc_copy_relation *t = &p->relations[0];
+
+	if (p->part.made_of != t->made_of || p->part.way != CDC_COPY_KEYS) {
+		enum cdc_code rc = cdc_pgconn_exec(c, ask, ASK_MS, "reading the snapshot", &r, err);
+
+		if (rc)
+			return rc;
+		p->part = (struct cdc_copy_part){
+			.way = CDC_COPY_KEYS,
+			.made_of = t->made_of,
+			.since = strtoull(cdc_pgconn_text(r, 0, 0), NULL, 10),
+		};
+	}
+	if (t->key_n == 0)
+		return cdc_err_set(err, CDC_CONFIG, "%s: the table %s has no key any more",
+				   c->where, t->name);
+	/* Else the planner may think that sorting the whole table is cheaper, which it is only for
+	 * who reads it to the end. */
+	if (cdc_pgconn_run(c,
+			   "SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off; "
+			   "SET LOCAL enable_sort = off; "
+			   "SET LOCAL max_parallel_workers_per_gather = 0",
+			   ASK_MS, "preparing to read in order", err))
+		return CDC_IO;
+	return add_range(p, (struct cdc_copy_range){.number = 1}, err);
+}
+
+/* Ages of rows wrap round: nothing is left out when the first snapshot is that long ago. */
+static enum cdc_code limit_age(struct cdc_copy_plan *p, struct cdc_pgconn *c, struct cdc_err *err)
+{
+	static const char ask[] =
+		"SELECT pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())::text";
+	CDC_AUTO(cdc_pgconn_clear_result) PGresult *r = NULL;
+	enum cdc_code rc = cdc_pgconn_exec(c, ask, ASK_MS, "reading the snapshot", &r, err);
+
+	if (!rc && strtoull(cdc_pgconn_text(r, 0, 0), NULL, 10) - p->part.since > MAX_AGE)
+		p->part.since = 0;
+	return rc;
+}
+
+static enum cdc_code make_ranges(struct cdc_copy_plan *p, size_t table, struct cdc_pgconn *c,
 				 struct cdc_err *err)
 {
 	enum cdc_code rc = CDC_OK;
 
+	if (p->part.way == CDC_COPY_KEYS ||
+	    (p->part.way == CDC_COPY_CHANGED && p->part.made_of != p->relations[table].made_of))
+		return order_by_key(p, c, err);
+	if (p->part.way == CDC_COPY_CHANGED)
+		rc = limit_age(p, c, err);
+	return rc ? rc : cut(p, table, PQserverVersion(c->pg), err);
+}
+
+enum cdc_code cdc_copy_plan_make(struct cdc_copy_plan *p, struct cdc_pgconn *c,
+				 const char *publication, const char *const *tables, size_t n,
+				 const struct cdc_copy_part *part, struct cdc_err *err)
+{
+	enum cdc_code rc = CDC_OK;
+
+	p->part = *part;
 	p->arena = cdc_arena_new(ARENA_MAX);
 	p->relations = p->arena ? cdc_arena_alloc(p->arena, n * sizeof(*p->relations)) : NULL;
 	if (!p->relations)
@@ -285,22 +422,42 @@ enum cdc_code cdc_copy_plan_make(struct cdc_copy_plan *p, struct cdc_pgconn *c,
 	p->relation_n = n;
 	for (size_t i = 0; i < n && !rc; i++) {
 		struct cdc_copy_relation *t = &p->relations[i];
-		char kind = 0;
 
 		t->name = cdc_arena_strdup(p->arena, tables[i]);
-		rc = t->name ? read_relation(p, t, c, publication, &kind, err) : no_memory(err);
+		rc = t->name ? read_relation(p, t, c, publication, err) : no_memory(err);
 		if (!rc)
 			rc = read_columns(p, t, c, publication, err);
 		if (!rc)
-			rc = read_leaves(p, t, c, kind == 'p', err);
+			rc = read_key(p, t, c, err);
+		if (!rc)
+			rc = read_leaves(p, t, c, err);
 		if (!rc)
 			rc = lock_leaves(t, c, err);
 		if (!rc)
-			rc = cut(p, i, PQserverVersion(c->pg), err);
+			rc = make_ranges(p, i, c, err);
 		if (rc)
 			p->failed = i;
 	}
 	return rc;
+}
+
+static void put_key_sql(const struct cdc_copy_plan *p, const struct cdc_copy_relation *t,
+			struct cdc_buf *out)
+{
+	const char *where = " WHERE ";
+
+	cdc_buf_printf(out, "COPY (SELECT %s FROM %s", t->columns_sql,
+		       t->is_partitioned ? "" : "ONLY ");
+	cdc_quote_name(out, t->relation.schema);
+	cdc_buf_putc(out, '.');
+	cdc_quote_name(out, t->relation.name);
+	if (*p->part.through) {
+		cdc_buf_printf(out, "%s(%s) > (%s)", where, t->key_sql, p->part.through);
+		where = " AND ";
+	}
+	if (*t->filter)
+		cdc_buf_printf(out, "%s(%s)", where, t->filter);
+	cdc_buf_printf(out, " ORDER BY %s) TO STDOUT", t->key_sql);
 }
 
 void cdc_copy_plan_sql(const struct cdc_copy_plan *p, const struct cdc_copy_range *range,
@@ -309,6 +466,10 @@ void cdc_copy_plan_sql(const struct cdc_copy_plan *p, const struct cdc_copy_rang
 	const struct cdc_copy_relation *t = &p->relations[range->table];
 	const char *where = " WHERE ";
 
+	if (p->part.way == CDC_COPY_KEYS) {
+		put_key_sql(p, t, out);
+		return;
+	}
 	cdc_buf_printf(out, "COPY (SELECT %s FROM ONLY %s", t->columns_sql,
 		       t->leaves[range->leaf].sql_name);
 	if (range->from) {
@@ -317,6 +478,12 @@ void cdc_copy_plan_sql(const struct cdc_copy_plan *p, const struct cdc_copy_rang
 	}
 	if (range->to) {
 		cdc_buf_printf(out, "%sctid < '(%llu,0)'", where, (unsigned long long)range->to);
+		where = " AND ";
+	}
+	if (p->part.way == CDC_COPY_CHANGED && p->part.since) {
+		cdc_buf_printf(out,
+			       "%spg_catalog.age(xmin) <= pg_catalog.age('%u'::pg_catalog.xid)",
+			       where, (unsigned)p->part.since);
 		where = " AND ";
 	}
 	if (*t->filter)

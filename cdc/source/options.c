@@ -87,6 +87,14 @@ const struct cdc_opt cdc_source_options[] = {
 		 "50, 70 and 90 % of it are used. Where max_slot_wal_keep_size is set on the "
 		 "server, "
 		 "that limit counts instead."},
+	{.name = "max_record_bytes",
+	 .type = CDC_OPT_SIZE,
+	 .offset = AT(max_record_bytes),
+	 .def = "64MiB",
+	 .min = 4 << 10,
+	 .max = 200 << 20,
+	 .help = "Most bytes of one record, as JSON. A larger one is not sent: it becomes a dead "
+		 "letter with its id, key and size, and what follows goes on."},
 	{.name = "on_gap",
 	 .type = CDC_OPT_ENUM,
 	 .offset = AT(on_gap),

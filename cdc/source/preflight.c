@@ -212,12 +212,18 @@ static bool check_role(const struct check *k, const struct cdc_facts *f, struct 
 static void check_slot(const struct check *k, const struct cdc_facts *f, struct cdc_err *err)
 {
 	const struct cdc_fact_slot *s = &f->slot;
-	enum cdc_code rc = cdc_judge_slot(f, k->plan, false, err);
+	enum cdc_code rc = cdc_judge_slot(f, k->plan, k->plan->was_read, err);
 
 	/* A reader of ours names itself after its slot. */
 	if (rc == CDC_HELD && s->active_pid && strcmp(s->reader, k->plan->slot) == 0)
 		tell(k, CDC_PASS, "slot", "", "%s is read by a running walpost (pid %u)",
 		     k->plan->slot, s->active_pid);
+	else if (rc == CDC_GAP && k->plan->was_read &&
+		 k->plan->settings->on_gap == CDC_ON_GAP_RESYNC)
+		tell(k, CDC_WARN, "slot", "",
+		     "%s; on_gap is resync, so the slot is made anew and the tables are copied "
+		     "again",
+		     err->msg);
 	else if (rc)
 		tell_error(k, "slot", err);
 	else if (!s->exists)
@@ -451,16 +457,16 @@ static void check_server(const struct check *k, struct cdc_pgconn *c)
 		return;
 	}
 	check_settings(k, &f, &err);
-	if (check_role(k, &f, &err)) {
+	/* A role that may not replicate may still be asked about everything else. */
+	if (check_role(k, &f, &err))
 		check_room(k, &f);
-		check_slot(k, &f, &err);
-		check_idle_slots(k, c, &err);
-		check_old_transactions(k, &f, c, &err);
-		cdc_failover_check(k->plan, &f, c, k->found, k->arg);
-		check_publication(k, &f, &err);
-		check_tables(k, &f);
-		check_copies(k, &f);
-	}
+	check_slot(k, &f, &err);
+	check_idle_slots(k, c, &err);
+	check_old_transactions(k, &f, c, &err);
+	cdc_failover_check(k->plan, &f, c, k->found, k->arg);
+	check_publication(k, &f, &err);
+	check_tables(k, &f);
+	check_copies(k, &f);
 	cdc_facts_clear(&f);
 }
 

@@ -9,6 +9,7 @@
 #include "cdc/source/catalog.h"
 #include "cdc/source/change.h"
 #include "cdc/source/frame.h"
+#include "cdc/source/identity_watch.h"
 #include "cdc/source/lookup.h"
 #include "cdc/source/pgconn.h"
 #include "cdc/source/pgoutput.h"
@@ -52,6 +53,9 @@ struct cdc_source {
 	bool is_watching;   /* a question about the slot is under way */
 	uint64_t watch_ms;  /* monotonic: when it was asked last */
 	char watch_sql[CDC_SLOT_SQL_MAX];
+	bool is_watching_tables; /* the same of the tables' identities */
+	uint64_t tables_ms;
+	char tables_sql[CDC_IDENTITY_SQL_MAX];
 	char *held; /* a frame of held_n bytes that did not fit into the batch; libpq's */
 	size_t held_n;
 };
@@ -225,6 +229,7 @@ enum cdc_code cdc_source_start(struct cdc_source *s, cdc_lsn lsn, unsigned gener
 	cdc_changes_begin(&s->changes, s->catalog, &s->server.timelines, lsn, generation);
 	s->changes.known = &s->known;
 	s->changes.prefixes = &s->plan->settings->message_prefixes;
+	s->changes.max_record_bytes = s->plan->settings->max_record_bytes;
 	s->pings = (struct cdc_pings){0};
 	s->received_lsn = lsn;
 	s->has_large = false;
@@ -232,6 +237,9 @@ enum cdc_code cdc_source_start(struct cdc_source *s, cdc_lsn lsn, unsigned gener
 	s->heard_ms = cdc_clock_mono_ms();
 	s->is_streaming = true;
 	s->watch_ms = 0;
+	s->tables_ms = cdc_clock_mono_ms(); /* they were looked at while connecting */
+	cdc_identity_sql(s->server.info.server_version, s->plan->settings->publication,
+			 s->tables_sql);
 	cdc_slot_sql(s->server.info.server_version, s->slot, PQbackendPID(s->stream->pg),
 		     s->watch_sql);
 	return CDC_OK;
@@ -465,6 +473,7 @@ enum cdc_code cdc_source_read(struct cdc_source *s, struct cdc_batch *batch, siz
 			      struct cdc_err *err)
 {
 	const struct cdc_catalog_oddities before = cdc_catalog_oddities(s->catalog);
+	const uint64_t too_large = s->changes.too_large;
 	struct cdc_catalog_oddities after;
 	enum cdc_code rc;
 
@@ -475,6 +484,7 @@ enum cdc_code cdc_source_read(struct cdc_source *s, struct cdc_batch *batch, siz
 	ret->unknown_types = after.types - before.types;
 	ret->odd_values = after.values - before.values;
 	ret->unknown_type = after.type;
+	ret->too_large = s->changes.too_large - too_large;
 	ret->received_lsn = s->received_lsn;
 	ret->epoch = s->changes.epoch;
 	if (rc && rc != CDC_BUSY)
@@ -551,7 +561,7 @@ void cdc_source_stop(struct cdc_source *s, cdc_lsn flush)
 		drain(s->stream->pg, cdc_clock_mono_ms() + STOP_MS);
 	close_stream(s);
 	cdc_lookup_clear(&s->lookup);
-	s->is_watching = false;
+	s->is_watching = s->is_watching_tables = false;
 }
 
 /* --- how the slot stands ----------------------------------------------------------------- */
@@ -576,7 +586,7 @@ enum cdc_code cdc_source_watch(struct cdc_source *s, struct cdc_slot_report *ret
 
 	CDC_ASSERT(s->is_streaming);
 	if (!s->is_watching) {
-		if (s->watch_ms && now_ms - s->watch_ms < WATCH_MS)
+		if (s->is_watching_tables || (s->watch_ms && now_ms - s->watch_ms < WATCH_MS))
 			return CDC_BUSY;
 		s->watch_ms = now_ms;
 		s->is_watching = true;
@@ -593,6 +603,48 @@ enum cdc_code cdc_source_watch(struct cdc_source *s, struct cdc_slot_report *ret
 		return rc;
 	cdc_slot_read(answer, s->plan->settings->wal_budget, ret);
 	return judge_report(s, ret, err);
+}
+
+enum cdc_code cdc_source_watch_tables(struct cdc_source *s, struct cdc_hurt_report *ret,
+				      struct cdc_err *err)
+{
+	CDC_AUTO(cdc_pgconn_clear_result) PGresult *answer = NULL;
+	const uint64_t now_ms = cdc_clock_mono_ms();
+	enum cdc_code rc;
+
+	CDC_ASSERT(s->is_streaming);
+	if (!s->is_watching_tables) {
+		if (s->is_watching || now_ms - s->tables_ms < WATCH_MS)
+			return CDC_BUSY;
+		s->tables_ms = now_ms;
+		s->is_watching_tables = true;
+		cdc_lookup_begin(&s->lookup, s->tables_sql, "reading the tables' identities");
+	}
+	rc = cdc_lookup_step(&s->lookup, &answer, err);
+	if (rc == CDC_BUSY)
+		return rc;
+	s->is_watching_tables = false;
+	if (!rc)
+		cdc_identity_read(answer, ret);
+	return rc;
+}
+
+enum cdc_code cdc_source_unpublish(struct cdc_source *s, const struct cdc_hurt_table *table,
+				   struct cdc_err *err)
+{
+	CDC_AUTO(cdc_pgconn_clear_result) PGresult *answer = NULL;
+	struct cdc_buf sql;
+	enum cdc_code rc;
+
+	CDC_ASSERT(!s->is_watching && !s->is_watching_tables);
+	cdc_buf_init(&sql, SQL_MAX);
+	cdc_buf_puts(&sql, "BEGIN; SET LOCAL lock_timeout = '1s'; ALTER PUBLICATION ");
+	cdc_quote_name(&sql, s->plan->settings->publication);
+	cdc_buf_printf(&sql, " DROP TABLE ONLY %s; COMMIT", table->sql_name);
+	rc = cdc_lookup_ask(&s->lookup, cdc_quote_end(&sql),
+			    "taking a table out of the publication", &answer, err);
+	cdc_buf_clear(&sql);
+	return rc;
 }
 
 int cdc_source_watch_fd(const struct cdc_source *s)

@@ -49,6 +49,7 @@ struct cdc_source_settings {
 	unsigned on_gap;     /* enum cdc_on_gap */
 	uint64_t wal_budget; /* bytes the server may keep for the slot, where it sets no limit */
 	struct cdc_opt_strs message_prefixes; /* n 0: messages are not asked for */
+	uint64_t max_record_bytes; /* JSON; of a larger record there is a stand-in (batch.h) */
 };
 extern const struct cdc_opt cdc_source_options[];
 
@@ -61,6 +62,7 @@ struct cdc_source_plan {
 	const struct cdc_source_settings *settings;
 	const char *slot;          /* [a-z0-9_]{1,63} */
 	bool may_create;           /* slot and publication, when they are missing */
+	bool was_read;             /* preflight: the slot was, so that a missing one is a gap */
 	const char *const *tables; /* "public.orders" or a pattern: what the syncs ask for; n 0: the
 				      whole publication.  A pattern stands for tables of the
 				      publication; when that is to be made, for all that suit */
@@ -146,6 +148,7 @@ struct cdc_source_read {
 	 * does not have any more (unknown_type is the OID of the last), and values of composite
 	 * types with other attributes than the type is known to have had. */
 	uint64_t unknown_types, odd_values;
+	uint64_t too_large; /* records that were: the batch has stand-ins for them */
 	uint32_t unknown_type;
 };
 
@@ -219,7 +222,32 @@ unsigned cdc_slot_step(unsigned used_percent);
 enum cdc_code cdc_source_watch(struct cdc_source *s, struct cdc_slot_report *ret,
 			       struct cdc_err *err) CDC_CHECK;
 
-/* What poll() waits for on its behalf; -1: nothing at the moment. */
+#define CDC_HURT_MAX 16 /* that are told of at a time */
+/* A table of the publication that lost its identity: UPDATE and DELETE of it fail. */
+struct cdc_hurt_table {
+	char name[128];          /* "public.orders", as records say it */
+	char sql_name[264];      /* quoted where it has to be */
+	char hurt_sql_name[264]; /* it, or the partition of it that has none */
+};
+struct cdc_hurt_report {
+	size_t n;
+	struct cdc_hurt_table tables[CDC_HURT_MAX]; /* by name */
+};
+
+/*
+ * Asks the same way, every 5 s and never while watch has a question under way,
+ * which tables hurt.  CDC_BUSY: nothing new; CDC_OK: *ret is.  Everything else: it
+ * could not be learned, the next round asks again.
+ */
+enum cdc_code cdc_source_watch_tables(struct cdc_source *s, struct cdc_hurt_report *ret,
+				      struct cdc_err *err) CDC_CHECK;
+
+/* Takes a table out of the publication; waits at most 1 s for its lock and 5.5 s in all.
+ * CDC_TIMEOUT: somebody holds the table; CDC_CONFIG: our role may not. */
+enum cdc_code cdc_source_unpublish(struct cdc_source *s, const struct cdc_hurt_table *table,
+				   struct cdc_err *err) CDC_CHECK;
+
+/* What poll() waits for on their behalf; -1: nothing at the moment. */
 int cdc_source_watch_fd(const struct cdc_source *s);
 short cdc_source_watch_events(const struct cdc_source *s);
 

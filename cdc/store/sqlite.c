@@ -68,6 +68,8 @@ static const char *const migrations[] = {
 	" PRIMARY KEY (sync, id));"
 	"CREATE INDEX parked_key ON parked (sync, state, key_hash, id, bytes);",
 	"ALTER TABLE slot ADD COLUMN begins_anew BIGINT NOT NULL DEFAULT 0;",
+	"ALTER TABLE backfill ADD COLUMN part TEXT NOT NULL DEFAULT '';"
+	"ALTER TABLE backfill ADD COLUMN next TEXT NOT NULL DEFAULT '';",
 	NULL,
 };
 

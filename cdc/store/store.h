@@ -126,6 +126,8 @@ enum cdc_backfill_state {
 	CDC_BACKFILL_DONE,
 	CDC_BACKFILL_FAILED /* reason tells; its changes are delivered all the same */
 };
+#define CDC_BACKFILL_PART_MAX 512
+#define CDC_BACKFILL_ALL      "all"
 struct cdc_backfill_row {
 	char table[192];
 	enum cdc_backfill_state state;
@@ -133,6 +135,12 @@ struct cdc_backfill_row {
 	int64_t begun_us, ended_us; /* of its copy; 0: not yet */
 	char reason[400];
 	bool is_asked; /* PENDING: by a person, so it is copied even if the sync copies nothing */
+	/* PENDING: what is left to be copied, in the words of cdc/source/copy.h; "": all of it. */
+	char part[CDC_BACKFILL_PART_MAX];
+	/* What is to be noted once the rows that the round has read are delivered: that all of it
+	 * is copied, or the part that is left then.  "": no copy of this round has come to an end.
+	 */
+	char next[CDC_BACKFILL_PART_MAX];
 };
 /* Every table of the sync, by name; none is not an error.  The caller frees *ret. */
 enum cdc_code cdc_store_backfill_get(struct cdc_store *s, const char *sync,

@@ -335,8 +335,6 @@ static enum cdc_code make(const struct sink_webhook_connection *c, const char **
 	if (!rc)
 		rc = make_url(c, &a, err);
 	if (!rc)
-		rc = add_line(&a, "Content-Type", "application/json", err);
-	if (!rc)
 		rc = add_method(c, &a, err);
 	for (size_t i = 0; !rc && i < c->headers.n; i++)
 		rc = add_header(&a, "headers", c->headers.items[i].name, c->headers.items[i].value,

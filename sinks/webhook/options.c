@@ -1,3 +1,4 @@
+#include "cdc/base/compress.h"
 #include "sinks/http/network.h"
 #include "sinks/webhook/sign.h"
 #include "sinks/webhook/webhook.h"
@@ -15,6 +16,22 @@ static const char *const auth_methods[] = {
 static const char *const bodies[] = {
 	[SINK_WEBHOOK_SYNC_RECORDS] = "sync.records",
 	[SINK_WEBHOOK_RECORDS] = "records",
+	[SINK_WEBHOOK_DEBEZIUM] = "debezium",
+	[SINK_WEBHOOK_CLOUDEVENTS] = "cloudevents",
+	NULL,
+};
+
+static const char *const modes[] = {
+	[SINK_WEBHOOK_BATCHED] = "batched",
+	[SINK_WEBHOOK_STRUCTURED] = "structured",
+	[SINK_WEBHOOK_BINARY] = "binary",
+	NULL,
+};
+
+static const char *const encodings[] = {
+	[CDC_ENCODING_NONE] = "none",
+	[CDC_ENCODING_GZIP] = "gzip",
+	[CDC_ENCODING_ZSTD] = "zstd",
 	NULL,
 };
 
@@ -198,7 +215,29 @@ const struct cdc_opt sink_webhook_sync_options[] = {
 	 .offset = offsetof(struct sink_webhook_sync, body),
 	 .def = "sync.records",
 	 .choices = bodies,
-	 .help = "sync.records: an envelope; records: an array of records."},
+	 .help = "sync.records: an envelope; records: an array of records; debezium: an array of "
+		 "Debezium's change events; cloudevents: CloudEvents 1.0."},
+	{.name = "wrap",
+	 .type = CDC_OPT_BOOL,
+	 .offset = offsetof(struct sink_webhook_sync, wrap),
+	 .def = "true",
+	 .help = "false, with batch_size: 1 and body: records or debezium: one object instead of "
+		 "an "
+		 "array."},
+	{.name = "cloudevents_mode",
+	 .type = CDC_OPT_ENUM,
+	 .offset = offsetof(struct sink_webhook_sync, cloudevents_mode),
+	 .def = "batched",
+	 .choices = modes,
+	 .help = "batched: an array of events; structured: one event; binary: one record, its "
+		 "attributes as headers.  The last two with batch_size: 1."},
+	{.name = "compression",
+	 .type = CDC_OPT_ENUM,
+	 .offset = offsetof(struct sink_webhook_sync, compression),
+	 .def = "none",
+	 .choices = encodings,
+	 .help = "How bodies are compressed (Content-Encoding).  Signatures are over the body "
+		 "before that."},
 	{.name = "timeout",
 	 .type = CDC_OPT_DURATION,
 	 .offset = offsetof(struct sink_webhook_sync, timeout_ms),

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "cdc/base/clock.h"
+#include "cdc/base/compress.h"
 #include "sinks/http/http.h"
 #include "sinks/http/outcome.h"
 #include "sinks/webhook/auth.h"
@@ -17,6 +18,7 @@
 #define STAMP_LEN 20           /* "2026-01-02T03:04:05Z" */
 #define ANSWERS   64
 #define PROBE_MS  10000
+#define KEEP_BODY (4u << 20) /* of the buffer that is compressed from */
 
 /* A whole second of the wall clock as the headers that say it. */
 struct stamp {
@@ -30,6 +32,10 @@ struct sink_webhook_state {
 	struct sink_http *http;
 	struct sink_webhook_body body;
 	struct sink_webhook_sign *sign;
+	struct cdc_encoder *encoder; /* NULL: bodies are not compressed, */
+	struct cdc_buf plain;        /* else what they are before */
+	const char *encoding;        /* the header line that says so, with its NUL */
+	size_t encoding_len;
 	struct sink_webhook_token *token; /* NULL: the method of auth needs none */
 	bool *has_new_token; /* by slot: its token was refused, and it was sent with a new one */
 	uint64_t *tickets;   /* by slot */
@@ -48,6 +54,8 @@ static void close_state(void *state)
 	sink_webhook_sign_free(s->sign);
 	sink_webhook_token_free(s->token);
 	free(s->has_new_token);
+	cdc_encoder_free(s->encoder);
+	cdc_buf_clear(&s->plain);
 	free(s->tickets);
 	free(s);
 }
@@ -208,11 +216,39 @@ static enum cdc_code open_http(struct sink_webhook_state *s, const struct sink_s
 	return rc;
 }
 
+static enum cdc_code open_encoder(struct sink_webhook_state *s, enum cdc_encoding encoding,
+				  struct cdc_err *err)
+{
+	static const char gzip[] = "Content-Encoding: gzip", zstd[] = "Content-Encoding: zstd";
+
+	cdc_buf_init(&s->plain, BODY_MAX);
+	switch (encoding) {
+	case CDC_ENCODING_NONE:
+		return CDC_OK;
+	case CDC_ENCODING_GZIP:
+		s->encoding = gzip;
+		s->encoding_len = sizeof(gzip);
+		break;
+	case CDC_ENCODING_ZSTD:
+		s->encoding = zstd;
+		s->encoding_len = sizeof(zstd);
+		break;
+	}
+	s->encoder = cdc_encoder_new(encoding);
+	return s->encoder ? CDC_OK : cdc_err_set(err, CDC_NOMEM, "out of memory");
+}
+
 static enum cdc_code open_state(const struct sink_settings *settings, void **ret_state,
 				struct cdc_err *err)
 {
 	const struct sink_webhook_connection *connection = settings->connection;
 	const struct sink_webhook_sync *sync = settings->sync;
+	const struct sink_webhook_body_settings body = {
+		.sync = sync,
+		.sync_id = settings->sync_id,
+		.sync_name = settings->sync_name,
+		.database = settings->database,
+	};
 	struct sink_webhook_state *s = calloc(1, sizeof(*s));
 	enum cdc_code rc;
 
@@ -220,10 +256,10 @@ static enum cdc_code open_state(const struct sink_settings *settings, void **ret
 		return cdc_err_set(err, CDC_NOMEM, "out of memory");
 	s->tickets = calloc(settings->concurrency, sizeof(*s->tickets));
 	s->has_new_token = calloc(settings->concurrency, sizeof(*s->has_new_token));
-	rc = s->tickets && s->has_new_token
-		     ? sink_webhook_body_init(&s->body, (enum sink_webhook_shape)sync->body,
-					      settings->sync_id, settings->sync_name, err)
-		     : cdc_err_set(err, CDC_NOMEM, "out of memory");
+	rc = s->tickets && s->has_new_token ? sink_webhook_body_init(&s->body, &body, err)
+					    : cdc_err_set(err, CDC_NOMEM, "out of memory");
+	if (!rc)
+		rc = open_encoder(s, (enum cdc_encoding)sync->compression, err);
 	if (!rc)
 		rc = sink_webhook_sign_new(&connection->signing_secrets, &s->sign, err);
 	if (!rc)
@@ -236,36 +272,56 @@ static enum cdc_code open_state(const struct sink_settings *settings, void **ret
 	return CDC_OK;
 }
 
+/* What a request says about itself but for its signatures. */
+static enum cdc_code write_lines(struct sink_webhook_state *s, const struct sink_job *job,
+				 const char *id, struct cdc_buf *lines, struct cdc_err *err)
+{
+	const struct stamp *t = stamp(s);
+
+	cdc_buf_puts(lines, "webhook-id: ");
+	cdc_buf_put(lines, id, SINK_WEBHOOK_ID_BYTES);
+	cdc_buf_putc(lines, '\0');
+	cdc_buf_put(lines, t->lines, t->lines_len);
+	if (job->is_replay)
+		cdc_buf_put(lines, "webhook-replay: true", sizeof("webhook-replay: true"));
+	cdc_buf_put(lines, s->encoding, s->encoding_len);
+	return sink_webhook_body_lines(&s->body, job->views, lines, err);
+}
+
 /*
- * Writes the body and the lines that belong to it.  What is signed is ID.TIMESTAMP.PAYLOAD, so
- * the payload is written behind the rest of it; *ret_skip bytes are not sent.
+ * Writes the body and the lines that belong to it; *ret_skip bytes of the body are not sent.  What
+ * is signed is ID.TIMESTAMP.PAYLOAD, so the payload is written behind the rest of it.  The payload
+ * is what the receiver has when it has undone Content-Encoding: the standard speaks of text, its
+ * libraries take nothing else, and many a server undoes the encoding before anybody can look.
  */
 static enum cdc_code write_request(struct sink_webhook_state *s, const struct sink_job *job,
 				   struct cdc_buf *lines, struct cdc_buf *body, size_t *ret_skip,
 				   struct cdc_err *err)
 {
-	const struct stamp *t = stamp(s);
+	struct cdc_buf *plain = s->encoder ? &s->plain : body;
+	bool is_signed = sink_webhook_sign_is_on(s->sign);
 	char id[SINK_WEBHOOK_ID_BYTES];
 	enum cdc_code rc = sink_webhook_sign_id(s->sign, job->views, job->n, id, err);
+	size_t from;
 
+	if (!rc)
+		rc = write_lines(s, job, id, lines, err);
 	if (rc)
 		return rc;
-	cdc_buf_puts(lines, "webhook-id: ");
-	cdc_buf_put(lines, id, sizeof(id));
-	cdc_buf_putc(lines, '\0');
-	cdc_buf_put(lines, t->lines, t->lines_len);
-	if (job->is_replay)
-		cdc_buf_put(lines, "webhook-replay: true", sizeof("webhook-replay: true"));
-	if (sink_webhook_sign_is_on(s->sign)) {
-		cdc_buf_put(body, id, sizeof(id));
-		cdc_buf_putc(body, '.');
-		cdc_buf_puts(body, t->seconds);
-		cdc_buf_putc(body, '.');
+	cdc_buf_reset(plain, KEEP_BODY);
+	if (is_signed) {
+		cdc_buf_put(plain, id, sizeof(id));
+		cdc_buf_putc(plain, '.');
+		cdc_buf_puts(plain, s->stamp.seconds);
+		cdc_buf_putc(plain, '.');
 	}
-	*ret_skip = body->len;
-	rc = sink_webhook_body_write(&s->body, job->views, job->n, body, err);
-	if (!rc && sink_webhook_sign_is_on(s->sign))
-		rc = sink_webhook_sign_put(s->sign, body->data, body->len, lines, err);
+	from = plain->len;
+	rc = sink_webhook_body_write(&s->body, job->views, job->n, plain, err);
+	if (!rc && is_signed)
+		rc = sink_webhook_sign_put(s->sign, plain->data, plain->len, lines, err);
+	if (!rc && s->encoder)
+		rc = cdc_encode(s->encoder, plain->data + from, plain->len - from, body, err);
+	*ret_skip = s->encoder ? 0 : from;
 	return rc;
 }
 
@@ -402,6 +458,14 @@ static enum cdc_code check_connection(const void *connection, const char **ret_k
 	return rc;
 }
 
+static enum cdc_code check_sync(const void *connection, const void *sync,
+				const struct sink_plan *plan, const char **ret_key,
+				struct cdc_err *err)
+{
+	(void)connection;
+	return sink_webhook_body_check(sync, plan, ret_key, err);
+}
+
 const struct sink_ops sink_webhook = {
 	.name = "webhook",
 	.connection_size = sizeof(struct sink_webhook_connection),
@@ -410,6 +474,7 @@ const struct sink_ops sink_webhook = {
 	.caution = caution,
 	.sync_size = sizeof(struct sink_webhook_sync),
 	.sync_options = sink_webhook_sync_options,
+	.check_sync = check_sync,
 	.moves = false,
 	.open = open_state,
 	.submit = submit,

@@ -23,6 +23,15 @@ enum sink_webhook_oauth_style { SINK_WEBHOOK_OAUTH_BASIC, SINK_WEBHOOK_OAUTH_BOD
 enum sink_webhook_shape {
 	SINK_WEBHOOK_SYNC_RECORDS, /* the envelope */
 	SINK_WEBHOOK_RECORDS,      /* a bare array */
+	SINK_WEBHOOK_DEBEZIUM,     /* an array of change events */
+	SINK_WEBHOOK_CLOUDEVENTS,
+};
+
+/* Of CloudEvents. */
+enum sink_webhook_mode {
+	SINK_WEBHOOK_BATCHED,    /* an array */
+	SINK_WEBHOOK_STRUCTURED, /* one event */
+	SINK_WEBHOOK_BINARY,     /* one record, its attributes as headers */
 };
 
 /* `configuration` of a connection of type webhook. */
@@ -52,7 +61,10 @@ struct sink_webhook_connection {
 
 /* The sink's own keys of destination_configuration. */
 struct sink_webhook_sync {
-	unsigned body; /* enum sink_webhook_shape */
+	unsigned body;             /* enum sink_webhook_shape */
+	bool wrap;                 /* false: one record without the array */
+	unsigned cloudevents_mode; /* enum sink_webhook_mode */
+	unsigned compression;      /* enum cdc_encoding */
 	uint64_t timeout_ms;
 };
 

@@ -28,8 +28,8 @@
 #else
 #define LIVES_MIN 36
 #endif
-#define LIVES_MS  8000 /* more of them until then */
-#define TXS       400  /* they fit the budget, also where nothing is evicted */
+#define LIVES_MS 8000 /* more of them until then */
+#define TXS      400  /* they fit the budget, also where nothing is evicted */
 
 struct life {
 	struct contract c;

@@ -191,6 +191,7 @@ static bool begin(struct receiver *r)
 	r->dead.url = r->dead_url;
 	r->bad = r->good;
 	r->bad.ca_cert = r->port_file; /* a file that is there and holds no certificate */
+	r->sync.wrap = true;
 	r->sync.timeout_ms = SINK_CONTRACT_TIMEOUT_MS;
 	return true;
 }

@@ -1,6 +1,8 @@
 """Existing rows are copied with an exact boundary while the changes go on."""
 
 import json
+import random
+import threading
 import time
 
 import pytest
@@ -426,3 +428,118 @@ def test_a_composite_type_that_grows_while_its_rows_are_copied(rig):
     assert {tuple(row["p"]) for row in reads} == {("a", "b"), ("a", "b", "c")}
     assert rig.walpost.metric("walpost_backfill_odd_values_total") == 0
     assert rig.walpost.metric("walpost_backfill_unknown_types_total") == 0
+
+
+def replica_with_large_values(records):
+    """As replica, for who fills in what an update left out, and has the row that a key came from."""
+    rows, gone = {}, {}
+    for record in records:
+        key = json.dumps(record["key"], sort_keys=True)
+        fields = dict(record["fields"] or {})
+        if record["operation"] == "delete":
+            gone[key] = rows.pop(key, None)
+            continue
+        if record.get("unchanged"):
+            old = json.dumps({**record["key"], **{k: v for k, v in record.get("changes", {}).items()
+                                                  if k in record["key"]}}, sort_keys=True)
+            source = rows.get(key) if old == key else gone.get(old)
+            fields.update({name: (source or {}).get(name) for name in record["unchanged"]})
+        rows[key] = fields
+    return rows
+
+
+class Movers(threading.Thread):
+    """Changes rows of t, and moves their keys up and down, without touching the large value."""
+
+    def __init__(self, db, seed, rows):
+        super().__init__(daemon=True)
+        self.db, self.rng, self.rows = db, random.Random(seed), rows
+        self.stopping, self.error = threading.Event(), None
+
+    def run(self):
+        try:
+            with self.db.connect() as connection:
+                while not self.stopping.wait(0.005):
+                    at = self.rng.randrange(self.rows)
+                    kind = self.rng.random()
+                    if kind < 0.4:
+                        connection.execute("UPDATE t SET n = n + 1 WHERE id = %s", (at,))
+                    elif kind < 0.6:
+                        connection.execute("UPDATE t SET id = id - 2 * %s WHERE id = %s", (self.rows, at))
+                    elif kind < 0.8:
+                        connection.execute("UPDATE t SET id = id + 5 * %s WHERE id = %s", (self.rows, at))
+                    elif kind < 0.9:
+                        connection.execute("DELETE FROM t WHERE id = %s", (at,))
+                    else:
+                        connection.execute("INSERT INTO t VALUES ('new', %s, 0, repeat('z', 3000))"
+                                           " ON CONFLICT DO NOTHING", (at,))
+        except Exception as error:  # noqa: BLE001 - the test is told at its end
+            self.error = error
+
+    def stop(self):
+        self.stopping.set()
+        self.join(30)
+        assert not self.error, self.error
+
+
+@pytest.mark.slow
+@pytest.mark.versions
+def test_a_table_is_copied_in_parts_when_its_snapshot_becomes_too_old(rig, seed):
+    rows = 12000
+    rig.db.sql("CREATE TABLE t (k text COLLATE \"C\", id numeric(20, 2), n int, big text, PRIMARY KEY (k, id))")
+    rig.db.sql("ALTER TABLE t ALTER big SET STORAGE EXTERNAL")
+    rig.db.sql(r"""INSERT INTO t SELECT (ARRAY[E'quo''te"', E'back\\slash\t\n', ''])[g %% 3 + 1], g, 0,
+               repeat(chr(65 + g %% 26), 3000) FROM generate_series(0, %s) g""", rows - 1)
+    rig.db.publish("t")
+    rig.add_receiver()
+    movers = Movers(rig.db, seed, rows)
+    rig.start(syncs=backfilled(rig, batch_size=200), change={"backfill": {
+        "rows_per_second": 2000, "max_snapshot_age": "1s"}})
+
+    def parts():
+        return len(rig.walpost.events("backfill_goes_on_in_parts"))
+    movers.start()
+    wait_for("a part by keys is done", lambda: parts() >= 2, 60, tail=rig.tail)
+    # From above all that was read to below: nobody reads this row at its new key but the last part.
+    moved = rig.db.sql("UPDATE t SET id = -id - 0.5 WHERE (k, id) = (SELECT k, id FROM t ORDER BY k DESC, id DESC"
+                       " LIMIT 1) RETURNING k, id::text")[0]
+    was_over = rig.walpost.metric("walpost_backfill_done_tables") == 1
+    rig.walpost.kill()
+    rig.walpost.start(databases=[rig.db])
+    wait_copied(rig, 1, 120)
+    movers.stop()
+
+    def contents_of_t():
+        return {json.dumps(_exact.decode(k), sort_keys=True): _exact.decode(row) for k, row in rig.db.sql(
+            "SELECT json_build_object('k', k, 'id', id)::text, to_json(t)::text FROM t")}
+    def differences():
+        have, want = replica_with_large_values(first_arrivals(rig.receiver)), contents_of_t()
+        return "\n".join([rig.tail()] + [f"{k}: {str(have.get(k))[:90]} is not {str(want.get(k))[:90]}"
+                                         for k in {**have, **want} if have.get(k) != want.get(k)][:20])
+    wait_for("the receiver has the table as it is", lambda: replica_with_large_values(
+        first_arrivals(rig.receiver)) == contents_of_t(), 60, 0.5, tail=differences)
+    records = first_arrivals(rig.receiver)
+    assert_ids_rise_per_key(records)
+    reads = [r for r in records if r["operation"] == "read"]
+    assert len({r["position"] for r in reads}) >= 4
+    assert parts() >= 3
+    assert was_over or any(r["fields"]["k"] == moved[0] and str(r["fields"]["id"]) == moved[1] for r in reads)
+
+
+def test_a_table_without_a_key_is_not_copied_in_parts(rig):
+    rig.db.sql("CREATE TABLE t (id int, v text)")
+    rig.db.sql("ALTER TABLE t REPLICA IDENTITY FULL")
+    rig.db.sql("INSERT INTO t SELECT g, 'x' FROM generate_series(1, 10000) g")
+    rig.db.sql("CREATE TABLE small (id int PRIMARY KEY)")
+    rig.db.sql("INSERT INTO small VALUES (1)")
+    rig.db.publish("t", "small")
+    rig.start(syncs=backfilled(rig), change={"backfill": {
+        "rows_per_second": 1000, "max_snapshot_age": "1s", "connections": 1}})
+    wait_for("it is not copied", lambda: rig.walpost.events("backfill_table_failed"), 30, tail=rig.tail)
+    wait_copied(rig, 1)
+    failed = rig.walpost.events("backfill_table_failed")
+    assert [e["table"] for e in failed] == ["public.t"]
+    assert "max_snapshot_age" in str(failed) and "primary key" in str(failed)
+    rig.db.sql("INSERT INTO t VALUES (0, 'its changes are delivered')")
+    wait_for("its changes are delivered", lambda: any(
+        r["fields"].get("id") == 0 for r in rig.receiver.records()), tail=rig.tail)

@@ -275,7 +275,7 @@ def test_N03_E08_columns_named_like_our_own_words_and_keys_that_differ_in_case(s
                    changes={"key": "key!"})]
 
 
-def test_L14_every_table_there_is_and_comes_to_be(stream):
+def test_L14_F22_every_table_there_is_and_comes_to_be(stream):
     """Also one without identity, of which the server then refuses UPDATE and DELETE."""
     with stream.story("l14") as s:
         assert s.run("create table fresh(id int primary key)", "insert into fresh values(1)",
@@ -295,6 +295,17 @@ def test_P08_root_and_leaf_in_one_publication(listed, rooted):
                   "alter publication walpost add table pr, pr1")
             assert s.run("insert into pr values(1)", "insert into pr1 values(2)") == [
                 insert(name, {"id": 1}, {"id": 1}), insert(name, {"id": 2}, {"id": 2})]
+
+
+def test_F23_partitions_go_by_another_name_from_one_row_to_the_next(rooted):
+    with rooted.story("f23") as s:
+        s.sql("create table pr(id int primary key) partition by range(id)",
+              "create table pr1 partition of pr for values from (0) to (10)", "alter publication walpost add table pr",
+              "insert into pr values(1)", "alter publication walpost set (publish_via_partition_root = false)",
+              "insert into pr values(2)")
+        assert s.run("alter publication walpost set (publish_via_partition_root = true)",
+                     "insert into pr values(3)") == [
+            insert("pr", {"id": 1}, {"id": 1}), insert("pr1", {"id": 2}, {"id": 2}), insert("pr", {"id": 3}, {"id": 3})]
 
 
 def test_P09_filters_and_lists_of_partitioned_tables(listed, rooted):

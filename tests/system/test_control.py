@@ -2,6 +2,10 @@
 
 import copy
 import json
+import os
+import pty
+import re
+import subprocess
 
 import checker
 import pytest
@@ -257,3 +261,85 @@ def test_a_copy_that_was_given_up_is_not_taken_for_done_after_a_crash(rig, seed)
         wait_copied(rig, 2)
     wait_equal(rig, "a", "b", keys={"b": ("k", "j")})
     assert_ids_rise_per_key(first_arrivals(rig.receiver))
+
+
+# --- what one sees -----------------------------------------------------------------------------
+
+
+def test_status_says_what_a_sync_waits_for(rig):
+    rig.db.table("t")
+    rig.db.publish("t")
+    rig.start()
+    rig.db.sql("INSERT INTO t VALUES (1, 'a')")
+    rig.wait_arrived(1)
+
+    def says(text):
+        wait_for(f"status says: {text}", lambda: re.search(text, give(rig, "status")), 30,
+                 tail=lambda: give(rig, "status") + rig.tail())
+    says("main: nothing waits")
+    rig.receiver.control({"status": 500, "action": "answer"})
+    rig.db.sql("INSERT INTO t VALUES (2, 'b')")
+    says("main: endpoint: waiting: the endpoint accepts nothing")
+    rig.receiver.behave()
+    rig.assert_whole()
+    rig.receiver.control({"delay_ms": 30000, "action": "answer"})
+    rig.db.sql("INSERT INTO t VALUES (3, 'c')")
+    says(r"main: endpoint: 1 records wait, the oldest for [\d.]+ s; 1 requests are on their way")
+    give(rig, "pause", "main")
+    says("main: the sync is paused; go on with: walpost resume main")
+    rig.walpost.kill()
+    assert "walpost is not running" in give(rig, "status")
+    give(rig, "resync", "main")
+    state = give(rig, "status")
+    assert "main: " in state and ", paused" in state and "delivered up to 0" in state
+    assert "waits: resync main" in state
+    rig.receiver.behave()
+
+
+def test_status_without_a_page(rig):
+    rig.db.table("t")
+    rig.db.publish("t")
+    walpost = rig.prepare()
+    walpost.config["listen"] = ""
+    walpost.write()
+    walpost.spawn()
+    walpost.wait_streaming(rig.db)
+    assert "listen is off" in give(rig, "status")
+    give(rig, "pause", "main")
+    wait_for("it is shown", lambda: ", paused" in give(rig, "status"), tail=rig.tail)
+    give(rig, "resume", "main")
+    rig.db.sql("INSERT INTO t VALUES (1, 'a')")
+    rig.assert_whole()
+
+
+def test_a_bar_shows_how_far_a_copy_is_on_a_terminal(rig):
+    tables = ["t1", "t2", "t3", "t4"]
+    for t in tables:
+        rig.db.sql(f"CREATE TABLE {t} (id int PRIMARY KEY, v text)")
+        rig.db.sql(f"INSERT INTO {t} SELECT g, repeat('x', 300) FROM generate_series(1, 3000) g")
+    rig.db.publish(*tables)
+    rig.start(syncs=backfilled(rig), change={"backfill": {"rows_per_second": 1500,
+                                                          "connections": 1}})
+    wait_for("the copy has begun", lambda: rig.walpost.metric("walpost_backfill_rows_total") > 0,
+             tail=rig.tail)
+    assert "pending" in give(rig, "backfill", "status", "main"), "no terminal: it does not wait"
+    ours, its = pty.openpty()
+    command = subprocess.Popen([rig.walpost.binary, "backfill", "status", "main", "-c",
+                                rig.walpost.file], stdin=subprocess.DEVNULL,
+                               stdout=subprocess.PIPE, stderr=its)
+    os.close(its)
+    drawn = b""
+    try:
+        while True:
+            drawn += os.read(ours, 65536)
+    except OSError:
+        pass  # its end of the terminal is closed
+    finally:
+        os.close(ours)
+    assert command.wait(60) == 0 and b"pending" in command.stdout.read()
+    lines = drawn.decode().split("\r")
+    shown = [float(m[1]) for line in lines
+             if (m := re.search(r"main \[#*\.*\] +([\d.]+) %  \d+ rows  \d tables? left", line))]
+    assert len(shown) >= 3 and shown == sorted(shown) and shown[-1] > shown[0], drawn
+    assert any("ETA 0:0" in line for line in lines), drawn
+    wait_equal(rig, *tables)

@@ -1,5 +1,6 @@
 """Large values, wide and many tables: what they cost, and what the server itself cannot send."""
 
+import json
 import re
 import shutil
 import time
@@ -7,6 +8,7 @@ import time
 import pytest
 from machine import wait_for
 from postgres import VERSION
+from test_parking import wait_state
 
 MIB = 1024  # in the KiB of /proc
 
@@ -32,7 +34,7 @@ def test_XL2_the_memory_of_a_large_value_is_given_back(rig, note):
     """A value of 100 MB is delivered whole, and then its room is free again."""
     rig.db.sql("CREATE TABLE t (id int PRIMARY KEY, v text)")
     rig.db.publish("t")
-    rig.start()
+    rig.start(connection={"max_record_bytes": "200MiB"})
     rig.db.sql("INSERT INTO t VALUES (1, 'small')")
     rig.wait_arrived(1)
     before = resident(rig.walpost)
@@ -45,6 +47,113 @@ def test_XL2_the_memory_of_a_large_value_is_given_back(rig, note):
     records = sorted(rig.receiver.records(), key=lambda r: r["id"])
     assert len(records) == 4, "nothing came twice"
     assert records[1]["fields"] == {"id": 2, "v": "0123456789" * 10000000}
+
+
+@one_version
+@pytest.mark.slow
+def test_XL2_a_value_above_the_limit_costs_three_times_itself_and_no_more(rig, note):
+    rig.db.sql("CREATE TABLE t (id int PRIMARY KEY, v text)")
+    rig.db.publish("t")
+    rig.start()
+    rig.db.sql("INSERT INTO t VALUES (1, 'small')")
+    rig.wait_arrived(1)
+    before = resident(rig.walpost)
+    rig.db.sql("INSERT INTO t SELECT 2, repeat('0123456789', 20000000)")
+    stored = wait_state(rig, 0, 1, seconds=60)
+    assert [(r["key"], r["too_large"]["bytes"]) for r in stored.dead()] == [({"id": 2}, 200_000_001)]
+    peak = rig.walpost.memory_kib("VmHWM")
+    note(f"{before / MIB:.0f} MiB before, {peak / MIB:.0f} at most")
+    assert peak < before + 64 * MIB + 3 * 200_000_000 // 1024
+    assert_given_back(rig, before)
+    rig.db.sql("UPDATE t SET v = 'smaller' WHERE id = 2")
+    rig.wait_arrived(2)
+
+
+# --- the limit of a record ---------------------------------------------------------------------
+
+
+def limited(rig, **delivery):
+    rig.db.sql("CREATE TABLE t (id int PRIMARY KEY, v text)")
+    rig.db.publish("t")
+    rig.start(connection={"max_record_bytes": "4KiB", "message_prefixes": ["m"]},
+              operations=["insert", "update", "delete", "truncate", "read", "message"], **delivery)
+
+
+def brief(records):
+    return [(r["operation"], r["schema"], r["key"]) for r in sorted(records, key=lambda r: r["id"])]
+
+
+@pytest.mark.sanitized
+@pytest.mark.parametrize("order", ["key", "sync", "none"])
+def test_a_record_above_the_limit_is_a_dead_letter_and_the_rest_goes_on(rig, order):
+    """With position and key; what follows of its key arrives, and nothing of it is ever sent."""
+    limited(rig, order=order)
+    rig.db.sql("ALTER TABLE t REPLICA IDENTITY FULL; ALTER TABLE t ALTER v SET STORAGE PLAIN")
+    rig.db.sql("INSERT INTO t VALUES (1, 'small'), (2, repeat('x', 5000)), (3, 'small')")
+    rig.db.sql("UPDATE t SET v = 'small' WHERE id = 2")  # `changes` holds the old value
+    rig.db.sql("UPDATE t SET v = 'smaller' WHERE id = 2")
+    rig.db.sql("UPDATE t SET id = 4, v = repeat('x', 5000) WHERE id = 3")
+    with_messages = rig.db.connection.info.server_version >= 140000
+    if with_messages:
+        rig.db.sql("SELECT pg_logical_emit_message(true, 'm', repeat('x', 5000)),"
+                   " pg_logical_emit_message(true, 'm', 'small')")
+    rig.db.sql("INSERT INTO t VALUES (5, 'the end')")
+    sent = [("insert", "public.t", {"id": 1}), ("insert", "public.t", {"id": 3}),
+            ("update", "public.t", {"id": 2}), ("delete", "public.t", {"id": 3}),
+            *[("message", "pg_message.m", None)] * with_messages, ("insert", "public.t", {"id": 5})]
+    dead = [("insert", "public.t", {"id": 2}), ("update", "public.t", {"id": 2}),
+            ("update", "public.t", {"id": 4}), *[("message", "pg_message.m", None)] * with_messages]
+    rig.wait_arrived(len(sent))
+    stored = wait_state(rig, 0, len(dead))
+    assert brief(stored.dead()) == dead
+    assert brief(rig.receiver.records()) == sent
+    for record in stored.dead():
+        assert record["fields"] is None and "changes" not in record
+        assert 5000 <= record["too_large"]["bytes"] < 5020 and record["too_large"]["max_bytes"] == 4096
+        assert record["position"] and record["commit"]["xid"]
+    assert rig.walpost.metric("walpost_source_too_large_records_total") == len(dead)
+    told = rig.walpost.events("record_too_large")
+    assert told and told[0]["schema"] == "public.t" and told[0]["id"] == stored.dead()[0]["id"]
+    # Not again after a restart, and nothing to send when they are replayed.
+    assert rig.walpost.stop() == 0
+    stored.run("UPDATE parked SET state = 2")
+    rig.walpost.start(databases=[rig.db])
+    rig.db.sql("INSERT INTO t VALUES (6, 'after')")
+    rig.wait_arrived(len(sent) + 1)
+    wait_state(rig, 0, len(dead))
+    assert brief(rig.receiver.records()) == [*sent, ("insert", "public.t", {"id": 6})]
+
+
+@pytest.mark.sanitized
+def test_rows_above_the_limit_that_were_there_before(rig):
+    rig.db.sql("CREATE TABLE t (id int PRIMARY KEY, v text)")
+    rig.db.sql("INSERT INTO t SELECT g, repeat('x', CASE g % 3 WHEN 0 THEN 5000 ELSE 10 END)"
+               " FROM generate_series(1, 30) g")
+    rig.db.publish("t")
+    if not rig.receivers:
+        rig.add_receiver()
+    rig.start(syncs={"main": {**rig.sync(rig.receiver.name), "skip_initial_backfill": False}},
+              connection={"max_record_bytes": "4KiB"})
+    rig.wait_arrived(20)
+    stored = wait_state(rig, 0, 10)
+    assert {r["key"]["id"] for r in stored.dead()} == set(range(3, 31, 3))
+    assert {r["key"]["id"] for r in rig.receiver.records()} == {i for i in range(1, 31) if i % 3}
+    rig.db.sql("UPDATE t SET v = 'small' WHERE id = 3")
+    rig.wait_arrived(21)
+
+
+def test_the_limit_is_exact(rig):
+    """A record of so many bytes passes, one of a byte more does not."""
+    limited(rig)
+    rig.db.sql("INSERT INTO t VALUES (1000, '')")
+    rig.wait_arrived(1)
+    overhead = len(json.dumps(rig.receiver.records()[0], separators=(",", ":"), ensure_ascii=False))
+    room = 4096 - overhead
+    rig.db.sql(f"INSERT INTO t SELECT g, repeat('x', {room - 1001} + g) FROM generate_series(1000 + 1, 1000 + 3) g")
+    stored = wait_state(rig, 0, 2)
+    rig.wait_arrived(2)
+    assert [r["key"] for r in rig.receiver.records()] == [{"id": 1000}, {"id": 1001}]
+    assert [r["key"] for r in stored.dead()] == [{"id": 1002}, {"id": 1003}]
 
 
 # --- what the server cannot send ---------------------------------------------------------------

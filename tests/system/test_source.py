@@ -93,18 +93,61 @@ def test_a_table_without_identity_is_left_out_and_the_application_goes_on(rig):
     assert "public.bare" in done.stdout and "REPLICA IDENTITY" in done.stdout, done.stdout
 
 
-def test_a_table_that_loses_its_key_while_running(rig):
-    """The application did that itself; walpost goes on with what still comes."""
+def test_K08_a_table_that_loses_its_key_is_taken_out_of_our_own_publication(rig):
+    """The application's UPDATE fails only for a moment, whatever it did to its key; the others go on."""
     rig.db.table("t")
-    rig.db.publish("t")
+    rig.db.table("u")
+    rig.db.table("swapped")
+    rig.start(tables=["public.t", "public.u", "public.swapped"])
+    rig.db.sql("INSERT INTO t VALUES (1, 'a')")
+    rig.wait_arrived(1)
+    rig.db.sql("ALTER TABLE swapped DROP CONSTRAINT swapped_pkey, ADD PRIMARY KEY (id)")
+    rig.db.sql("ALTER TABLE t DROP CONSTRAINT t_pkey")
+
+    def updates():
+        try:
+            rig.db.sql("UPDATE t SET v = 'b'")
+            return True
+        except psycopg.errors.ObjectNotInPrerequisiteState:
+            return False
+    assert not updates()
+    wait_for("the application goes on", updates, 30, 0.2, tail=rig.walpost.tail)
+    wait_for("it is told", lambda: rig.walpost.events("table_taken_out"), 10, tail=rig.walpost.tail)
+    told, taken = rig.walpost.events("table_lost_its_identity"), rig.walpost.events("table_taken_out")
+    assert [e["table"] for e in told] == [e["table"] for e in taken] == ["public.t"]
+    assert "ALTER TABLE public.t REPLICA IDENTITY FULL" in taken[0]["remedy"]
+    assert 'ALTER PUBLICATION "walpost" ADD TABLE ONLY public.t;' in taken[0]["remedy"]
+    assert rig.db.sql("SELECT tablename::text FROM pg_publication_tables ORDER BY 1") == [("swapped",), ("u",)]
+    rig.db.sql("INSERT INTO u VALUES (1, 'on')")
+    rig.db.sql("UPDATE swapped SET v = 'x'")
+    rig.wait_arrived(2)
+    assert [r["schema"] for r in rig.receiver.records()] == ["public.t", "public.u"]
+
+
+def test_K08_a_table_that_loses_its_key_in_anothers_publication_is_told(rig):
+    """Also a partition; what still comes is delivered."""
+    rig.db.table("t")
+    rig.db.sql("CREATE TABLE pr (id int PRIMARY KEY) PARTITION BY RANGE (id)")
+    rig.db.sql("CREATE TABLE pr1 PARTITION OF pr FOR VALUES FROM (0) TO (10)")
+    rig.db.publish("t", "pr")
     rig.start()
     rig.db.sql("INSERT INTO t VALUES (1, 'a')")
     rig.assert_whole()
     rig.db.sql("ALTER TABLE t DROP CONSTRAINT t_pkey")
+    rig.db.sql("ALTER TABLE pr1 REPLICA IDENTITY NOTHING")
+    wait_for("both are told", lambda: len(rig.walpost.events("table_lost_its_identity")) == 2, 30,
+             tail=rig.walpost.tail)
+    told = {e["table"]: e["remedy"] for e in rig.walpost.events("table_lost_its_identity")}
+    assert told.keys() == {"public.t", "public.pr"} and "public.pr1 REPLICA" in told["public.pr"], told
+    assert rig.walpost.metric("walpost_source_hurt_tables") == 2
+    assert "lost their replica identity" in rig.walpost.get("/healthz")[1]
     rig.db.sql("INSERT INTO t VALUES (2, 'b')")
     rig.wait_arrived(2)
     assert rig.receiver.records()[-1]["key"] is None
-    assert rig.walpost.process.is_running
+    rig.db.sql("ALTER TABLE t REPLICA IDENTITY FULL")
+    rig.db.sql("ALTER TABLE pr1 REPLICA IDENTITY DEFAULT")
+    wait_for("it is over", lambda: rig.walpost.metric("walpost_source_hurt_tables") == 0, 30, tail=rig.walpost.tail)
+    assert not rig.walpost.events("table_taken_out")
 
 
 def test_a_synchronous_standby_name_of_star_does_not_make_commits_wait(own_server, make_rig):
@@ -215,6 +258,12 @@ def test_a_slot_that_was_dropped_is_a_gap_and_not_silence(rig):
                                              for e in rig.walpost.events()),
              20, tail=rig.walpost.tail)
     assert rig.db.slots() == [], "it is not quietly made anew"
+    done = rig.walpost.command("check")
+    assert done.returncode == 1 and "is gone" in done.stdout, f"check knows what was read: {done.stdout}"
+    rig.walpost.config["connections"][rig.db.name]["configuration"]["on_gap"] = "resync"
+    rig.walpost.write()
+    done = rig.walpost.command("check")
+    assert done.returncode == 0 and "copied again" in done.stdout, done.stdout
 
 
 # --- a source nobody prepared: one clear sentence and the exact remedy -------------------------

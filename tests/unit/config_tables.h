@@ -7,6 +7,7 @@
 
 #include "cdc/config/config.h"
 #include "cdc/pipeline/deliver.h"
+#include "cdc/record/condition.h"
 #include "cdc/source/source.h"
 #include "sinks/sink.h"
 
@@ -123,7 +124,8 @@ static inline struct cdc_config_tables config_tables(struct cdc_connection_type 
 	return (struct cdc_config_tables){.types = types,
 					  .type_n = n,
 					  .delivery_size = sizeof(struct cdc_deliver_settings),
-					  .delivery_options = cdc_deliver_options};
+					  .delivery_options = cdc_deliver_options,
+					  .filter_check = cdc_condition_check};
 }
 
 #endif

@@ -44,6 +44,15 @@ static struct cdc_batch *make_batch(struct cdc_view *views)
 	return b;
 }
 
+static void init(struct sink_webhook_body *body, enum sink_webhook_shape shape, const char *name)
+{
+	const struct sink_webhook_sync sync = {.body = shape, .wrap = true};
+	const struct sink_webhook_body_settings settings = {
+		.sync = &sync, .sync_id = ID, .sync_name = name};
+
+	assert_int_equal(sink_webhook_body_init(body, &settings, NULL), CDC_OK);
+}
+
 /* The body of the first n records; its last byte is a NUL. */
 static void make_body(enum sink_webhook_shape shape, const char *name, size_t n,
 		      struct cdc_buf *out)
@@ -53,7 +62,7 @@ static void make_body(enum sink_webhook_shape shape, const char *name, size_t n,
 	struct sink_webhook_body body;
 
 	cdc_buf_init(out, 1 << 20);
-	assert_int_equal(sink_webhook_body_init(&body, shape, ID, name, NULL), CDC_OK);
+	init(&body, shape, name);
 	assert_int_equal(sink_webhook_body_write(&body, views, n, out, NULL), CDC_OK);
 	sink_webhook_body_clear(&body);
 	cdc_batch_free(b);
@@ -166,8 +175,7 @@ static void a_body_above_its_limit_is_refused_and_leaves_the_buffer(void **state
 
 	(void)state;
 	cdc_buf_init(&out, 64);
-	assert_int_equal(sink_webhook_body_init(&body, SINK_WEBHOOK_RECORDS, ID, "o", NULL),
-			 CDC_OK);
+	init(&body, SINK_WEBHOOK_RECORDS, "o");
 	assert_int_equal(sink_webhook_body_write(&body, views, RECORDS, &out, &err), CDC_LIMIT);
 	assert_int_equal(out.len, 0);
 	cdc_buf_reset(&out, 64);

@@ -332,6 +332,48 @@ static void a_change_that_fits_no_batch_is_named(void **state)
 	assert_non_null(strstr(f->err.msg, "public.t"));
 }
 
+/* Of a row and of a message; it is counted, and has the id that it would have had. */
+static void a_record_above_the_limit_becomes_a_stand_in(void **state)
+{
+	char p[] = "p", *items[] = {p};
+	const struct cdc_opt_strs prefixes = {.items = items, .n = 1};
+	struct fixture *f = *state;
+	char large[500];
+
+	memset(large, '1', sizeof(large) - 1);
+	large[sizeof(large) - 1] = '\0';
+	f->changes.prefixes = &prefixes;
+	f->changes.max_record_bytes = 400;
+	begin(f, 0x120);
+	relation(f, 1, "t", "Ab");
+	wire_message(&f->wire, 1, 0x110, "p", "small");
+	expect(f, CDC_OK);
+	wire_message(&f->wire, 1, 0x110, "p", large);
+	expect(f, CDC_OK);
+	wire_insert(&f->wire, 1, "12");
+	expect(f, CDC_OK);
+	commit(f, 0x120);
+	wire_message(&f->wire, 0, 0x130, "p", large);
+	expect(f, CDC_OK);
+	assert_int_equal(f->batch->n, 4);
+	assert_int_equal(f->changes.too_large, 2);
+	for (size_t i = 0; i < 4; i++) {
+		const struct cdc_record *r = &f->batch->records[i];
+
+		assert_int_equal((r->flags & CDC_RECORD_TOO_LARGE) != 0, i == 1 || i == 3);
+		assert_int_equal(r->id.ordinal, i == 3 ? 0 : i + 1);
+		assert_int_equal(r->id.part, 1);
+	}
+	/* A limit that not even a small row keeps. */
+	f->changes.max_record_bytes = 100;
+	begin(f, 0x140);
+	wire_insert(&f->wire, 1, "12");
+	expect(f, CDC_OK);
+	assert_int_equal(f->changes.too_large, 3);
+	assert_int_equal(f->batch->records[4].flags, CDC_RECORD_TOO_LARGE);
+	assert_int_equal(f->batch->records[4].key.len, strlen("{\"a\":1}"));
+}
+
 static void a_truncate_is_numbered_over_batches(void **state)
 {
 	static const uint32_t relids[] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12};
@@ -475,6 +517,7 @@ int main(void)
 		TEST(an_empty_transaction_has_an_end),
 		TEST(a_change_that_does_not_fit_goes_into_the_next_batch),
 		TEST(a_change_that_fits_no_batch_is_named),
+		TEST(a_record_above_the_limit_becomes_a_stand_in),
 		TEST(a_truncate_is_numbered_over_batches),
 		TEST(a_message_of_no_transaction_is_one_by_itself),
 		TEST(messages_out_of_place_are_refused),

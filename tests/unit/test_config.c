@@ -690,8 +690,8 @@ static void keys_of_the_design_that_are_not_honoured_are_refused_by_name(void **
 	static const struct {
 		const char *keys, *mistake;
 	} sync[] = {
-		{"schemas: [{id: a.b, fields: [id]}]", "schemas[0].fields"},
-		{"schemas: [{id: a.b, filters: []}]", "schemas[0].filters"},
+		{"schemas: [{id: a.b, tracking_field: x}]", "schemas[0].tracking_field"},
+		{"schemas: [{id: a.b, partition_key: x}]", "schemas[0].partition_key"},
 		{"destination_configuration: {group: transaction}",
 		 "destination_configuration.group"},
 		{"destination_configuration: {marks: true}", "destination_configuration.marks"},
@@ -730,6 +730,134 @@ static void keys_of_the_design_that_are_not_honoured_are_refused_by_name(void **
 	refuse(SYNC_HEAD "default_schedule: {frequency: daily}\n",
 	       "walpost.yaml:8: bulk_syncs.s.default_schedule.frequency: \"daily\" is known, but "
 	       "this version cannot honour it yet (allowed: continuous)\n");
+}
+
+static void columns_and_filters_are_read(void **state)
+{
+	struct loaded l;
+	struct cdc_config *c;
+	const struct cdc_select_table *t;
+
+	(void)state;
+	assert_int_equal(setenv("TEST_SECRET", SECRET, 1), 0);
+	c = load(&l, SYNC_HEAD "obfuscation_key: \"${TEST_SECRET}-0123456789\"\n"
+			       "    schemas:\n"
+			       "      - public.a\n"
+			       "      - id: shop.*\n"
+			       "        filter_leaving: delete\n"
+			       "        fields:\n"
+			       "          - id\n"
+			       "          - {id: phone, obfuscate: true, output_name: tel}\n"
+			       "          - {id: mail, obfuscate: hash}\n"
+			       "          - {id: m, obfuscate: mask}\n"
+			       "          - {id: n, obfuscate: null}\n"
+			       "          - {id: o, obfuscate: false}\n"
+			       "          - {id: secret, enabled: false}\n"
+			       "          - \"*\"\n"
+			       "        filters:\n"
+			       "          - {field_id: region, function: Equality, value: eu}\n"
+			       "          - {field_id: n, function: Between, value: [1, 2.5]}\n"
+			       "          - {field_id: gone, function: IsNull}\n"
+			       "      - {id: shop.private, enabled: false}\n");
+	assert_int_equal(c->syncs[0].schemas.n, 2);
+	assert_int_equal(c->syncs[0].selection.n, 3);
+	assert_string_equal(c->syncs[0].selection.obfuscation_key, SECRET "-0123456789");
+	assert_null(cdc_selection_find(&c->syncs[0].selection, "shop.private", 12));
+	assert_null(cdc_selection_find(&c->syncs[0].selection, "public.b", 8));
+	assert_false(cdc_selection_is_plain(&c->syncs[0].selection));
+	t = cdc_selection_find(&c->syncs[0].selection, "shop.x", 6);
+	assert_ptr_equal(t, &c->syncs[0].selection.tables[1]);
+	assert_int_equal(t->leaving, CDC_LEAVING_DELETE);
+	assert_int_equal(t->field_n, 8);
+	assert_string_equal(t->fields[1].output_name, "tel");
+	assert_int_equal(t->fields[0].obfuscate, CDC_OBFUSCATE_NONE);
+	assert_int_equal(t->fields[1].obfuscate, CDC_OBFUSCATE_HASH);
+	assert_int_equal(t->fields[2].obfuscate, CDC_OBFUSCATE_HASH);
+	assert_int_equal(t->fields[3].obfuscate, CDC_OBFUSCATE_MASK);
+	assert_int_equal(t->fields[4].obfuscate, CDC_OBFUSCATE_NULL);
+	assert_int_equal(t->fields[5].obfuscate, CDC_OBFUSCATE_NONE);
+	assert_true(t->fields[6].is_left_out);
+	assert_int_equal(t->filter_n, 3);
+	assert_int_equal(t->filters[1].function, CDC_FILTER_BETWEEN);
+	assert_string_equal(t->filters[1].values.items[1], "2.5");
+	assert_int_equal(t->filters[2].values.n, 0);
+	unload(&l);
+}
+
+#define TABLE "schemas: [{id: a.b, "
+#define AT    "walpost.yaml:8: bulk_syncs.s.schemas[0]."
+
+static void columns_and_filters_that_make_no_sense_are_refused(void **state)
+{
+	static const struct {
+		const char *keys, *mistake;
+	} cases[] = {
+		{"fields: []",
+		 "fields: empty; a list of columns is needed (leave the key out for every "
+		 "column)"},
+		{"fields: [id, id]", "fields: \"id\" is there twice"},
+		{"fields: [a, {id: b, output_name: a}]",
+		 "fields: \"a\" is there twice as a name in records"},
+		{"fields: [{id: a, enabled: false}]",
+		 "fields: no column is left; add \"*\" for all that are not listed"},
+		{"fields: [{id: a, obfuscate: true}]",
+		 "fields: a column is hashed; set obfuscation_key of the sync, a secret of 16 "
+		 "bytes or "
+		 "more"},
+		{"fields: [{id: a, obfuscate: rot13}]",
+		 "fields[0].obfuscate: \"rot13\" is not known (allowed: false, hash, mask, null, "
+		 "true)"},
+		{"fields: [{id: a, obfuscate: }]",
+		 "fields[0].obfuscate: has no value (allowed: hash, mask, null, true, false)"},
+		{"fields: [{id: a, hidden: true}]",
+		 "fields[0].hidden: unknown key (allowed: id, enabled, obfuscate, output_name)"},
+		{"fields: [{id: \"*\", output_name: x}]",
+		 "fields[0].id: \"*\" stands for all other columns and has no output_name of its "
+		 "own"},
+		{"fields: [[a]]",
+		 "fields[0]: a list is not a column (allowed: a name of 1 to 63 bytes, "
+		 "or a group of keys with its id)"},
+		{"filters: []",
+		 "filters: empty; a list of filters is needed (leave the key out for "
+		 "every row)"},
+		{"filters: [x]", "filters[0]: \"x\" is not a group of keys"},
+		{"filters: [{field_id: x, function: IsNull, value: 1}]",
+		 "filters[0].value: IsNull takes no value"},
+		{"filters: [{field_id: x, function: Equality}]",
+		 "filters[0].value: Equality takes one value"},
+		{"filters: [{field_id: x, function: Equality, value: [a, b]}]",
+		 "filters[0].value: Equality takes one value"},
+		{"filters: [{field_id: x, function: Equality, value: {a: b}}]",
+		 "filters[0].value: a group of keys is no value (allowed: a text, or a list)"},
+		{"filters: [{field_id: x, function: Between, value: 1}]",
+		 "filters[0].value: Between takes a list of two values, the lowest and the "
+		 "highest"},
+		{"filters: [{field_id: x, function: OnOrAfter, value: 2024-02-30}]",
+		 "filters[0].value: OnOrAfter needs a date or a time (allowed: as in 2024-02-29, "
+		 "2024-02-29T12:30:00Z)"},
+		{"filters: [{field_id: x, function: InTheLast, value: 48 hours ago}]",
+		 "filters[0].value: InTheLast needs a span of time (allowed: a number and seconds, "
+		 "minutes, hours, days, weeks, months or years, as in 48 hours)"},
+		{"filters: [{field_id: x, function: RelativeOnOrAfter, value: 48h}]",
+		 "filters[0].value: RelativeOnOrAfter needs a time relative to now (allowed: as in "
+		 "48 "
+		 "hours ago, 2 days from now, now)"},
+		{"filters: [{field_id: x, function: StringLike, value: 'a\\'}]",
+		 "filters[0].value: a pattern must not end with its escape, \\"},
+		{"filters: [{field_id: x, function: StringOneOf}]",
+		 "filters[0].value: StringOneOf takes a list of values"},
+		{"filter_leaving: keep",
+		 "filter_leaving: \"keep\" is not known (allowed: drop, delete)"},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		char text[1024], mistake[512];
+
+		(void)snprintf(text, sizeof(text), SYNC_HEAD TABLE "%s}]\n", cases[i].keys);
+		(void)snprintf(mistake, sizeof(mistake), AT "%s\n", cases[i].mistake);
+		refuse(text, mistake);
+	}
 }
 
 static void objects_that_do_not_fit_together_are_refused(void **state)
@@ -1072,6 +1200,8 @@ int main(void)
 		cmocka_unit_test(an_id_is_made_from_the_name_alone),
 		cmocka_unit_test(keys_of_the_design_that_are_not_honoured_are_refused_by_name),
 		cmocka_unit_test(objects_that_do_not_fit_together_are_refused),
+		cmocka_unit_test(columns_and_filters_are_read),
+		cmocka_unit_test(columns_and_filters_that_make_no_sense_are_refused),
 		cmocka_unit_test(an_auth_method_and_its_section_go_together),
 		cmocka_unit_test(a_section_in_a_file_is_named_where_it_is),
 		cmocka_unit_test(listening_is_turned_off_by_an_empty_text),

@@ -83,6 +83,36 @@ static void a_note_that_does_not_fit_leaves_the_batch_as_it_was(void **state)
 	}
 }
 
+static void a_note_above_the_limit_has_a_stand_in(void **state)
+{
+	static const char head[] =
+		"{\"id\":\"01000001-0000000000000120-00000002-0001\",\"operation\":\"message\","
+		"\"schema\":\"pg_message.a\\\"b\",\"key\":null,\"fields\":null,"
+		"\"position\":\"0/100\",\"commit\":{\"lsn\":\"0/120\",\"xid\":7,"
+		"\"time\":\"1970-01-01T00:00:01.000000Z\"},"
+		"\"too_large\":{\"bytes\":5000,\"max_bytes\":200},\"hash\":\"";
+	struct cdc_batch *b = cdc_batch_new(1 << 16), *again = cdc_batch_new(1 << 16);
+	struct cdc_note small = note;
+	struct cdc_record *r;
+
+	(void)state;
+	small.max_bytes = 200;
+	assert_int_equal(cdc_note_begin(b, &small, &r, NULL), CDC_OK);
+	cdc_buf_puts(&b->json, "{\"a\":1}");
+	assert_int_equal(cdc_note_end(b, &small, r, NULL), CDC_LIMIT);
+	assert_int_equal(b->n, 0);
+	assert_int_equal(cdc_note_stand_in(b, &small, 5000, NULL), CDC_OK);
+	assert_memory_equal(b->json.data, head, strlen(head));
+	assert_int_equal(b->records[0].flags,
+			 CDC_RECORD_BARRIER | CDC_RECORD_NO_KEY | CDC_RECORD_TOO_LARGE);
+	assert_int_equal(cdc_scan_record(again, (const char *)b->json.data, b->json.len, NULL),
+			 CDC_OK);
+	assert_memory_equal(&again->records[0], &b->records[0], sizeof(b->records[0]));
+	assert_int_equal(write(b, "{\"a\":1}", "{}"), CDC_OK);
+	cdc_batch_free(b);
+	cdc_batch_free(again);
+}
+
 static void expect_content(const char *bytes, size_t n, const char *expected)
 {
 	struct cdc_buf out;
@@ -135,6 +165,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_note_is_what_a_reader_of_records_makes_of_it),
 		cmocka_unit_test(a_note_that_does_not_fit_leaves_the_batch_as_it_was),
+		cmocka_unit_test(a_note_above_the_limit_has_a_stand_in),
 		cmocka_unit_test(content_is_text_if_it_can_be),
 	};
 

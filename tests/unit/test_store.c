@@ -271,7 +271,7 @@ static void tables_and_their_copies_come_back_and_go_with_their_sync(void **stat
 {
 	struct fixture *f = *state;
 	struct cdc_backfill_row rows[2] = {
-		{.table = "public.b", .state = CDC_BACKFILL_PENDING},
+		{.table = "public.b", .state = CDC_BACKFILL_PENDING, .part = "keys", .next = "all"},
 		{.table = "public.a",
 		 .state = CDC_BACKFILL_FAILED,
 		 .rows = 7,
@@ -285,6 +285,7 @@ static void tables_and_their_copies_come_back_and_go_with_their_sync(void **stat
 	assert_int_equal(cdc_store_backfill_put(f->store, "orders", rows, 2, NULL), CDC_OK);
 	rows[0].state = CDC_BACKFILL_DONE;
 	rows[0].rows = UINT64_C(1) << 40;
+	(void)strcpy(rows[0].part, "changed");
 	assert_int_equal(cdc_store_backfill_put(f->store, "orders", rows, 1, NULL), CDC_OK);
 	close_it(f);
 	open_it(f);
@@ -297,6 +298,9 @@ static void tables_and_their_copies_come_back_and_go_with_their_sync(void **stat
 	assert_string_equal(got[1].table, "public.b");
 	assert_int_equal(got[1].state, CDC_BACKFILL_DONE);
 	assert_true(got[1].rows == UINT64_C(1) << 40);
+	assert_string_equal(got[1].part, "changed");
+	assert_string_equal(got[1].next, "all");
+	assert_string_equal(got[0].part, "");
 	free(got);
 	assert_int_equal(cdc_store_cursor_delete(f->store, "orders", NULL), CDC_OK);
 	assert_int_equal(cdc_store_backfill_get(f->store, "orders", &got, &n, NULL), CDC_OK);

@@ -134,6 +134,52 @@ static void what_is_not_selected_moves_the_checkpoint(void **state)
 	cdc_window_free(w);
 }
 
+/* A record that is too large is in nobody's way, and in the checkpoint only when it is written. */
+static void what_is_too_large_stands_aside(void **state)
+{
+	struct cdc_window *w = cdc_window_new(2, false, CDC_ORDER_KEY, ALL);
+	struct cdc_window_input *in = input_of(w, CDC_INPUT_STREAM);
+	CDC_AUTO(cdc_batch_freep) struct cdc_batch *b = cdc_batch_new(1 << 20);
+	struct cdc_parked parked = {0};
+	struct cdc_item *items[8], *aside;
+	size_t n, bytes;
+	bool has_more;
+
+	(void)state;
+	cdc_window_set_parked(w, &parked);
+	add(b, 0, 0, 10, 1, 1, CDC_OP_INSERT, 0);
+	add(b, 0, 0, 10, 2, 1, CDC_OP_DELETE, CDC_RECORD_MOVE_OLD | CDC_RECORD_TOO_LARGE);
+	add(b, 0, 2, 10, 2, 2, CDC_OP_UPDATE, CDC_RECORD_MOVE_NEW);
+	add(b, 1, 1, 10, 3, 1, CDC_OP_MESSAGE, CDC_RECORD_BARRIER | CDC_RECORD_TOO_LARGE);
+	add(b, 1, 1, 10, 4, 1, CDC_OP_MESSAGE, CDC_RECORD_BARRIER);
+	take(w, in, b);
+	assert_int_equal(cdc_window_records(w), 5);
+	assert_int_equal(cdc_window_run(w, 0, 8, 1000, items, &has_more), 1);
+	cdc_window_done(w, items[0]);
+	assert_int_equal(cdc_window_position(in).id.ordinal, 1);
+	/* The message behind the one that is too large does not wait for it. */
+	assert_int_equal(cdc_window_run(w, 1, 8, 1000, items, &has_more), 1);
+	assert_int_equal(items[0]->rec->id.ordinal, 4);
+	cdc_window_done(w, items[0]);
+	aside = cdc_window_aside(w, &n, &bytes);
+	assert_int_equal(n, 2);
+	assert_int_equal(aside->rec->id.ordinal, 2);
+	assert_int_equal(aside->next->rec->id.ordinal, 3);
+	assert_int_equal(cdc_window_position(in).id.ordinal, 1);
+	cdc_window_written(w);
+	assert_int_equal(cdc_window_position(in).id.part, 1);
+	/* The second half of a key change waits until the first is written. */
+	assert_int_equal(cdc_window_run(w, 0, 8, 1000, items, &has_more), 1);
+	assert_int_equal(items[0]->rec->id.part, 2);
+	cdc_window_done(w, items[0]);
+	cdc_window_written(w);
+	assert_int_equal(cdc_window_records(w), 0);
+	assert_int_equal(cdc_window_position(in).id.ordinal, 4);
+	assert_ptr_equal(cdc_window_take_lease(in), b);
+	cdc_parked_clear(&parked);
+	cdc_window_free(w);
+}
+
 static void a_probe_is_the_oldest_record_of_another_key(void **state)
 {
 	struct cdc_window *w = cdc_window_new(2, false, CDC_ORDER_KEY, ALL);
@@ -635,6 +681,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_run_ends_at_its_limits),
 		cmocka_unit_test(what_is_not_selected_moves_the_checkpoint),
+		cmocka_unit_test(what_is_too_large_stands_aside),
 		cmocka_unit_test(a_probe_is_the_oldest_record_of_another_key),
 		cmocka_unit_test(halves_of_a_key_change_find_each_other_across_reads),
 		cmocka_unit_test(a_second_half_alone_waits_for_nothing),

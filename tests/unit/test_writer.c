@@ -143,9 +143,9 @@ static void update_carries_changes_only_where_the_wal_has_the_old_row(void **sta
 	assert_int_equal(expect_one(&c, HEAD), 0);
 	c.old = full;
 	c.old_is_full = true;
-	assert_int_equal(expect_one(&c, HEAD ",\"changes\":{\"total\":2}"), 0);
+	assert_int_equal(expect_one(&c, HEAD ",\"changes\":{\"total\":2}"), CDC_RECORD_OLD_ROW);
 	c.old = row; /* nothing differs */
-	assert_int_equal(expect_one(&c, HEAD ",\"changes\":{}"), 0);
+	assert_int_equal(expect_one(&c, HEAD ",\"changes\":{}"), CDC_RECORD_OLD_ROW);
 #undef HEAD
 	cdc_shape_free(s);
 }
@@ -198,6 +198,97 @@ static void truncate_is_a_barrier_without_values(void **state)
 	cdc_shape_free(s);
 }
 
+#define STAND_IN(op, key)                                                                          \
+	"{\"id\":\"" ID "\",\"operation\":\"" op "\",\"schema\":\"public.orders\",\"key\":" key    \
+	",\"fields\":null"
+
+/* At its own size a record is what it is, one byte below it is a stand-in. */
+static void record_above_the_limit_has_a_stand_in(void **state)
+{
+	struct cdc_shape *s = orders();
+	const struct cdc_value row[] = {TEXT("1"), TEXT("note \"longer\" than it may be"),
+					TEXT("1.50")};
+	const struct cdc_value old[] = {TEXT("1"), TEXT("b"), TEXT("1.50")};
+	struct cdc_change c = change_of(s, CDC_OP_UPDATE, row, old);
+	size_t len;
+	char more[100];
+
+	(void)state;
+	c.old_is_full = true;
+	for (int grown = 0; grown < 2; grown++) {
+		CDC_AUTO(cdc_batch_freep) struct cdc_batch *whole = NULL, *b = NULL;
+
+		c.max_bytes = 0;
+		whole = written(&c, 1);
+		len = whole->json.len;
+		c.max_bytes = len;
+		b = written(&c, 1);
+		assert_int_equal(b->json.len, len);
+		assert_memory_equal(b->json.data, whole->json.data, len);
+		/* Also where more than the limit is allocated already. */
+		cdc_batch_reset(b, grown ? SIZE_MAX : 0);
+		c.max_bytes = len - 1;
+		assert_int_equal(cdc_write_change(b, &c, NULL), CDC_OK);
+		(void)snprintf(more, sizeof(more),
+			       ",\"too_large\":{\"bytes\":39,\"max_bytes\":%zu}", len - 1);
+		expect_more(b, 0, STAND_IN("update", "{\"id\":1}"), more);
+		assert_int_equal(b->records[0].flags, CDC_RECORD_TOO_LARGE);
+		assert_int_equal(b->records[0].cols, 0);
+		assert_int_equal(b->records[0].changes.len, 0);
+		assert_true(b->records[0].key_hash == whole->records[0].key_hash);
+		/* What comes behind it has all of the batch again. */
+		c.max_bytes = 0;
+		assert_int_equal(cdc_write_change(b, &c, NULL), CDC_OK);
+		assert_int_equal(b->records[1].json_len, len);
+	}
+	cdc_shape_free(s);
+}
+
+static void either_half_of_a_changed_key_may_be_a_stand_in(void **state)
+{
+	struct cdc_shape *s = orders();
+	char note[200];
+	const struct cdc_value large = {.kind = CDC_VALUE_TEXT, .len = sizeof(note), .text = note};
+	const struct cdc_value small = TEXT("a");
+
+	(void)state;
+	memset(note, 'x', sizeof(note));
+	for (unsigned i = 1; i < 4; i++) {
+		const struct cdc_value row[] = {TEXT("2"), i & 1 ? large : small, TEXT("7")};
+		const struct cdc_value old[] = {TEXT("1"), i & 2 ? large : small, TEXT("7")};
+		struct cdc_change c = change_of(s, CDC_OP_UPDATE, row, old);
+		CDC_AUTO(cdc_batch_freep) struct cdc_batch *b = NULL;
+
+		c.old_is_full = true;
+		c.max_bytes = 400;
+		b = written(&c, 2);
+		/* The old row is in the update's `changes`, too. */
+		assert_int_equal(b->records[0].flags,
+				 CDC_RECORD_MOVE_OLD | (i & 2 ? CDC_RECORD_TOO_LARGE : 0));
+		assert_int_equal(b->records[1].flags, CDC_RECORD_MOVE_NEW | CDC_RECORD_TOO_LARGE);
+		assert_memory_equal(b->json.data + b->records[1].json_off + b->records[1].key.off,
+				    "{\"id\":2}", 8);
+	}
+	cdc_shape_free(s);
+}
+
+static void record_above_the_limit_waits_for_a_batch_with_room(void **state)
+{
+	struct cdc_shape *s = orders();
+	const struct cdc_value row[] = {TEXT("1"), TEXT("a"), TEXT("1")};
+	struct cdc_change c = change_of(s, CDC_OP_INSERT, row, NULL);
+	CDC_AUTO(cdc_batch_freep) struct cdc_batch *b = cdc_batch_new(1100);
+
+	(void)state;
+	assert_non_null(b);
+	c.max_bytes = 400;
+	while (cdc_write_change(b, &c, NULL) == CDC_OK)
+		assert_int_equal(b->records[b->n - 1].flags, 0);
+	assert_true(b->n > 1);
+	assert_int_equal(cdc_write_change(b, &c, NULL), CDC_LIMIT);
+	cdc_shape_free(s);
+}
+
 static void changed_key_makes_a_delete_and_an_update(void **state)
 {
 	struct cdc_shape *s = orders();
@@ -226,7 +317,8 @@ static void changed_key_makes_a_delete_and_an_update(void **state)
 		       is_full ? UPDATE ",\"total\":7},\"changes\":{\"id\":1,\"note\":\"a\"}"
 			       : UPDATE "},\"changes\":{\"id\":1},\"unchanged\":[\"total\"]");
 		assert_int_equal(b->records[0].flags, CDC_RECORD_MOVE_OLD);
-		assert_int_equal(b->records[1].flags, CDC_RECORD_MOVE_NEW);
+		assert_int_equal(b->records[1].flags,
+				 CDC_RECORD_MOVE_NEW | (is_full ? CDC_RECORD_OLD_ROW : 0));
 		assert_true(b->records[0].key_hash != b->records[1].key_hash);
 	}
 #undef DELETE
@@ -429,6 +521,9 @@ int main(void)
 		cmocka_unit_test(update_carries_changes_only_where_the_wal_has_the_old_row),
 		cmocka_unit_test(delete_carries_as_much_of_the_old_row_as_the_wal),
 		cmocka_unit_test(truncate_is_a_barrier_without_values),
+		cmocka_unit_test(record_above_the_limit_has_a_stand_in),
+		cmocka_unit_test(either_half_of_a_changed_key_may_be_a_stand_in),
+		cmocka_unit_test(record_above_the_limit_waits_for_a_batch_with_room),
 		cmocka_unit_test(changed_key_makes_a_delete_and_an_update),
 		cmocka_unit_test(unchanged_value_is_named_never_invented_and_never_null),
 		cmocka_unit_test(backfill_row_has_no_transaction),
