@@ -108,6 +108,8 @@ static const struct row sync_rows[] = {
 	 FORM_PLAIN},
 	{"walpost_in_flight_requests", "gauge", "Requests without an answer yet.", SYNC(in_flight),
 	 FORM_PLAIN},
+	{"walpost_concurrency_limit", "gauge", "Requests that the endpoint bears at once.",
+	 SYNC(limit), FORM_PLAIN},
 	{"walpost_window_records", "gauge", "Records read from the buffer and not yet done.",
 	 SYNC(window), FORM_PLAIN},
 	{"walpost_breaker_state", "gauge", "Circuit breaker: 0 closed, 1 open, 2 half-open.",

@@ -93,6 +93,7 @@ struct cdc_sync_metrics {
 	cdc_metric requests;
 	cdc_metric request_bytes;
 	cdc_metric in_flight;           /* requests */
+	cdc_metric limit;               /* of them at once, as the endpoint bears it */
 	cdc_metric window;              /* records read and not yet done */
 	cdc_metric breaker;             /* 0 closed, 1 open, 2 half-open */
 	cdc_metric delivered_commit_us; /* commit time of the newest delivered record */

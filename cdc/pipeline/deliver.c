@@ -469,7 +469,7 @@ static enum cdc_code send_parked(struct cdc_deliver *d, uint64_t now_ms, int64_t
 		if (rc)
 			cdc_parking_put_off(d->parking, wall_us);
 		else
-			rc = cdc_parking_send(d->parking, d->sink, waits, wall_us, err);
+			rc = cdc_parking_send(d->parking, d->sink, waits, now_ms, wall_us, err);
 	}
 	return rc;
 }

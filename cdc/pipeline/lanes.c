@@ -6,6 +6,7 @@
 
 #include "cdc/base/clock.h"
 #include "cdc/pipeline/backoff.h"
+#include "cdc/pipeline/flow.h"
 #include "cdc/pipeline/trouble.h"
 
 #define BISECT_RETRY_FAILURES 3    /* of a batch that fails with 5xx while others are accepted */
@@ -38,6 +39,8 @@ struct cdc_lanes {
 	uint64_t counter;        /* begins and failures of requests, numbered */
 	uint64_t accepted_begun; /* beginning of the latest accepted one */
 	size_t in_flight;
+	struct cdc_flow flow;
+	size_t turn; /* the lane that is looked at first, so that none is always last */
 	bool is_finishing;
 	struct cdc_breaker breaker;
 	char told[sizeof(((struct sink_result *)0)->text)]; /* why it opened last */
@@ -51,6 +54,20 @@ struct cdc_lanes {
 };
 
 /* --- life --------------------------------------------------------------------------- */
+
+static void init_flow(struct cdc_lanes *l)
+{
+	const struct cdc_deliver_settings *s = l->setup.settings;
+	const struct cdc_flow_settings flow = {
+		.requests_per_second = s->rate_limit.requests_per_second,
+		.records_per_second = s->rate_limit.records_per_second,
+		.min = s->concurrency_min,
+		.max = s->concurrency_min ? s->concurrency : l->lane_n,
+	};
+
+	cdc_flow_init(&l->flow, &flow, 0);
+	cdc_metric_set(&l->setup.metrics->limit, cdc_throttle_limit(&l->flow.throttle));
+}
 
 struct cdc_lanes *cdc_lanes_new(const struct cdc_lanes_setup *setup)
 {
@@ -66,6 +83,7 @@ struct cdc_lanes *cdc_lanes_new(const struct cdc_lanes_setup *setup)
 		cdc_lanes_free(l);
 		return NULL;
 	}
+	init_flow(l);
 	return l;
 }
 
@@ -118,8 +136,9 @@ static void recovered(struct cdc_lanes *l)
 	post(l, CDC_STATE_RUNNING, NULL);
 }
 
-uint64_t cdc_lanes_begin(struct cdc_lanes *l, bool is_probe)
+uint64_t cdc_lanes_begin(struct cdc_lanes *l, bool is_probe, size_t records, uint64_t now_ms)
 {
+	cdc_flow_started(&l->flow, records, now_ms);
 	if (is_probe)
 		cdc_breaker_probe(&l->breaker);
 	return ++l->counter;
@@ -414,6 +433,8 @@ enum cdc_code cdc_lanes_result(struct cdc_lanes *l, const struct sink_result *r,
 	enum cdc_code rc = cdc_lanes_is_over(l, r, err);
 
 	ret_trouble->item = NULL;
+	cdc_flow_ended(&l->flow, r, l->in_flight, now_ms);
+	cdc_metric_set(&l->setup.metrics->limit, cdc_throttle_limit(&l->flow.throttle));
 	lane->is_in_flight = false;
 	l->in_flight--;
 	if (rc) {
@@ -454,7 +475,7 @@ static bool reserve(struct cdc_lanes *l, struct lane *lane, size_t max)
 
 /* Submits lane->items[0..n). */
 static enum cdc_code submit(struct cdc_lanes *l, struct lane *lane, void *sink, bool is_probe,
-			    struct cdc_err *err)
+			    uint64_t now_ms, struct cdc_err *err)
 {
 	struct sink_job job = {.ticket = (uint64_t)(lane - l->lanes), .views = l->views};
 	enum cdc_code rc;
@@ -475,7 +496,7 @@ static enum cdc_code submit(struct cdc_lanes *l, struct lane *lane, void *sink, 
 		cdc_metric_add(&l->setup.metrics->retried, 1);
 	lane->is_in_flight = true;
 	lane->is_probe = is_probe;
-	lane->begun = cdc_lanes_begin(l, is_probe);
+	lane->begun = cdc_lanes_begin(l, is_probe, lane->n, now_ms);
 	lane->since_ms = 0;
 	l->in_flight++;
 	return CDC_OK;
@@ -529,7 +550,7 @@ static enum cdc_code send_lane(struct cdc_lanes *l, size_t index, void *sink, ui
 					 &has_more);
 		if (lane->n == 0 || must_linger(l, lane, has_more, now_ms))
 			return CDC_OK;
-		rc = submit(l, lane, sink, false, &why);
+		rc = submit(l, lane, sink, false, now_ms, &why);
 		if (rc == CDC_LIMIT && lane->n == 1) {
 			set_limit_trouble(lane, &why, ret_trouble);
 			return CDC_OK;
@@ -562,11 +583,12 @@ static struct cdc_item *choose_probe(struct cdc_lanes *l)
 
 static bool may_probe(const struct cdc_lanes *l, uint64_t now_ms)
 {
-	return !l->in_flight && now_ms >= l->hold_ms && cdc_breaker_may_probe(&l->breaker, now_ms);
+	return !l->in_flight && now_ms >= l->hold_ms && cdc_flow_may_start(&l->flow, 0, now_ms) &&
+	       cdc_breaker_may_probe(&l->breaker, now_ms);
 }
 
-static enum cdc_code send_probe(struct cdc_lanes *l, void *sink, struct cdc_trouble *ret_trouble,
-				struct cdc_err *err)
+static enum cdc_code send_probe(struct cdc_lanes *l, void *sink, uint64_t now_ms,
+				struct cdc_trouble *ret_trouble, struct cdc_err *err)
 {
 	struct cdc_item *item = choose_probe(l);
 	struct cdc_err why = {0};
@@ -581,7 +603,7 @@ static enum cdc_code send_probe(struct cdc_lanes *l, void *sink, struct cdc_trou
 		return cdc_err_set(err, CDC_NOMEM, "out of memory for a request");
 	lane->items[0] = item;
 	lane->n = 1;
-	rc = submit(l, lane, sink, true, &why);
+	rc = submit(l, lane, sink, true, now_ms, &why);
 	if (rc == CDC_LIMIT) {
 		set_limit_trouble(lane, &why, ret_trouble);
 		return CDC_OK;
@@ -598,11 +620,18 @@ enum cdc_code cdc_lanes_send(struct cdc_lanes *l, void *sink, uint64_t now_ms,
 
 	ret_trouble->item = NULL;
 	if (l->breaker.state != CDC_BREAKER_CLOSED)
-		return may_probe(l, now_ms) ? send_probe(l, sink, ret_trouble, err) : CDC_OK;
+		return may_probe(l, now_ms) ? send_probe(l, sink, now_ms, ret_trouble, err)
+					    : CDC_OK;
 	for (size_t i = 0; !rc && !ret_trouble->item && i < l->lane_n; i++) {
-		if (!l->lanes[i].is_in_flight && now_ms >= lane_due_ms(l, &l->lanes[i]) &&
-		    cdc_window_head(l->setup.window, i))
-			rc = send_lane(l, i, sink, now_ms, ret_trouble, err);
+		size_t at = (l->turn + i) % l->lane_n;
+
+		if (!cdc_flow_may_start(&l->flow, l->in_flight, now_ms)) {
+			l->turn = at;
+			break;
+		}
+		if (!l->lanes[at].is_in_flight && now_ms >= lane_due_ms(l, &l->lanes[at]) &&
+		    cdc_window_head(l->setup.window, at))
+			rc = send_lane(l, at, sink, now_ms, ret_trouble, err);
 	}
 	return rc;
 }
@@ -611,16 +640,18 @@ bool cdc_lanes_may_begin(struct cdc_lanes *l, uint64_t now_ms, bool *ret_is_prob
 {
 	*ret_is_probe = l->breaker.state != CDC_BREAKER_CLOSED;
 	if (!*ret_is_probe)
-		return now_ms >= l->hold_ms;
+		return now_ms >= l->hold_ms && cdc_flow_may_start(&l->flow, l->in_flight, now_ms);
 	return may_probe(l, now_ms) && !choose_probe(l);
 }
 
 uint64_t cdc_lanes_ready_ms(const struct cdc_lanes *l)
 {
-	uint64_t at = 0;
+	uint64_t at = cdc_flow_next_ms(&l->flow, l->in_flight), probe_ms;
 
-	if (l->breaker.state != CDC_BREAKER_CLOSED)
-		at = l->in_flight ? UINT64_MAX : cdc_breaker_next_ms(&l->breaker);
+	if (l->breaker.state != CDC_BREAKER_CLOSED) {
+		probe_ms = l->in_flight ? UINT64_MAX : cdc_breaker_next_ms(&l->breaker);
+		at = at > probe_ms ? at : probe_ms;
+	}
 	return at > l->hold_ms ? at : l->hold_ms;
 }
 
@@ -638,12 +669,16 @@ uint64_t cdc_lanes_wait_ms(const struct cdc_lanes *l, uint64_t now_ms, uint64_t 
 	if (l->breaker.state != CDC_BREAKER_CLOSED) {
 		uint64_t probe_ms = cdc_breaker_next_ms(&l->breaker);
 
+		if (probe_ms < l->flow.free_ms)
+			probe_ms = l->flow.free_ms;
 		return l->in_flight || l->has_no_probe
 			       ? wait_ms
 			       : sooner(wait_ms, probe_ms > l->hold_ms ? probe_ms : l->hold_ms,
 					now_ms);
 	}
 	wait_ms = sooner(wait_ms, cdc_breaker_next_ms(&l->breaker), now_ms);
+	if (l->flow.free_ms > now_ms)
+		wait_ms = sooner(wait_ms, l->flow.free_ms, now_ms);
 	for (size_t i = 0; i < l->lane_n; i++) {
 		const struct lane *lane = &l->lanes[i];
 		uint64_t due = lane_due_ms(l, lane);

@@ -78,8 +78,8 @@ uint64_t cdc_lanes_wait_ms(const struct cdc_lanes *l, uint64_t now_ms, uint64_t 
 bool cdc_lanes_may_begin(struct cdc_lanes *l, uint64_t now_ms, bool *ret_is_probe);
 /* Not before then; UINT64_MAX: not by time. */
 uint64_t cdc_lanes_ready_ms(const struct cdc_lanes *l);
-/* It begins; its number. */
-uint64_t cdc_lanes_begin(struct cdc_lanes *l, bool is_probe);
+/* It begins, with so many records; its number. */
+uint64_t cdc_lanes_begin(struct cdc_lanes *l, bool is_probe, size_t records, uint64_t now_ms);
 /* It was accepted. */
 void cdc_lanes_accepted(struct cdc_lanes *l, uint64_t begun);
 /* It failed: numbers the failure; is_endpoint: the failure is not the records' alone. */

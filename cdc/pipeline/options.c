@@ -1,4 +1,5 @@
 /* The engine's keys of destination_configuration. */
+#include "cdc/pipeline/rate.h"
 #include "cdc/pipeline/settings.h"
 #include "cdc/pipeline/window.h"
 
@@ -17,6 +18,24 @@ static const char *const orders[] = {
 	[CDC_ORDER_SYNC] = "sync",
 	[CDC_ORDER_NONE] = "none",
 	NULL,
+};
+
+#define RATE(member) (AT(rate_limit.member) - AT(rate_limit))
+
+static const struct cdc_opt rate_options[] = {
+	{.name = "requests_per_second",
+	 .type = CDC_OPT_UINT,
+	 .offset = RATE(requests_per_second),
+	 .def = "0",
+	 .max = CDC_RATE_MAX,
+	 .help = "requests; 0: no limit"},
+	{.name = "records_per_second",
+	 .type = CDC_OPT_UINT,
+	 .offset = RATE(records_per_second),
+	 .def = "0",
+	 .max = CDC_RATE_MAX,
+	 .help = "records, on the average of as many seconds as a request is worth; 0: no limit"},
+	{0},
 };
 
 static const char *const auth_errors[] = {
@@ -93,6 +112,19 @@ const struct cdc_opt cdc_deliver_options[] = {
 	 .min = 1,
 	 .max = 256,
 	 .help = "lanes: most requests at a time; records of one key share a lane"},
+	{.name = "concurrency_min",
+	 .type = CDC_OPT_UINT,
+	 .offset = AT(concurrency_min),
+	 .def = "0",
+	 .max = 256,
+	 .help = "fewest requests at a time: between it and concurrency as many are sent as the "
+		 "endpoint bears, by its answers' times, 429, 503 and time-outs; 0: always "
+		 "concurrency"},
+	{.name = "rate_limit",
+	 .type = CDC_OPT_GROUP,
+	 .offset = AT(rate_limit),
+	 .group = rate_options,
+	 .help = "most that is sent in a second"},
 	{.name = "order",
 	 .type = CDC_OPT_ENUM,
 	 .offset = AT(order),

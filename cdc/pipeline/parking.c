@@ -500,8 +500,8 @@ static bool has_too_large(const struct slot *slot)
 static enum cdc_code refuse_unsent(struct cdc_parking *p, struct slot *slot, const char *text,
 				   int64_t wall_us, struct cdc_err *err);
 
-enum cdc_code cdc_parking_send(struct cdc_parking *p, void *sink, bool waits, int64_t wall_us,
-			       struct cdc_err *err)
+enum cdc_code cdc_parking_send(struct cdc_parking *p, void *sink, bool waits, uint64_t now_ms,
+			       int64_t wall_us, struct cdc_err *err)
 {
 	struct slot *slot = p->reading;
 	struct cdc_parked_key *key =
@@ -539,7 +539,7 @@ enum cdc_code cdc_parking_send(struct cdc_parking *p, void *sink, bool waits, in
 	slot->is_busy = true;
 	p->in_flight++;
 	p->is_replaying |= slot->is_replay;
-	slot->begun = cdc_lanes_begin(p->setup.lanes, slot->is_probe);
+	slot->begun = cdc_lanes_begin(p->setup.lanes, slot->is_probe, job.n, now_ms);
 	if (key) {
 		key->is_in_flight = true;
 		key->tried_us = wall_us;

@@ -74,8 +74,8 @@ void cdc_parking_written(struct cdc_parking *p, const struct cdc_parking_write *
 bool cdc_parking_next(struct cdc_parking *p, uint64_t now_ms, int64_t wall_us,
 		      struct cdc_park_read *ret_read, struct cdc_batch **ret_batch);
 /* They were read, waits as the store says.  Codes: the sink's. */
-enum cdc_code cdc_parking_send(struct cdc_parking *p, void *sink, bool waits, int64_t wall_us,
-			       struct cdc_err *err) CDC_CHECK;
+enum cdc_code cdc_parking_send(struct cdc_parking *p, void *sink, bool waits, uint64_t now_ms,
+			       int64_t wall_us, struct cdc_err *err) CDC_CHECK;
 /* They could not be read. */
 void cdc_parking_put_off(struct cdc_parking *p, int64_t wall_us);
 

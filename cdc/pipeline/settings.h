@@ -19,7 +19,11 @@ struct cdc_deliver_settings {
 	uint64_t batch_size;  /* records per request */
 	uint64_t batch_bytes; /* JSON bytes per request; one larger record goes alone */
 	uint64_t linger_ms;
-	uint64_t concurrency;        /* lanes */
+	uint64_t concurrency;     /* lanes */
+	uint64_t concurrency_min; /* of them at once, when the endpoint bears no more; 0: all */
+	struct {
+		uint64_t requests_per_second, records_per_second; /* 0: no limit */
+	} rate_limit;
 	unsigned order;              /* enum cdc_order */
 	unsigned auth_errors;        /* enum cdc_auth_errors */
 	unsigned on_reject;          /* enum cdc_on_reject; order: sync */

@@ -10,10 +10,13 @@
 #include <time.h>
 
 #include "cdc/base/clock.h"
+#include "cdc/base/crypto.h"
 
 #define CONNECT_MS 10000
 #define KEEP_BODY  (4u << 20) /* a slot keeps a buffer of at most so much */
 #define LINES_MAX  (64u << 10)
+#define DNS_S      60  /* a name is asked for again */
+#define LIFETIME_S 300 /* a connection is made anew, so that a name's new address is found */
 
 struct slot {
 	CURL *easy;
@@ -23,20 +26,26 @@ struct slot {
 	size_t skip;         /* bytes of body that are not sent */
 	/* The lines, linked before those of all requests; libcurl only reads them. */
 	struct curl_slist own[SINK_HTTP_LINES];
-	size_t got, head; /* bytes of the answer's body and of its head */
+	struct curl_slist *headers; /* of all its requests; the slots share theirs */
+	size_t got, head;           /* bytes of the answer's body and of its head */
+	unsigned token;
 	char barred[160]; /* why the last address was not connected to; empty: it was */
 	uint64_t begun_us;
 	char error[CURL_ERROR_SIZE];
-	bool is_busy, is_options;
+	bool is_busy, is_options, is_waiting, is_refused;
 	const struct sink_http_networks *networks;
 };
 
 struct sink_http {
 	struct sink_http_networks networks;
 	CURLM *multi;
-	struct slot *slots;
-	size_t slot_n, next;
-	struct curl_slist *headers; /* of all requests */
+	struct slot *slots, side;
+	size_t slot_n, next, waiting, refused;
+	bool is_held;
+	unsigned tokens;                 /* that were released */
+	char *token;                     /* of release; NULL: requests go without one */
+	struct sink_http_answer refusal; /* of those that are refused */
+	struct curl_slist *headers;      /* of all requests but the side one */
 	size_t keep_max;
 	int wake_fd;
 };
@@ -237,8 +246,7 @@ static CURLcode set_proxy(CURL *easy, const char *proxy)
 	return rc;
 }
 
-static CURLcode set_up(const struct sink_http *h, struct slot *slot,
-		       const struct sink_http_settings *s)
+static CURLcode set_up(struct slot *slot, const struct sink_http_settings *s)
 {
 	CURL *e = slot->easy;
 	long connect_ms = s->timeout_ms < CONNECT_MS ? (long)s->timeout_ms : CONNECT_MS;
@@ -250,6 +258,8 @@ static CURLcode set_up(const struct sink_http *h, struct slot *slot,
 	(void)curl_easy_setopt(e, CURLOPT_FOLLOWLOCATION, 0L);
 	(void)curl_easy_setopt(e, CURLOPT_TCP_NODELAY, 1L);
 	(void)curl_easy_setopt(e, CURLOPT_TCP_KEEPALIVE, 1L);
+	(void)curl_easy_setopt(e, CURLOPT_DNS_CACHE_TIMEOUT, (long)DNS_S);
+	(void)curl_easy_setopt(e, CURLOPT_MAXLIFETIME_CONN, (long)LIFETIME_S);
 	(void)curl_easy_setopt(e, CURLOPT_TIMEOUT_MS, (long)s->timeout_ms);
 	(void)curl_easy_setopt(e, CURLOPT_CONNECTTIMEOUT_MS, connect_ms);
 	(void)curl_easy_setopt(e, CURLOPT_WRITEFUNCTION, discard);
@@ -260,7 +270,7 @@ static CURLcode set_up(const struct sink_http *h, struct slot *slot,
 	(void)curl_easy_setopt(e, CURLOPT_OPENSOCKETDATA, slot);
 	(void)curl_easy_setopt(e, CURLOPT_ERRORBUFFER, slot->error);
 	(void)curl_easy_setopt(e, CURLOPT_PRIVATE, slot);
-	(void)curl_easy_setopt(e, CURLOPT_HTTPHEADER, h->headers);
+	(void)curl_easy_setopt(e, CURLOPT_HTTPHEADER, slot->headers);
 	(void)curl_easy_setopt(e, CURLOPT_ACCEPT_ENCODING, "gzip");
 	(void)curl_easy_setopt(e, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_2TLS);
 	/* One connection carries all slots where HTTP/2 is spoken. */
@@ -271,6 +281,35 @@ static CURLcode set_up(const struct sink_http *h, struct slot *slot,
 	if (!rc)
 		rc = set_proxy(e, s->proxy);
 	return rc ? rc : set_tls(e, s);
+}
+
+/* slot->headers is set. */
+static CURLcode open_slot(struct sink_http *h, struct slot *slot,
+			  const struct sink_http_settings *s)
+{
+	slot->networks = &h->networks;
+	cdc_buf_init(&slot->body, s->body_max);
+	cdc_buf_init(&slot->lines, LINES_MAX);
+	cdc_buf_init(&slot->kept, SINK_HTTP_ANSWER_BYTES);
+	slot->easy = curl_easy_init();
+	return slot->easy ? set_up(slot, s) : CURLE_OUT_OF_MEMORY;
+}
+
+static void close_slot(struct sink_http *h, struct slot *s)
+{
+	if (s->is_busy && !s->is_waiting && !s->is_refused)
+		(void)curl_multi_remove_handle(h->multi, s->easy);
+	curl_easy_cleanup(s->easy);
+	cdc_buf_clear(&s->body);
+	cdc_buf_clear(&s->lines);
+	cdc_buf_clear(&s->kept);
+}
+
+static enum cdc_code cannot_open(CURLcode rc, struct cdc_err *err)
+{
+	return rc && rc != CURLE_OUT_OF_MEMORY
+		       ? cdc_err_set(err, CDC_CONFIG, "%s", curl_easy_strerror(rc))
+		       : cdc_err_set(err, CDC_NOMEM, "out of memory");
 }
 
 enum cdc_code sink_http_open(const struct sink_http_settings *s, struct sink_http **ret,
@@ -295,38 +334,35 @@ enum cdc_code sink_http_open(const struct sink_http_settings *s, struct sink_htt
 		struct slot *slot = &h->slots[i];
 
 		h->slot_n = i + 1;
-		slot->networks = &h->networks;
-		cdc_buf_init(&slot->body, s->body_max);
-		cdc_buf_init(&slot->lines, LINES_MAX);
-		cdc_buf_init(&slot->kept, SINK_HTTP_ANSWER_BYTES);
-		slot->easy = curl_easy_init();
-		rc = slot->easy ? set_up(h, slot, s) : CURLE_OUT_OF_MEMORY;
+		slot->headers = h->headers;
+		rc = open_slot(h, slot, s);
 	}
 	if (!h->multi || !h->headers || !h->slots || rc) {
 		sink_http_close(h);
-		return rc && rc != CURLE_OUT_OF_MEMORY
-			       ? cdc_err_set(err, CDC_CONFIG, "%s", curl_easy_strerror(rc))
-			       : cdc_err_set(err, CDC_NOMEM, "out of memory");
+		return cannot_open(rc, err);
 	}
 	(void)curl_multi_setopt(h->multi, CURLMOPT_MAXCONNECTS, (long)s->slots);
 	*ret = h;
 	return CDC_OK;
 }
 
+static void forget_token(struct sink_http *h)
+{
+	if (h->token)
+		cdc_wipe(h->token, strlen(h->token));
+	free(h->token);
+	h->token = NULL;
+}
+
 void sink_http_close(struct sink_http *h)
 {
 	if (!h)
 		return;
-	for (size_t i = 0; i < h->slot_n; i++) {
-		struct slot *s = &h->slots[i];
-
-		if (s->is_busy)
-			(void)curl_multi_remove_handle(h->multi, s->easy);
-		curl_easy_cleanup(s->easy);
-		cdc_buf_clear(&s->body);
-		cdc_buf_clear(&s->lines);
-		cdc_buf_clear(&s->kept);
-	}
+	for (size_t i = 0; i < h->slot_n; i++)
+		close_slot(h, &h->slots[i]);
+	close_slot(h, &h->side);
+	curl_slist_free_all(h->side.headers);
+	forget_token(h);
 	free(h->slots);
 	curl_slist_free_all(h->headers);
 	if (h->multi)
@@ -356,16 +392,34 @@ struct cdc_buf *sink_http_body(struct sink_http *h, size_t slot)
 	return &h->slots[slot].body;
 }
 
-static enum cdc_code start(struct sink_http *h, struct slot *s, struct cdc_err *err)
+static enum cdc_code begin(struct sink_http *h, struct slot *s, struct cdc_err *err)
 {
+	CURLcode rc = CURLE_OK;
+
+	if (h->token && s != &h->side) {
+		rc = curl_easy_setopt(s->easy, CURLOPT_XOAUTH2_BEARER, h->token);
+		if (!rc)
+			rc = curl_easy_setopt(s->easy, CURLOPT_HTTPAUTH, (long)CURLAUTH_BEARER);
+	}
+	s->token = h->tokens;
 	s->got = s->head = 0;
-	s->keep_max = h->keep_max;
+	s->keep_max = s == &h->side ? SINK_HTTP_ANSWER_BYTES : h->keep_max;
 	cdc_buf_reset(&s->kept, SINK_HTTP_KEPT_BYTES);
 	s->barred[0] = s->error[0] = '\0';
 	s->begun_us = mono_us();
-	if (curl_multi_add_handle(h->multi, s->easy))
+	if (rc || curl_multi_add_handle(h->multi, s->easy))
 		return cdc_err_set(err, CDC_NOMEM, "out of memory for a request");
 	s->is_busy = true;
+	return CDC_OK;
+}
+
+/* At once, or when there is a token. */
+static enum cdc_code start(struct sink_http *h, struct slot *s, struct cdc_err *err)
+{
+	if (!h->is_held)
+		return begin(h, s, err);
+	s->is_busy = s->is_waiting = true;
+	h->waiting++;
 	return CDC_OK;
 }
 
@@ -401,6 +455,11 @@ enum cdc_code sink_http_post(struct sink_http *h, size_t slot, size_t skip, stru
 
 	if (!list)
 		return cdc_err_set(err, CDC_LIMIT, "the headers of a request are too many");
+	if (s->is_options) {
+		s->is_options = false;
+		(void)curl_easy_setopt(s->easy, CURLOPT_CUSTOMREQUEST, NULL);
+		(void)curl_easy_setopt(s->easy, CURLOPT_POST, 1L);
+	}
 	s->skip = skip;
 	(void)curl_easy_setopt(s->easy, CURLOPT_HTTPHEADER, list);
 	(void)curl_easy_setopt(s->easy, CURLOPT_POSTFIELDS, s->body.data + skip);
@@ -424,14 +483,111 @@ enum cdc_code sink_http_options(struct sink_http *h, size_t slot, struct cdc_err
 
 static void finish(struct sink_http *h, struct slot *s)
 {
-	(void)curl_multi_remove_handle(h->multi, s->easy);
-	s->is_busy = false;
-	if (!s->is_options)
-		return;
-	s->is_options = false;
-	(void)curl_easy_setopt(s->easy, CURLOPT_CUSTOMREQUEST, NULL);
-	(void)curl_easy_setopt(s->easy, CURLOPT_POST, 1L);
+	if (s->is_waiting)
+		h->waiting--;
+	else if (s->is_refused)
+		h->refused--;
+	else
+		(void)curl_multi_remove_handle(h->multi, s->easy);
+	s->is_busy = s->is_waiting = s->is_refused = false;
 }
+
+/* --- tokens ------------------------------------------------------------------------- */
+
+enum cdc_code sink_http_side_open(struct sink_http *h, const struct sink_http_settings *s,
+				  struct cdc_err *err)
+{
+	enum cdc_code checked = check(s, err);
+	CURLcode rc;
+
+	if (checked)
+		return checked;
+	h->side.headers = make_headers(s);
+	rc = h->side.headers ? open_slot(h, &h->side, s) : CURLE_OUT_OF_MEMORY;
+	(void)curl_multi_setopt(h->multi, CURLMOPT_MAXCONNECTS, (long)h->slot_n + 1);
+	return rc ? cannot_open(rc, err) : CDC_OK;
+}
+
+enum cdc_code sink_http_side_post(struct sink_http *h, const char *body, struct cdc_err *err)
+{
+	struct slot *s = &h->side;
+
+	CDC_ASSERT(!s->is_busy);
+	(void)curl_easy_setopt(s->easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)strlen(body));
+	if (curl_easy_setopt(s->easy, CURLOPT_COPYPOSTFIELDS, body))
+		return cdc_err_set(err, CDC_NOMEM, "out of memory for a request");
+	return begin(h, s, err);
+}
+
+void sink_http_hold(struct sink_http *h)
+{
+	h->is_held = true;
+}
+
+enum cdc_code sink_http_release(struct sink_http *h, const char *token, struct cdc_err *err)
+{
+	char *copy = strdup(token);
+	enum cdc_code rc = CDC_OK;
+
+	if (!copy)
+		return cdc_err_set(err, CDC_NOMEM, "out of memory for a token");
+	forget_token(h);
+	h->token = copy;
+	h->tokens++;
+	h->is_held = false;
+	for (size_t i = 0; !rc && h->waiting && i < h->slot_n; i++) {
+		struct slot *s = &h->slots[i];
+
+		if (!s->is_waiting)
+			continue;
+		rc = begin(h, s, err);
+		h->is_held = rc != CDC_OK;
+		s->is_waiting = h->is_held;
+		h->waiting -= !s->is_waiting;
+	}
+	return rc;
+}
+
+void sink_http_refuse(struct sink_http *h, const struct sink_http_answer *why)
+{
+	h->refusal = *why;
+	h->is_held = true;
+	for (size_t i = 0; h->waiting && i < h->slot_n; i++) {
+		struct slot *s = &h->slots[i];
+
+		if (!s->is_waiting)
+			continue;
+		s->is_waiting = false;
+		s->is_refused = true;
+		h->waiting--;
+		h->refused++;
+	}
+}
+
+enum cdc_code sink_http_again(struct sink_http *h, size_t slot, struct cdc_err *err)
+{
+	return start(h, &h->slots[slot], err);
+}
+
+/* The answers of those that are refused. */
+static size_t collect_refused(struct sink_http *h, struct sink_http_answer *ret, size_t max)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; n < max && h->refused && i < h->slot_n; i++) {
+		struct slot *s = &h->slots[i];
+
+		if (!s->is_refused)
+			continue;
+		ret[n] = h->refusal;
+		ret[n].slot = i;
+		ret[n++].end = SINK_HTTP_BARRED;
+		finish(h, s);
+	}
+	return n;
+}
+
+/* --- answers ------------------------------------------------------------------------ */
 
 void sink_http_drop(struct sink_http *h, size_t slot)
 {
@@ -464,11 +620,12 @@ static void fill_answer(const struct sink_http *h, const struct slot *s, CURLcod
 
 	(void)curl_easy_getinfo(s->easy, CURLINFO_RESPONSE_CODE, &status);
 	memset(a, 0, sizeof(*a));
-	a->slot = (size_t)(s - h->slots);
+	a->slot = s == &h->side ? SINK_HTTP_SIDE : (size_t)(s - h->slots);
 	a->end = end_of(s, rc, status);
 	a->status = a->end == SINK_HTTP_ANSWERED ? (int)status : 0;
 	a->took_us = mono_us() - s->begun_us;
 	a->sent_bytes = s->body.len - s->skip;
+	a->token = s->token;
 	if (a->end == SINK_HTTP_BARRED) {
 		(void)snprintf(a->reason, sizeof(a->reason), "%s", s->barred);
 	} else if (a->end != SINK_HTTP_ANSWERED) {
@@ -495,7 +652,7 @@ static void fill_answer(const struct sink_http *h, const struct slot *s, CURLcod
 
 static size_t collect(struct sink_http *h, struct sink_http_answer *ret, size_t max)
 {
-	size_t n = 0;
+	size_t n = h->refused ? collect_refused(h, ret, max) : 0;
 	int left;
 
 	while (n < max) {

@@ -9,6 +9,15 @@
  * 64 KiB of head and 64 KiB of body are read, and the first 4 KiB of the body kept
  * where somebody may want them.
  *
+ * A connection lives for five minutes and a name's addresses for one.  Where a name
+ * has several addresses, IPv6 and IPv4 are tried side by side.  A request whose kept
+ * connection turns out to be dead, before any byte of an answer, is sent once more
+ * over a new one.
+ *
+ * Requests may need a token that is had from elsewhere, by a request of its own: the
+ * side request.  Until it is there they can be held, so that nobody waits for it in
+ * a call.
+ *
  * The only home of libcurl.
  *
  * Threads: a sink_http belongs to its caller.
@@ -27,7 +36,8 @@
 
 #define SINK_HTTP_ANSWER_BYTES (64 << 10)
 #define SINK_HTTP_KEPT_BYTES   4096
-#define SINK_HTTP_LINES        80 /* most header lines of one request alone */
+#define SINK_HTTP_SIDE         SIZE_MAX /* in place of a slot: the side request */
+#define SINK_HTTP_LINES        80       /* most header lines of one request alone */
 
 struct sink_http_settings {
 	const char *url;            /* http:// or https:// */
@@ -52,7 +62,8 @@ enum sink_http_end {
 	SINK_HTTP_ANSWERED, /* a status line came, whatever happened after it */
 	SINK_HTTP_TIMEOUT,
 	SINK_HTTP_BROKEN, /* no connection, or one that ended before the status line */
-	SINK_HTTP_BARRED, /* no address of the host may be reached */
+	SINK_HTTP_BARRED, /* not sent: no address of the host may be reached, or there is no token
+			   */
 };
 
 struct sink_http_answer {
@@ -67,6 +78,7 @@ struct sink_http_answer {
 	const char *body;     /* its first bytes, valid until the slot's next request; or NULL */
 	size_t body_len;
 	uint64_t took_us, sent_bytes;
+	unsigned token; /* how many tokens there had been when it was sent, its own included */
 };
 
 struct sink_http;
@@ -93,6 +105,28 @@ enum cdc_code sink_http_post(struct sink_http *h, size_t slot, size_t skip,
 /* Sends an OPTIONS request without a body: it changes nothing at the server.  The slot is as before
  * when it ended. */
 enum cdc_code sink_http_options(struct sink_http *h, size_t slot, struct cdc_err *err) CDC_CHECK;
+
+/*
+ * Where the side request goes: a POST to url with these headers, by the rules for
+ * connections of s; slots and wake_fd of s do not count.  Its answer comes from poll
+ * with the slot SINK_HTTP_SIDE.  As open.
+ */
+enum cdc_code sink_http_side_open(struct sink_http *h, const struct sink_http_settings *s,
+				  struct cdc_err *err) CDC_CHECK;
+/* Sends these bytes, which are copied.  Not while its last one is under way. */
+enum cdc_code sink_http_side_post(struct sink_http *h, const char *body,
+				  struct cdc_err *err) CDC_CHECK;
+
+/* From now on requests wait, until release or refuse. */
+void sink_http_hold(struct sink_http *h);
+/* Those that wait are sent, and later ones go at once, as `Authorization: Bearer TOKEN`. CDC_NOMEM:
+ * they still wait. */
+enum cdc_code sink_http_release(struct sink_http *h, const char *token,
+				struct cdc_err *err) CDC_CHECK;
+/* Those that wait end as BARRED, with the reason and the retry_after of why; later ones wait. */
+void sink_http_refuse(struct sink_http *h, const struct sink_http_answer *why);
+/* The request of a slot whose answer was just had, once more; or it waits. */
+enum cdc_code sink_http_again(struct sink_http *h, size_t slot, struct cdc_err *err) CDC_CHECK;
 
 /* Ends the slot's request, which gets no answer; nothing happens when it has none. */
 void sink_http_drop(struct sink_http *h, size_t slot);

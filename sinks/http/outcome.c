@@ -167,6 +167,7 @@ void sink_http_outcome(const struct sink_http_answer *a, int64_t now_us, struct 
 		/* Where a request may not go says nothing about what is in it. */
 		ret->is_never_record = a->end == SINK_HTTP_BARRED;
 		ret->is_transient = a->end != SINK_HTTP_BARRED;
+		ret->retry_after_ms = sink_http_retry_after_ms(a->retry_after, a->date, now_us);
 		(void)snprintf(ret->text, sizeof(ret->text), "%s", a->reason);
 		return;
 	}

@@ -10,6 +10,7 @@
 #include "cdc/base/buf.h"
 #include "cdc/base/crypto.h"
 #include "sinks/http/http.h"
+#include "sinks/webhook/token.h"
 
 #define LINE_MAX_BYTES 8192
 #define URL_MAX        65536
@@ -137,6 +138,8 @@ static enum cdc_code add_header(struct sink_webhook_auth_parts *a, const char *k
 				   key, name);
 	if (has_line(a, name))
 		return cdc_err_set(err, CDC_CONFIG, "%s: %s is there twice", key, name);
+	if (a->has_token && strcasecmp(name, "Authorization") == 0)
+		return cdc_err_set(err, CDC_CONFIG, "%s: %s carries the token of oauth", key, name);
 	if (!is_header_value(value))
 		return cdc_err_set(
 			err, CDC_CONFIG,
@@ -145,28 +148,33 @@ static enum cdc_code add_header(struct sink_webhook_auth_parts *a, const char *k
 	return add_line(a, name, value, err);
 }
 
-/* RFC 7617. */
+void sink_webhook_auth_basic(struct cdc_buf *out, const char *user, const char *password)
+{
+	struct cdc_buf plain;
+
+	cdc_buf_init(&plain, out->max);
+	cdc_buf_printf(&plain, "%s:%s", user, password);
+	cdc_buf_puts(out, "Basic ");
+	cdc_base64_put(out, plain.data, plain.len);
+	out->failed |= plain.failed;
+	cdc_wipe(plain.data, plain.len);
+	cdc_buf_clear(&plain);
+}
+
 static enum cdc_code add_basic(struct sink_webhook_auth_parts *a, const char *user,
 			       const char *password, struct cdc_err *err)
 {
-	struct cdc_buf plain, line;
-	enum cdc_code rc = CDC_OK;
+	struct cdc_buf line;
+	enum cdc_code rc;
 
 	if (strchr(user, ':'))
 		return cdc_err_set(err, CDC_CONFIG, "basic.username may not contain a colon");
-	cdc_buf_init(&plain, LINE_MAX_BYTES);
 	cdc_buf_init(&line, LINE_MAX_BYTES);
-	cdc_buf_printf(&plain, "%s:%s", user, password ? password : "");
-	cdc_buf_puts(&line, "Basic ");
-	cdc_base64_put(&line, plain.data, plain.len);
+	sink_webhook_auth_basic(&line, user, password ? password : "");
 	cdc_buf_putc(&line, '\0');
-	if (plain.failed || line.failed)
-		rc = no_memory(err);
-	else
-		rc = add_line(a, "Authorization", (const char *)line.data, err);
-	cdc_wipe(plain.data, plain.len);
+	rc = line.failed ? no_memory(err)
+			 : add_line(a, "Authorization", (const char *)line.data, err);
 	cdc_wipe(line.data, line.len);
-	cdc_buf_clear(&plain);
 	cdc_buf_clear(&line);
 	return rc;
 }
@@ -187,7 +195,7 @@ static enum cdc_code add_secret(struct sink_webhook_auth_parts *a, const char *s
 
 /* --- the url ------------------------------------------------------------------------ */
 
-static void put_encoded(struct cdc_buf *out, const char *text)
+void sink_webhook_auth_encode(struct cdc_buf *out, const char *text)
 {
 	for (const unsigned char *c = (const unsigned char *)text; *c; c++) {
 		if (isalnum(*c) || strchr("-._~", *c))
@@ -220,9 +228,9 @@ static enum cdc_code make_url(const struct sink_webhook_connection *c,
 	cdc_buf_put(&url, c->url, path);
 	for (size_t i = 0; c->auth_method == SINK_WEBHOOK_AUTH_QUERY && i < c->query.n; i++) {
 		cdc_buf_putc(&url, has_query ? '&' : '?');
-		put_encoded(&url, c->query.items[i].name);
+		sink_webhook_auth_encode(&url, c->query.items[i].name);
 		cdc_buf_putc(&url, '=');
-		put_encoded(&url, c->query.items[i].value);
+		sink_webhook_auth_encode(&url, c->query.items[i].value);
 		has_query = true;
 	}
 	cdc_buf_putc(&url, '\0');
@@ -236,12 +244,31 @@ static enum cdc_code make_url(const struct sink_webhook_connection *c,
 
 /* --- all of it ---------------------------------------------------------------------- */
 
+/* The token is had and sent when there is something to send. */
+static enum cdc_code check_token(const struct sink_webhook_connection *c, struct cdc_err *err)
+{
+	struct sink_webhook_token *token;
+	enum cdc_code rc;
+
+	if (!is_http(c->oauth.token_endpoint))
+		return cdc_err_set(err, CDC_CONFIG,
+				   "oauth.token_endpoint must begin with http:// or https:// and "
+				   "name a host");
+	rc = sink_webhook_token_new(c, &token, err);
+	if (!rc)
+		sink_webhook_token_free(token);
+	return rc;
+}
+
 static enum cdc_code add_method(const struct sink_webhook_connection *c,
 				struct sink_webhook_auth_parts *a, struct cdc_err *err)
 {
 	switch ((enum sink_webhook_auth)c->auth_method) {
 	case SINK_WEBHOOK_AUTH_NONE:
 		return CDC_OK;
+	case SINK_WEBHOOK_AUTH_OAUTH:
+		a->has_token = true;
+		return check_token(c, err);
 	case SINK_WEBHOOK_AUTH_POLYTOMIC_SECRET:
 		return add_secret(a, c->secret, err);
 	case SINK_WEBHOOK_AUTH_BASIC:
@@ -274,6 +301,10 @@ static enum cdc_code check_sections(const struct sink_webhook_connection *c, con
 					      c->header.name != NULL},
 		[SINK_WEBHOOK_AUTH_QUERY] = {"query", "query", "[{name: NAME, value: VALUE}]",
 					     c->query.n > 0},
+		[SINK_WEBHOOK_AUTH_OAUTH] = {"oauth_client_credentials", "oauth",
+					     "{token_endpoint: URL, client_id: ID, client_secret: "
+					     "SECRET}",
+					     c->oauth.token_endpoint != NULL},
 	};
 	const struct method *used = &methods[c->auth_method];
 

@@ -6,6 +6,7 @@
 #ifndef SINK_WEBHOOK_AUTH_H
 #define SINK_WEBHOOK_AUTH_H
 
+#include "cdc/base/buf.h"
 #include "sinks/http/network.h"
 #include "sinks/webhook/webhook.h"
 
@@ -14,6 +15,7 @@ struct sink_webhook_auth_parts {
 	char *url;
 	char **headers; /* "Name: value" */
 	size_t header_n, header_cap;
+	bool has_token; /* Authorization comes with each request: token.h */
 };
 
 /* CDC_CONFIG: a setting that cannot be sent; the text names it and never its value. */
@@ -27,6 +29,10 @@ enum cdc_code sink_webhook_auth_make(const struct sink_webhook_connection *c,
  */
 enum cdc_code sink_webhook_auth_check(const void *c, const char **ret_key,
 				      struct cdc_err *err) CDC_CHECK;
+/* Appends "Basic " and the credentials of RFC 7617. */
+void sink_webhook_auth_basic(struct cdc_buf *out, const char *user, const char *password);
+/* Appends the text as it may stand in a query or a form. */
+void sink_webhook_auth_encode(struct cdc_buf *out, const char *text);
 /* Where the connection's requests may go.  CDC_CONFIG. */
 enum cdc_code sink_webhook_auth_networks(const struct sink_webhook_connection *c,
 					 struct sink_http_networks *ret,

@@ -9,6 +9,7 @@ static const char *const auth_methods[] = {
 	[SINK_WEBHOOK_AUTH_BASIC] = "basic",
 	[SINK_WEBHOOK_AUTH_HEADER] = "header",
 	[SINK_WEBHOOK_AUTH_QUERY] = "query",
+	[SINK_WEBHOOK_AUTH_OAUTH] = "oauth_client_credentials",
 	NULL,
 };
 
@@ -66,6 +67,52 @@ static const struct cdc_opt header_options[] = {
 	 .offset = IN(header, value),
 	 .max = 4096,
 	 .help = "Its value."},
+	{0},
+};
+
+static const char *const oauth_styles[] = {
+	[SINK_WEBHOOK_OAUTH_BASIC] = "basic",
+	[SINK_WEBHOOK_OAUTH_BODY] = "body",
+	NULL,
+};
+
+static const struct cdc_opt oauth_options[] = {
+	{.name = "token_endpoint",
+	 .type = CDC_OPT_STR,
+	 .flags = CDC_OPT_REQUIRED | CDC_OPT_HTTP,
+	 .offset = IN(oauth, token_endpoint),
+	 .max = 2048,
+	 .help = "Where tokens are had: http:// or https://."},
+	{.name = "client_id",
+	 .type = CDC_OPT_STR,
+	 .flags = CDC_OPT_REQUIRED,
+	 .offset = IN(oauth, client_id),
+	 .max = 1024,
+	 .help = "Who asks."},
+	{.name = "client_secret",
+	 .type = CDC_OPT_STR,
+	 .flags = CDC_OPT_REQUIRED | CDC_OPT_SECRET,
+	 .offset = IN(oauth, client_secret),
+	 .max = 4096,
+	 .help = "Its secret."},
+	{.name = "scopes",
+	 .type = CDC_OPT_STRS,
+	 .offset = IN(oauth, scopes),
+	 .max = 64,
+	 .help = "Scopes that the token is for."},
+	{.name = "extra_form_data",
+	 .type = CDC_OPT_PAIRS,
+	 .flags = CDC_OPT_SECRET,
+	 .offset = IN(oauth, extra_form_data),
+	 .max = 16,
+	 .help = "More fields of the request, such as audience or resource."},
+	{.name = "auth_style",
+	 .type = CDC_OPT_ENUM,
+	 .offset = IN(oauth, auth_style),
+	 .def = "basic",
+	 .choices = oauth_styles,
+	 .help = "How id and secret are sent: basic: in the Authorization header; body: as "
+		 "fields."},
 	{0},
 };
 
@@ -147,6 +194,11 @@ const struct cdc_opt sink_webhook_connection_options[] = {
 	 .help = "Networks that may be connected to beside public addresses, such as 10.0.0.0/8; "
 		 "any: all; public: none, so that no private, loopback, link-local or metadata "
 		 "address is reached.  With a proxy, its address is what counts."},
+	{.name = "oauth",
+	 .type = CDC_OPT_GROUP,
+	 .offset = AT(oauth),
+	 .group = oauth_options,
+	 .help = "oauth_client_credentials: where a token is had, and for whom."},
 	{.name = "signing_secrets",
 	 .type = CDC_OPT_STRS,
 	 .flags = CDC_OPT_SECRET,
@@ -154,7 +206,6 @@ const struct cdc_opt sink_webhook_connection_options[] = {
 	 .max = SINK_WEBHOOK_SECRETS,
 	 .help = "Requests are signed with each (Standard Webhooks): whsec_... (HMAC-SHA-256) or "
 		 "whsk_... (ed25519), as `walpost webhook-secret` makes them."},
-	{.name = "oauth", .type = CDC_OPT_LATER, .help = "OAuth client credentials."},
 	{0},
 };
 

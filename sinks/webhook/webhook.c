@@ -13,6 +13,7 @@
 #include "sinks/webhook/body.h"
 #include "sinks/webhook/partial.h"
 #include "sinks/webhook/sign.h"
+#include "sinks/webhook/token.h"
 
 #define BODY_MAX  (256u << 20) /* the largest record and its envelope fit well */
 #define STAMP_LEN 20           /* "2026-01-02T03:04:05Z" */
@@ -36,7 +37,9 @@ struct sink_webhook_state {
 	struct cdc_buf plain;        /* else what they are before */
 	const char *encoding;        /* the header line that says so, with its NUL */
 	size_t encoding_len;
-	uint64_t *tickets;                     /* by slot */
+	struct sink_webhook_token *token; /* NULL: the method of auth needs none */
+	bool *has_new_token; /* by slot: its token was refused, and it was sent with a new one */
+	uint64_t *tickets;   /* by slot */
 	struct sink_webhook_partial *partials; /* by slot; NULL: the status line says it all */
 	size_t slot_n;
 	size_t busy; /* jobs in flight */
@@ -52,6 +55,8 @@ static void close_state(void *state)
 	sink_http_close(s->http);
 	sink_webhook_body_clear(&s->body);
 	sink_webhook_sign_free(s->sign);
+	sink_webhook_token_free(s->token);
+	free(s->has_new_token);
 	cdc_encoder_free(s->encoder);
 	cdc_buf_clear(&s->plain);
 	for (size_t i = 0; s->partials && i < s->slot_n; i++)
@@ -83,6 +88,105 @@ static const struct stamp *stamp(struct sink_webhook_state *s)
 	return t;
 }
 
+/* --- tokens ------------------------------------------------------------------------- */
+
+/* The side request, by the rules for connections of all others. */
+static enum cdc_code open_token(struct sink_webhook_state *s,
+				const struct sink_webhook_connection *c,
+				struct sink_http_settings http, struct cdc_err *err)
+{
+	enum cdc_code rc;
+
+	if (c->auth_method != SINK_WEBHOOK_AUTH_OAUTH)
+		return CDC_OK;
+	rc = sink_webhook_token_new(c, &s->token, err);
+	if (rc)
+		return rc;
+	http.url = c->oauth.token_endpoint;
+	http.headers = sink_webhook_token_headers(s->token, &http.header_n);
+	rc = sink_http_side_open(s->http, &http, err);
+	if (rc)
+		return cdc_err_wrap(err, "oauth.token_endpoint");
+	sink_http_hold(s->http);
+	return CDC_OK;
+}
+
+/* What waits for a token ends: it is not the fault of what would be sent. */
+static void no_token(struct sink_webhook_state *s, const char *reason)
+{
+	struct sink_http_answer why = {.end = SINK_HTTP_BARRED};
+
+	(void)snprintf(why.reason, sizeof(why.reason), "no token: %.140s", reason);
+	sink_http_refuse(s->http, &why);
+}
+
+/* Before a request: it waits while there is no token. */
+static void hold(struct sink_webhook_state *s)
+{
+	if (s->token && !sink_webhook_token_value(s->token, cdc_clock_mono_ms()))
+		sink_http_hold(s->http);
+}
+
+/* After it: a token is asked for when it is time. */
+static void ask(struct sink_webhook_state *s)
+{
+	struct cdc_err err = {.code = CDC_OK};
+
+	if (!s->token || !sink_webhook_token_is_due(s->token, cdc_clock_mono_ms()))
+		return;
+	if (sink_http_side_post(s->http, sink_webhook_token_body(s->token), &err))
+		no_token(s, err.msg);
+	else
+		sink_webhook_token_asked(s->token);
+}
+
+static void take_token(struct sink_webhook_state *s, const struct sink_http_answer *a)
+{
+	uint64_t now_ms = cdc_clock_mono_ms();
+	struct cdc_err err = {.code = CDC_OK};
+	struct sink_http_answer why;
+
+	if (!sink_webhook_token_take(s->token, a, &why, now_ms)) {
+		/* While the last one is good, nothing waits. */
+		if (!sink_webhook_token_value(s->token, now_ms))
+			sink_http_refuse(s->http, &why);
+	} else if (sink_http_release(s->http, sink_webhook_token_last(s->token), &err)) {
+		no_token(s, err.msg);
+	}
+}
+
+/* A token can be refused before its time: the request goes once more, with a new one. */
+static bool goes_again(struct sink_webhook_state *s, const struct sink_http_answer *a)
+{
+	if (!s->token || a->end != SINK_HTTP_ANSWERED || a->status != 401 ||
+	    s->has_new_token[a->slot])
+		return false;
+	s->has_new_token[a->slot] = true;
+	sink_webhook_token_refused(s->token, a->token);
+	hold(s);
+	if (sink_http_again(s->http, a->slot, NULL))
+		return false;
+	ask(s);
+	return true;
+}
+
+/* Answers that are the caller's, in place. */
+static size_t poll_answers(struct sink_webhook_state *s, uint64_t wait_ms,
+			   struct sink_http_answer *ret, size_t max)
+{
+	size_t n = sink_http_poll(s->http, wait_ms, ret, max), kept = 0;
+
+	for (size_t i = 0; i < n; i++) {
+		if (ret[i].slot == SINK_HTTP_SIDE)
+			take_token(s, &ret[i]);
+		else if (!goes_again(s, &ret[i]))
+			ret[kept++] = ret[i];
+	}
+	return kept;
+}
+
+/* --- jobs --------------------------------------------------------------------------- */
+
 static enum cdc_code open_http(struct sink_webhook_state *s, const struct sink_settings *settings,
 			       struct cdc_err *err)
 {
@@ -113,6 +217,8 @@ static enum cdc_code open_http(struct sink_webhook_state *s, const struct sink_s
 	http.headers = (const char *const *)auth.headers;
 	http.header_n = auth.header_n;
 	rc = sink_http_open(&http, &s->http, err);
+	if (!rc)
+		rc = open_token(s, c, http, err);
 	sink_webhook_auth_clear(&auth);
 	return rc;
 }
@@ -157,9 +263,10 @@ static enum cdc_code open_state(const struct sink_settings *settings, void **ret
 		return cdc_err_set(err, CDC_NOMEM, "out of memory");
 	s->slot_n = settings->concurrency;
 	s->tickets = calloc(s->slot_n, sizeof(*s->tickets));
+	s->has_new_token = calloc(s->slot_n, sizeof(*s->has_new_token));
 	if (sync->partial_success)
 		s->partials = calloc(s->slot_n, sizeof(*s->partials));
-	rc = s->tickets && (s->partials || !sync->partial_success)
+	rc = s->tickets && s->has_new_token && (s->partials || !sync->partial_success)
 		     ? sink_webhook_body_init(&s->body, &body, err)
 		     : cdc_err_set(err, CDC_NOMEM, "out of memory");
 	if (!rc)
@@ -241,12 +348,15 @@ static enum cdc_code submit(void *state, const struct sink_job *job, struct cdc_
 			   &skip, err);
 	if (!rc && s->partials)
 		rc = sink_webhook_partial_note(&s->partials[slot], job, err);
+	hold(s);
 	if (!rc)
 		rc = sink_http_post(s->http, slot, skip, err);
 	if (rc)
 		return rc;
 	s->tickets[slot] = job->ticket;
+	s->has_new_token[slot] = false;
 	s->busy++;
+	ask(s);
 	return CDC_OK;
 }
 
@@ -255,7 +365,7 @@ static size_t poll_results(void *state, uint64_t wait_ms, struct sink_result *re
 {
 	struct sink_webhook_state *s = state;
 	struct sink_http_answer answers[ANSWERS];
-	size_t n = sink_http_poll(s->http, wait_ms, answers, max < ANSWERS ? max : ANSWERS);
+	size_t n = poll_answers(s, wait_ms, answers, max < ANSWERS ? max : ANSWERS);
 	int64_t now_us = n ? cdc_clock_wall_us() : 0;
 
 	for (size_t i = 0; i < n; i++) {
@@ -313,10 +423,13 @@ static enum cdc_code probe(void *state, char *ret_text, size_t text_size, struct
 	/* An answer of theirs would be taken for the probe's. */
 	if (s->busy || !sink_http_slot(s->http, &slot))
 		return cdc_err_set(err, CDC_BUSY, "requests are in flight");
+	hold(s);
 	rc = sink_http_options(s->http, slot, err);
 	if (rc)
 		return rc;
-	while (!sink_http_poll(s->http, 100, &answer, 1)) {
+	s->has_new_token[slot] = false;
+	ask(s);
+	while (!poll_answers(s, 100, &answer, 1)) {
 		if (cdc_clock_mono_ms() >= end_ms) {
 			sink_http_drop(s->http, slot);
 			return cdc_err_set(err, CDC_TIMEOUT, "no answer within %d s",

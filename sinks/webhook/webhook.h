@@ -15,7 +15,10 @@ enum sink_webhook_auth {
 	SINK_WEBHOOK_AUTH_BASIC,
 	SINK_WEBHOOK_AUTH_HEADER,
 	SINK_WEBHOOK_AUTH_QUERY,
+	SINK_WEBHOOK_AUTH_OAUTH,
 };
+
+enum sink_webhook_oauth_style { SINK_WEBHOOK_OAUTH_BASIC, SINK_WEBHOOK_OAUTH_BODY };
 
 enum sink_webhook_shape {
 	SINK_WEBHOOK_SYNC_RECORDS, /* the envelope */
@@ -43,6 +46,12 @@ struct sink_webhook_connection {
 		char *name, *value;
 	} header;
 	struct cdc_opt_pairs query, headers;
+	struct {
+		char *token_endpoint, *client_id, *client_secret;
+		struct cdc_opt_strs scopes;
+		struct cdc_opt_pairs extra_form_data;
+		unsigned auth_style; /* enum sink_webhook_oauth_style */
+	} oauth;
 	struct cdc_opt_strs signing_secrets;
 	char *ca_cert, *client_certificate, *client_key; /* PEM text or paths */
 	bool tls_verify;

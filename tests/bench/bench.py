@@ -19,6 +19,7 @@ import os
 import pathlib
 import platform
 import pwd
+import random
 import secrets
 import shutil
 import signal
@@ -32,7 +33,7 @@ import time
 import urllib.request
 
 PG_BIN = pathlib.Path("/usr/lib/postgresql/15/bin")
-STAGES = ("drain", "steady", "single", "latency", "memory", "backfill")
+STAGES = ("drain", "steady", "single", "latency", "memory", "backfill", "endpoints", "skew")
 TICKS = os.sysconf("SC_CLK_TCK")
 MIB = 1 << 20
 
@@ -62,6 +63,16 @@ begin
         insert into public.orders
             select o.* from generate_series(first + i * each, least(last, first + (i + 1) * each - 1)) g,
                             lateral order_row(g) o;
+        commit;
+    end loop;
+end $$;
+create table picks (n bigint primary key, id bigint);
+create procedure update_orders(total bigint, each bigint) language plpgsql as $$
+begin
+    for i in 0 .. (total - 1) / each loop
+        for k in i * each .. least(total, (i + 1) * each) - 1 loop
+            update public.orders set quantity = quantity + 1 where id = (select p.id from picks p where p.n = k);
+        end loop;
         commit;
     end loop;
 end $$;
@@ -302,6 +313,12 @@ class Server:
         self.sql("select pg_switch_wal(); checkpoint")
         return self.value("select pg_current_wal_flush_lsn()")
 
+    def update(self, ids, each):
+        """Updates of these rows, one after the other."""
+        self.sql("truncate picks")
+        self.sql("insert into picks values " + ",".join(f"({n},{i})" for n, i in enumerate(ids)))
+        self.sql(f"vacuum analyze picks; call update_orders({len(ids)}, {each})")
+
     def empty(self):
         self.sql("truncate public.orders; checkpoint")
 
@@ -320,9 +337,9 @@ class Load:
             "(select * from public.orders order by id limit 10000) o"))
 
     @contextlib.contextmanager
-    def slot(self):
+    def slot(self, name=None):
         self.count += 1
-        name = f"{self.base}_{self.count}"
+        name = name or f"{self.base}_{self.count}"
         self.server.copy_slot(self.base, name)
         self.server.sql("checkpoint")
         try:
@@ -379,9 +396,12 @@ class Receiver:
 
 
 class Walpost:
-    """One process on a new, empty data_dir."""
+    """One process on a new, empty data_dir; url: of one sync, or a list of several, which share SHARED."""
+
+    SHARED = "walpost_bench"  # the slot of the connection itself
 
     def __init__(self, bench, slot, url, delivery, buffer=None, backfill=False):
+        urls = [url] if isinstance(url, str) else url
         self.folder = bench.new_folder("walpost")
         self.data = self.folder / "data"
         server = bench.server
@@ -392,12 +412,17 @@ class Walpost:
             "    configuration: {hostname: 127.0.0.1, port: %d, database: postgres, username: bench,"
             % server.port,
             f"      password: {server.password}, ssl: false, change_detection: true, publication: bench}}",
-            "  hook:", "    type: webhook", f"    configuration: {{url: '{url}', auth_method: none}}",
-            "bulk_syncs:", "  orders:", "    source_connection: bench", "    destination_connection: hook",
-            "    mode: replicate", "    default_schedule: {frequency: continuous}",
-            f"    skip_initial_backfill: {str(not backfill).lower()}",
-            f"    source_configuration: {{replication_slot: {slot}}}",
-            "    destination_configuration:", *[f"      {k}: {v}" for k, v in delivery.items()], ""]
+            *[line for i, to in enumerate(urls) for line in (
+                f"  hook{i}:", "    type: webhook", f"    configuration: {{url: '{to}', auth_method: none}}")],
+            "bulk_syncs:"]
+        for i in range(len(urls)):
+            lines += [
+                f"  orders{i}:", "    source_connection: bench", f"    destination_connection: hook{i}",
+                "    mode: replicate", "    default_schedule: {frequency: continuous}",
+                f"    skip_initial_backfill: {str(not backfill).lower()}",
+                *([f"    source_configuration: {{replication_slot: {slot}}}"] if len(urls) == 1 else []),
+                "    destination_configuration:", *[f"      {k}: {v}" for k, v in delivery.items()]]
+        lines.append("")
         self.file = self.folder / "walpost.yaml"
         self.file.touch(mode=0o600)
         self.file.write_text("\n".join(lines))
@@ -739,6 +764,86 @@ class Bench:
                 "peak_rss_mib": max(r["peak_rss_mib"]["walpost"] for r in done["walpost"]),
                 "aim": ">= 0.70, peak RSS <= 96 MiB"}
 
+    # Endpoints that are slow, that fail, that are dead.
+
+    def pace(self, load, delivery, rules, dead=None, syncs=1):
+        """Records a second while every lane is busy: between 10 % and 60 % of what is to be had.
+
+        dead: rules of one more sync's endpoint."""
+        with load.slot(Walpost.SHARED if dead is not None else None) as slot:
+            receiver = Receiver(self)
+            receiver.call("POST", "/_control", rules)
+            other = Receiver(self) if dead is not None else None
+            if other:
+                other.call("POST", "/_control", dead)
+            walpost = Walpost(self, slot, [receiver.url] * syncs + ([other.url] if other else []), delivery)
+            usage = Usage()
+            usage.watch("walpost", walpost.process.pid)
+            usage.watch("receiver", receiver.process.pid)
+            usage.start()
+            total = load.rows * syncs
+            first = receiver.wait_records(total // 10, walpost.process)
+            begun = time.time()
+            last = receiver.wait_records(total * 6 // 10, walpost.process)
+            seconds = time.time() - begun
+            stats = receiver.wait_records(total, walpost.process)
+            result = {"rows_per_s": round((last["records"] - first["records"]) / seconds),
+                      "requests": stats["requests"], "repeats": stats["records"] - total,
+                      "status": stats["status"], **usage.end()}
+            walpost.stop()
+            receiver.process.stop()
+            if other:
+                other.process.stop()
+            self.clean(walpost.folder)
+            return result
+
+    def stage_endpoints(self):
+        one = {"batch_size": 1, "concurrency": 64}
+        out, aims = {}, []
+        for name, ms, rules in (("0 ms", 0, ""), ("5 ms", 5, "delay_ms=5\n"), ("50 ms", 50, "delay_ms=50\n"),
+                                ("500 ms", 500, "delay_ms=500\n"),
+                                ("50 ms, 5 % are 500", 50, "status=500 p=0.05 seed=1 delay_ms=50\ndelay_ms=50\n"),
+                                ("50 ms, 429 for 3 s", 50,
+                                 "status=429 retry_after=1 p=0.5 seed=1 for_ms=3000\ndelay_ms=50\n")):
+            # As many as keep all lanes busy for a few seconds.
+            load = Load(self.server, min(self.options.rows, max(64 * 40, 64000 * 8 // ms if ms else 10**9)), 100)
+            done = self.rounds(f"endpoints: {name}", [
+                ("walpost", lambda load=load, rules=rules: self.pace(load, one, rules))])
+            load.close()
+            out[name] = {"rows": load.rows, **done}
+            if ms:
+                out[name]["ratio"] = round(rate(done, "walpost", "rows_per_s") * ms / 64000, 3)
+            if name == "50 ms":
+                aims.append(f"{name}: >= 0.95 of concurrency / latency")
+        load = Load(self.server, min(self.options.rows, 12000), 100)
+        eight = {"batch_size": 10, "concurrency": 8}
+        done = self.rounds("endpoints: one of eight", [
+            (side, lambda dead=dead: self.pace(load, eight, "delay_ms=50\n", dead, 7))
+            for side, dead in (("alive", "delay_ms=50\n"), ("walpost", "action=hang\n"))])
+        load.close()
+        out["one of eight is dead"] = {"rows": load.rows, **done, "ratio": round(
+            rate(done, "walpost", "rows_per_s") / rate(done, "alive", "rows_per_s"), 3)}
+        aims.append("one of eight is dead: the others >= 0.95 of before")
+        return {"parts": out, "aim": "; ".join(aims)}
+
+    def stage_skew(self):
+        """Updates whose keys are spread evenly, and as Zipf has it, over an endpoint of 5 ms."""
+        keys, rows = 1000, min(self.options.rows, 60000)
+        numbers = random.Random(1)
+        out = {}
+        for name, weights in (("uniform", None), ("zipf", [1 / k for k in range(1, keys + 1)])):
+            load = Load(self.server, keys, 100)
+            ids = [int(i) for i in self.server.value(
+                "select string_agg(id::text, ',') from public.orders").split(",")]
+            self.server.update(numbers.choices(ids, weights, k=rows), 100)
+            load.rows += rows
+            out[name] = self.rounds(f"skew: {name}", [
+                ("walpost", lambda load=load: self.pace(
+                    load, {"batch_size": 10, "concurrency": 16}, "delay_ms=5\n"))])
+            load.close()
+        return {"parts": out, "ratio": round(rate(out["zipf"], "walpost", "rows_per_s") /
+                                             rate(out["uniform"], "walpost", "rows_per_s"), 3)}
+
     # Memory.
 
     def memory_transaction(self, load):
@@ -796,6 +901,10 @@ class Bench:
             self.results["latency"] = self.stage_latency()
         if "backfill" in wanted:
             self.results["backfill"] = self.stage_backfill()
+        if "endpoints" in wanted:
+            self.results["endpoints"] = self.stage_endpoints()
+        if "skew" in wanted:
+            self.results["skew"] = self.stage_skew()
         if "memory" in wanted:
             load = Load(self.server, rows, rows)
             done = self.rounds("memory: one transaction",
@@ -832,6 +941,14 @@ def table(results):
                      *[used(rounds, "cpu_s", who) for who in ("walpost", "receiver", "walsender")]])
 
     for name, r in results.items():
+        if "parts" in r:
+            for i, (part, p) in enumerate(r["parts"].items()):
+                ratio = p.get("ratio", r["ratio"] if part == "zipf" else None)
+                aim = ">= 0.95" if part in ("50 ms", "one of eight is dead") else "-"
+                reference = f"{rate(p, 'alive', 'rows_per_s'):,.0f}" if "alive" in p else "-"
+                add(name if i == 0 else "", f"rows/s, {part}", f"{rate(p, 'walpost', 'rows_per_s'):,.0f}",
+                    reference, "-" if ratio is None else f"{ratio:.2f}", aim, p["walpost"])
+            continue
         ours = r["walpost"]
         if name == "drain":
             add(name, "rows/s", f"{rate(r, 'walpost', 'rows_per_s'):,.0f}",

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Measures walpost beside what PostgreSQL and libcurl do alone, on one scratch server.
 #
-#   tests/bench/run.sh [--stage drain,single,latency,memory,steady,backfill] [--rows N] [--rounds N]
+#   tests/bench/run.sh [--stage drain,single,latency,memory,steady,backfill,endpoints,skew] [--rows N] [--rounds N]
 #                      [--out FILE] [--keep]      (all options: --help)
 #
 # Builds the release preset into build/release; needs nothing but a checkout and the packages of

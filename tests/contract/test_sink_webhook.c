@@ -857,6 +857,29 @@ static void connections_are_kept(void **state)
 	assert_in_range(counter(r, "connections"), 1, 3 + 1);
 }
 
+static void a_kept_connection_that_is_dead_is_made_anew_once(void **state)
+{
+	struct receiver *r = receiver_of(state);
+	void *sink;
+
+	assert_true(rules(r, ""));
+	sink = open_sink(r, &r->good);
+	assert_int_equal(post(sink).outcome, SINK_DONE);
+	/* The kept one ends without an answer, the new one has it. */
+	assert_true(rules(r, "path=/hook count=1 action=close"));
+	assert_int_equal(post(sink).outcome, SINK_DONE);
+	assert_int_equal(counter(r, "requests"), 2);
+	/* Two in a row are the endpoint's own trouble. */
+	assert_true(rules(r, "path=/hook action=close"));
+	assert_int_equal(post(sink).outcome, SINK_RETRY);
+	assert_int_equal(counter(r, "requests"), 2);
+	/* A new connection that ends is no kept one. */
+	assert_true(rules(r, "path=/hook action=close"));
+	assert_int_equal(post(sink).outcome, SINK_RETRY);
+	assert_int_equal(counter(r, "requests"), 1);
+	sink_webhook.close(sink);
+}
+
 static void an_answer_of_before_is_not_taken_for_todays(void **state)
 {
 	struct receiver *r = receiver_of(state);
@@ -981,6 +1004,204 @@ static void a_proxy_is_used_when_it_is_configured(void **state)
 	assert_int_equal(counter(r, "requests"), 0);
 }
 
+/* --- tokens ------------------------------------------------------------------------- */
+
+#define TOKEN(name, more)                                                                          \
+	"path=/token " more " body=%7B%22access_token%22:%22" name                                 \
+	"%22,%22token_type%22:%22Bearer%22%7D\n"
+
+static struct sink_webhook_connection with_token(struct receiver *r)
+{
+	static char id[] = "me", secret[] = "s3cret", endpoint[64];
+	struct sink_webhook_connection c = r->good;
+
+	(void)snprintf(endpoint, sizeof(endpoint), "http://127.0.0.1:%d/token", r->port);
+	c.auth_method = SINK_WEBHOOK_AUTH_OAUTH;
+	c.oauth.token_endpoint = endpoint;
+	c.oauth.client_id = id;
+	c.oauth.client_secret = secret;
+	return c;
+}
+
+static void a_token_is_had_once_and_sent_with_each_request(void **state)
+{
+	struct receiver *r = receiver_of(state);
+	struct sink_webhook_connection c = with_token(r);
+	struct sent s = {.log = NULL};
+	char text[200];
+	void *sink;
+
+	assert_true(rules(r, TOKEN("t1", "delay_ms=100")));
+	sink = open_sink(r, &c);
+	assert_int_equal(counter(r, "requests"), 0);
+	assert_int_equal(sink_webhook.probe(sink, text, sizeof(text), NULL), CDC_OK);
+	for (int i = 0; i < 5; i++) {
+		assert_int_equal(post(sink).outcome, SINK_DONE);
+		assert_true(read_log(r, &s));
+		assert_int_equal(lines(&s, "POST /hook HTTP/1.1"), 1);
+		assert_int_equal(lines(&s, "Authorization: Bearer t1"), 1);
+		assert_int_equal(lines(&s, "Authorization:"), 1);
+		assert_int_equal(s.body_len, strlen(ENVELOPE));
+		assert_memory_equal(s.body, ENVELOPE, s.body_len);
+		forget(&s);
+	}
+	assert_int_equal(counter(r, "requests"), 1 + 1 + 5);
+	sink_webhook.close(sink);
+}
+
+static void requests_wait_for_one_token_together(void **state)
+{
+	struct receiver *r = receiver_of(state);
+	struct sink_webhook_connection c = with_token(r);
+	struct cdc_view view;
+	struct cdc_batch *b = make_batch(&view);
+	struct sink_result results[2];
+	uint64_t end_ms = cdc_clock_mono_ms() + 10000;
+	void *sink;
+	size_t n = 0;
+
+	assert_true(rules(r, TOKEN("t1", "delay_ms=300")));
+	sink = open_sink(r, &c);
+	for (uint64_t i = 0; i < 2; i++) {
+		struct sink_job job = {.ticket = i, .views = &view, .n = 1};
+
+		assert_int_equal(sink_webhook.submit(sink, &job, NULL), CDC_OK);
+	}
+	assert_int_equal(
+		sink_webhook.submit(sink, &(struct sink_job){.views = &view, .n = 1}, NULL),
+		CDC_BUSY);
+	while (n < 2 && cdc_clock_mono_ms() < end_ms)
+		n += sink_webhook.poll(sink, 1000, results + n, 2 - n);
+	cdc_batch_free(b);
+	assert_int_equal(n, 2);
+	assert_int_equal(results[0].outcome, SINK_DONE);
+	assert_int_equal(results[1].outcome, SINK_DONE);
+	assert_int_not_equal(results[0].ticket, results[1].ticket);
+	assert_int_equal(counter(r, "requests"), 1 + 2);
+	sink_webhook.close(sink);
+	/* What waits is dropped with the sink. */
+	assert_true(rules(r, TOKEN("t1", "action=hang")));
+	sink = open_sink(r, &c);
+	b = make_batch(&view);
+	assert_int_equal(
+		sink_webhook.submit(sink, &(struct sink_job){.views = &view, .n = 1}, NULL),
+		CDC_OK);
+	cdc_batch_free(b);
+	sink_webhook.close(sink);
+}
+
+static void a_token_that_is_refused_is_had_anew_once(void **state)
+{
+	struct receiver *r = receiver_of(state);
+	struct sink_webhook_connection c = with_token(r);
+	struct sink_result result;
+	struct sent s = {.log = NULL};
+	void *sink;
+
+	assert_true(rules(r, TOKEN("t1", "count=1") TOKEN("t2", "") "path=/hook skip=1 count=1 "
+								    "status=401"));
+	sink = open_sink(r, &c);
+	assert_int_equal(post(sink).outcome, SINK_DONE);
+	assert_int_equal(post(sink).outcome, SINK_DONE);
+	assert_true(read_log(r, &s));
+	assert_int_equal(lines(&s, "Authorization: Bearer t2"), 1);
+	assert_int_equal(s.body_len, strlen(ENVELOPE));
+	assert_memory_equal(s.body, ENVELOPE, s.body_len);
+	forget(&s);
+	assert_int_equal(counter(r, "requests"), 2 + 3);
+
+	/* No token is good enough: that is the answer, after one more try. */
+	assert_true(rules(r, TOKEN("t3", "") "path=/hook status=401"));
+	result = post(sink);
+	assert_int_equal(result.outcome, SINK_REJECT);
+	assert_int_equal(result.status, 401);
+	assert_true(result.is_never_record);
+	assert_int_equal(counter(r, "requests"), 1 + 2);
+	sink_webhook.close(sink);
+}
+
+static void without_a_token_nothing_is_sent(void **state)
+{
+	static const struct {
+		const char *rules, *says;
+		uint64_t retry_after_ms;
+	} table[] = {
+		{"path=/token status=401 body=%7B%22error%22:%22invalid_client%22%7D",
+		 "no token: the token endpoint answers 401: invalid_client", SINK_NO_RETRY_AFTER},
+		{"path=/token status=503 retry_after=7", "no token: the token endpoint answers 503",
+		 7000},
+		{"path=/token action=close", "no token: the token endpoint: ", SINK_NO_RETRY_AFTER},
+		{"path=/token action=hang", "no token: the token endpoint: ", SINK_NO_RETRY_AFTER},
+		{"path=/token action=huge", "its answer is too long", SINK_NO_RETRY_AFTER},
+		{"path=/token body=s3cret", "is no JSON object", SINK_NO_RETRY_AFTER},
+	};
+	struct receiver *r = receiver_of(state);
+	struct sink_webhook_connection c = with_token(r);
+	void *sink = open_sink(r, &c);
+	struct cdc_err err = {.code = CDC_OK};
+	char text[200];
+
+	for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++) {
+		struct sink_result result;
+
+		assert_true(rules(r, table[i].rules));
+		result = post(sink);
+		assert_int_equal(result.outcome, SINK_RETRY);
+		assert_int_equal(result.status, 0);
+		assert_true(result.is_never_record);
+		assert_true(result.retry_after_ms == table[i].retry_after_ms);
+		if (!strstr(result.text, table[i].says))
+			fail_msg("%s: %s", table[i].rules, result.text);
+		assert_null(strstr(result.text, "s3cret"));
+		/* A second time when a connection that was kept ends without an answer. */
+		assert_in_range(counter(r, "requests"), 1, 2);
+	}
+	assert_int_equal(sink_webhook.probe(sink, text, sizeof(text), &err), CDC_IO);
+	assert_non_null(strstr(err.msg, "no token"));
+	/* And when there is one again, the same sink goes on. */
+	assert_true(rules(r, TOKEN("t1", "")));
+	assert_int_equal(post(sink).outcome, SINK_DONE);
+	sink_webhook.close(sink);
+}
+
+static void tokens_are_had_by_the_same_rules(void **state)
+{
+	struct receiver *r = receiver_of(state);
+	struct sink_webhook_connection c = with_token(r);
+	char url[64], closed[] = "127.0.0.2", *items[] = {closed}, name[] = "authorization";
+	char value[] = "hidden", ftp[] = "ftp://x";
+	struct cdc_opt_pair header = {.name = name, .value = value};
+	struct sink_result result;
+	struct cdc_err err = {.code = CDC_OK};
+	const char *key = NULL;
+	void *sink;
+
+	/* The endpoint's network is open, that of tokens is not. */
+	(void)snprintf(url, sizeof(url), "http://127.0.0.2:%d/hook", r->port);
+	c.url = url;
+	c.allowed_networks = (struct cdc_opt_strs){.items = items, .n = 1};
+	assert_true(rules(r, TOKEN("t1", "")));
+	sink = open_sink(r, &c);
+	result = post(sink);
+	sink_webhook.close(sink);
+	assert_non_null(strstr(result.text, "127.0.0.1 is a loopback address"));
+	assert_int_equal(counter(r, "requests"), 0);
+
+	c = with_token(r);
+	c.headers = (struct cdc_opt_pairs){.items = &header, .n = 1};
+	expect_refused(r, &c, "authorization", "hidden");
+	c = with_token(r);
+	c.oauth.token_endpoint = ftp;
+	expect_refused(r, &c, "oauth.token_endpoint", NULL);
+	assert_int_equal(sink_webhook.check(&c, &key, &err), CDC_CONFIG);
+	c = r->good;
+	c.auth_method = SINK_WEBHOOK_AUTH_OAUTH;
+	expect_refused(r, &c, "oauth: {token_endpoint: ", NULL);
+	c = with_token(r);
+	c.auth_method = SINK_WEBHOOK_AUTH_NONE;
+	expect_refused(r, &c, "oauth is given, but auth_method is none", "s3cret");
+}
+
 static void proxies_and_networks_are_looked_at(void **state)
 {
 	static const char *const bad[] = {"ftp://user:hidden@h", "http://",
@@ -1067,11 +1288,17 @@ int main(void)
 		TEST(a_status_line_decides_whatever_comes_behind_it),
 		TEST(a_wait_is_passed_on),
 		TEST(connections_are_kept),
+		TEST(a_kept_connection_that_is_dead_is_made_anew_once),
 		TEST(an_answer_of_before_is_not_taken_for_todays),
 		TEST(no_proxy_is_taken_from_the_environment),
 		TEST(an_address_that_is_not_open_gets_nothing),
 		TEST(a_proxy_is_used_when_it_is_configured),
 		TEST(proxies_and_networks_are_looked_at),
+		TEST(a_token_is_had_once_and_sent_with_each_request),
+		TEST(requests_wait_for_one_token_together),
+		TEST(a_token_that_is_refused_is_had_anew_once),
+		TEST(without_a_token_nothing_is_sent),
+		TEST(tokens_are_had_by_the_same_rules),
 		TEST(texts_hold_no_secret),
 	};
 	int failed;

@@ -251,3 +251,55 @@ def test_no_secret_is_shown(rig):
     assert "hid-" not in rig.walpost.command("check").stdout
     receiver.behave()
     rig.assert_whole()
+
+
+def test_oauth_client_credentials(rig):
+    """Short-lived tokens, an issuer that goes and comes back, and a token that is refused early."""
+    receiver, issuer = rig.add_receiver(), rig.add_receiver("issuer")
+    n = iter(range(1, 1000))
+
+    def gives(expires_in):
+        issuer.control({"path": "/hook", "body": json.dumps(
+            {"access_token": f"hid-token-{next(n)}", "token_type": "Bearer",
+             "expires_in": expires_in})})
+    gives(1)
+    rig.db.table("t")
+    rig.db.publish("t")
+    rig.prepare(change={"log": {"level": "debug"}}, hook={
+        "url": receiver.url, "auth_method": "oauth_client_credentials",
+        "oauth": {"token_endpoint": issuer.url, "client_id": "me", "client_secret": "hid-secret",
+                  "scopes": ["write"], "extra_form_data": [{"name": "audience", "value": "hid-x"}]}})
+    del rig.walpost.config["connections"]["issuer"]
+    rig.walpost.write()
+    rig.walpost.start(databases=[rig.db])
+
+    def insert():
+        rig.db.sql("INSERT INTO t SELECT coalesce(max(id), 0) + 1, 'x' FROM t")
+    insert()
+    rig.assert_whole()
+    asked = issuer.requests()[0]
+    assert asked.headers["authorization"] == "Basic " + base64.b64encode(b"me:hid-secret").decode()
+    assert asked.body == b"grant_type=client_credentials&scope=write&audience=hid-x"
+
+    # Each token lives for a second: the next ones are had by themselves.
+    def third():
+        insert()
+        return len(issuer.requests()) >= 3
+    wait_for("a third token", third, 30, 0.2, tail=rig.walpost.tail)
+    issuer.stop()
+
+    def troubled():
+        insert()
+        return any("no token" in e.get("msg", "") for e in rig.walpost.events("endpoint_trouble"))
+    wait_for("the reason is in the log", troubled, 30, 0.2, tail=rig.walpost.tail)
+    issuer.start()
+    gives(3600)
+    rig.assert_whole()
+    gives(3600)
+    receiver.control({"status": 401, "count": 1})
+    insert()
+    rig.assert_whole()
+    last = [r for r in receiver.requests() if r.body][-1]
+    assert last.headers["authorization"] == f"Bearer hid-token-{next(n) - 1}"
+    assert "hid-" not in everything_shown(rig)
+    assert rig.walpost.command("check").returncode == 0

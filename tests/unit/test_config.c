@@ -718,13 +718,6 @@ static void keys_of_the_design_that_are_not_honoured_are_refused_by_name(void **
 			       sync[i].mistake);
 		refuse(text, line);
 	}
-	refuse("connections:\n"
-	       "  db: {type: postgresql, configuration: {hostname: h, database: d, username: u}}\n"
-	       "  to: {type: webhook, configuration: {url: 'http://h', oauth: "
-	       "{client_secret: " SECRET "}}}\n"
-	       "bulk_syncs: {s: {source_connection: db, destination_connection: to}}\n",
-	       "walpost.yaml:3: connections.to.configuration.oauth: known, but this "
-	       "version cannot honour it yet; remove it\n");
 	refuse("buffer: {type: kafka}\n" TWO_AND_SYNC,
 	       "walpost.yaml:1: buffer.type: \"kafka\" is known, but this version cannot honour it "
 	       "yet (allowed: local)\n");

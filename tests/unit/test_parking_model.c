@@ -518,7 +518,9 @@ static void send(struct world *w)
 	while (cdc_parking_next(w->parking, w->now_ms, wall_us(w), &what, &batch)) {
 		bool waits = read_store(w, &what, batch);
 
-		assert_int_equal(cdc_parking_send(w->parking, w, waits, wall_us(w), NULL), CDC_OK);
+		assert_int_equal(
+			cdc_parking_send(w->parking, w, waits, w->now_ms, wall_us(w), NULL),
+			CDC_OK);
 	}
 	do {
 		assert_int_equal(cdc_lanes_send(w->lanes, w, w->now_ms, &trouble, NULL), CDC_OK);
