@@ -10,7 +10,7 @@ import pytest
 from machine import build_dir, wait_for
 from signatures import by_python, new_secret
 
-pytestmark = pytest.mark.sanitized
+pytestmark = [pytest.mark.sanitized, pytest.mark.receiving]
 
 OPERATIONS = ["insert", "update", "delete", "truncate", "message"]
 UNAVAILABLE = "__debezium_unavailable_value"

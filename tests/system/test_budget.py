@@ -9,6 +9,8 @@ import machine
 import pytest
 from machine import stays, wait_for
 
+pytestmark = pytest.mark.receiving
+
 BUDGET = 16 << 20
 
 

@@ -7,6 +7,8 @@ import sys
 import checker
 import pytest
 
+pytestmark = pytest.mark.receiving
+
 TESTS = __import__("pathlib").Path(__file__).parent.parent
 
 

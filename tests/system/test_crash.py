@@ -14,6 +14,8 @@ import pytest
 from load import Writers
 from machine import ROOT, Process, tail_of, wait_for
 
+pytestmark = pytest.mark.receiving
+
 # Debug symbols and no inlining, so that every function can be stopped in.
 DEBUG_BUILD = pathlib.Path(os.environ.get("WALPOST_DEBUG_BUILD", ROOT / "build" / "dev"))
 

@@ -10,7 +10,7 @@ from machine import PORTS, wait_for
 from postgres import PASSWORD
 from test_slot import gap, promote
 
-pytestmark = pytest.mark.sanitized
+pytestmark = pytest.mark.receiving
 
 
 def delivered_one(rig, **connection):

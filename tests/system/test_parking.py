@@ -10,7 +10,7 @@ import pytest
 from load import Writers
 from machine import stays, wait_for
 
-pytestmark = pytest.mark.sanitized
+pytestmark = [pytest.mark.sanitized, pytest.mark.receiving]
 
 REFUSED = {"match": '"poison', "status": 422, "body": '{"error": "no poison"}', "action": "answer"}
 SOON = {"retry_schedule": ["100ms", "100ms", "100ms"]}
