@@ -23,7 +23,7 @@ DEMO_PACKAGES=(postgresql-15 postgresql-client-15 python3)
 # To test it, besides all of the above.
 TEST_PACKAGES=(
 	libcmocka-dev clang clang-format clang-tidy libclang-rt-14-dev
-	python3-venv gdb curl openssl ca-certificates procps util-linux nodejs zstd
+	python3-venv gdb curl openssl ca-certificates procps util-linux nodejs golang-go zstd
 )
 
 missing_packages() {
