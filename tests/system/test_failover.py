@@ -58,6 +58,12 @@ class Pair:
     def hosts(self):
         return f"127.0.0.1:{self.primary.port}, 127.0.0.1:{self.standby.port}"
 
+    def catch_up(self):
+        """Until the standby has what the primary has now."""
+        end = self.primary.sql("SELECT pg_current_wal_lsn()")[0][0]
+        wait_for("the standby has caught up", lambda: self.standby.sql(
+            "SELECT pg_last_wal_replay_lsn() >= %s::pg_lsn", end) == [(True,)], 30)
+
     def promote(self):
         self.standby.sql("SELECT pg_promote()")
         wait_for("the standby is the primary", lambda: is_primary(self.standby), 20)
@@ -113,6 +119,7 @@ def test_F28_the_slot_is_followed_to_the_promoted_standby(make_pair, make_rig):
     rig.db.table("t", "id bigserial PRIMARY KEY, v text")
     rig.db.publish("t")
     walpost = rig.prepare(connection={"hostname": pair.hosts(), "port": 1})
+    pair.catch_up()
     primary, standby = failover_lines(walpost)
     assert primary.startswith("warn") and "synchronized_standby_slots = 'standby'" in primary
     assert standby.startswith("ok") and "would keep" in standby
