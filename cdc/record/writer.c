@@ -474,7 +474,22 @@ static enum cdc_code put_stand_in(struct cdc_batch *b, const struct cdc_change *
 	return put_half(b, &sized, &stand_in, table, err);
 }
 
-/* One record, or what stands in for it. */
+/* What the key and the new row already say; false: nothing of it can be left out.  The second half
+ * of a changed key needs its `changes`: they hold the old key. */
+static bool without_old_row(struct half *h, const struct cdc_change *c)
+{
+	if (h->is_old && !h->is_key_only && c->shape->key_n > 0) {
+		h->is_key_only = true;
+		return true;
+	}
+	if (h->has_changes && !(h->flags & CDC_RECORD_MOVE_NEW)) {
+		h->has_changes = false;
+		return true;
+	}
+	return false;
+}
+
+/* One record, as much of it as may be, or what stands in for it. */
 static enum cdc_code write_half(struct cdc_batch *b, const struct cdc_change *c,
 				const struct half *h, uint16_t table, struct cdc_err *err)
 {
@@ -483,8 +498,13 @@ static enum cdc_code write_half(struct cdc_batch *b, const struct cdc_change *c,
 	struct cdc_err why;
 	enum cdc_code rc = put_half(b, c, h, table, &why);
 
-	if (rc == CDC_LIMIT && c->max_bytes && has_room)
-		return put_stand_in(b, c, h, table, err);
+	if (rc == CDC_LIMIT && c->max_bytes && has_room) {
+		struct half less = *h;
+
+		rc = without_old_row(&less, c) ? put_half(b, c, &less, table, &why) : CDC_LIMIT;
+		if (rc == CDC_LIMIT)
+			return put_stand_in(b, c, h, table, err);
+	}
 	if (rc && err)
 		*err = why;
 	return rc;

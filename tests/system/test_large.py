@@ -90,23 +90,26 @@ def test_a_record_above_the_limit_is_a_dead_letter_and_the_rest_goes_on(rig, ord
     limited(rig, order=order)
     rig.db.sql("ALTER TABLE t REPLICA IDENTITY FULL; ALTER TABLE t ALTER v SET STORAGE PLAIN")
     rig.db.sql("INSERT INTO t VALUES (1, 'small'), (2, repeat('x', 5000)), (3, 'small')")
-    rig.db.sql("UPDATE t SET v = 'small' WHERE id = 2")  # `changes` holds the old value
+    rig.db.sql("UPDATE t SET v = 'small' WHERE id = 2")  # goes without `changes`, which hold the old value
     rig.db.sql("UPDATE t SET v = 'smaller' WHERE id = 2")
     rig.db.sql("UPDATE t SET id = 4, v = repeat('x', 5000) WHERE id = 3")
+    rig.db.sql("DELETE FROM t WHERE id = 4")  # goes with its key alone
     with_messages = rig.db.connection.info.server_version >= 140000
     if with_messages:
         rig.db.sql("SELECT pg_logical_emit_message(true, 'm', repeat('x', 5000)),"
                    " pg_logical_emit_message(true, 'm', 'small')")
     rig.db.sql("INSERT INTO t VALUES (5, 'the end')")
     sent = [("insert", "public.t", {"id": 1}), ("insert", "public.t", {"id": 3}),
-            ("update", "public.t", {"id": 2}), ("delete", "public.t", {"id": 3}),
-            *[("message", "pg_message.m", None)] * with_messages, ("insert", "public.t", {"id": 5})]
-    dead = [("insert", "public.t", {"id": 2}), ("update", "public.t", {"id": 2}),
-            ("update", "public.t", {"id": 4}), *[("message", "pg_message.m", None)] * with_messages]
+            *[("update", "public.t", {"id": 2})] * 2, ("delete", "public.t", {"id": 3}),
+            ("delete", "public.t", {"id": 4}), *[("message", "pg_message.m", None)] * with_messages, ("insert", "public.t", {"id": 5})]
+    dead = [("insert", "public.t", {"id": 2}), ("update", "public.t", {"id": 4}), *[("message", "pg_message.m", None)] * with_messages]
     rig.wait_arrived(len(sent))
     stored = wait_state(rig, 0, len(dead))
     assert brief(stored.dead()) == dead
-    assert brief(rig.receiver.records()) == sent
+    records = rig.receiver.records()
+    assert brief(records) == sent
+    assert [r["changes"] for r in records if "changes" in r] == [{"v": "small"}]
+    assert [r["fields"] for r in records if r["key"] == {"id": 4}] == [{"id": 4}]
     for record in stored.dead():
         assert record["fields"] is None and "changes" not in record
         assert 5000 <= record["too_large"]["bytes"] < 5020 and record["too_large"]["max_bytes"] == 4096
