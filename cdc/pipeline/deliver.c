@@ -156,7 +156,6 @@ static enum cdc_code make_rules(struct cdc_deliver *d, struct cdc_err *err)
  */
 static enum cdc_code load_parked(struct cdc_deliver *d, struct cdc_err *err)
 {
-	const struct cdc_id low = cdc_cursor_lowest(d->setup.cursor).id;
 	struct cdc_store *store = d->setup.store;
 	const char *sync = d->setup.sync;
 	struct cdc_park_totals totals;
@@ -168,7 +167,9 @@ static enum cdc_code load_parked(struct cdc_deliver *d, struct cdc_err *err)
 	if (!rc)
 		rc = cdc_store_park_heads(store, sync, &heads, &head_n, err);
 	if (!rc)
-		rc = cdc_store_park_ids(store, sync, &low, &ids, &id_n, err);
+		rc = cdc_store_park_ids(store, d->setup.cursor,
+					d->setup.settings->order == CDC_ORDER_SYNC, &ids, &id_n,
+					err);
 	for (size_t i = 0; !rc && i < head_n; i++) {
 		struct cdc_parked_key *key;
 
@@ -416,8 +417,7 @@ static enum cdc_code check_room(struct cdc_deliver *d, uint64_t now_ms, struct c
 	(void)cdc_err_set(err, CDC_LIMIT,
 			  "%llu parked records and %llu dead letters fill park.max_bytes; the "
 			  "sync stops and skips nothing",
-			  (unsigned long long)t->waiting,
-			  (unsigned long long)(t->dead + t->replay));
+			  (unsigned long long)t->waiting, (unsigned long long)t->dead + t->replay);
 	return cdc_err_remedy(err, "make the endpoint accept these records, discard dead letters, "
 				   "or raise park.max_bytes, then start walpost again");
 }

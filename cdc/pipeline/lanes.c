@@ -36,9 +36,10 @@ struct cdc_lanes {
 	struct cdc_view *views;
 	size_t view_cap;
 
-	uint64_t counter;        /* begins and failures of requests, numbered */
-	uint64_t accepted_begun; /* beginning of the latest accepted one */
-	size_t in_flight;
+	uint64_t counter;         /* begins and failures of requests, numbered */
+	uint64_t accepted_begun;  /* beginning of the latest accepted one */
+	size_t in_flight, beside; /* of the lanes, and of others (cdc_lanes_begin) */
+	bool is_our_turn;         /* one of others began last */
 	struct cdc_flow flow;
 	size_t turn; /* the lane that is looked at first, so that none is always last */
 	bool is_finishing;
@@ -136,12 +137,36 @@ static void recovered(struct cdc_lanes *l)
 	post(l, CDC_STATE_RUNNING, NULL);
 }
 
-uint64_t cdc_lanes_begin(struct cdc_lanes *l, bool is_probe, size_t records, uint64_t now_ms)
+static uint64_t begin(struct cdc_lanes *l, bool is_probe, size_t records, uint64_t now_ms)
 {
 	cdc_flow_started(&l->flow, records, now_ms);
 	if (is_probe)
 		cdc_breaker_probe(&l->breaker);
 	return ++l->counter;
+}
+
+uint64_t cdc_lanes_begin(struct cdc_lanes *l, bool is_probe, size_t records, uint64_t now_ms)
+{
+	l->beside++;
+	l->is_our_turn = true;
+	return begin(l, is_probe, records, now_ms);
+}
+
+static void note_ended(struct cdc_lanes *l, const struct sink_result *r, uint64_t now_ms)
+{
+	cdc_flow_ended(&l->flow, r, l->in_flight + l->beside, now_ms);
+	cdc_metric_set(&l->setup.metrics->limit, cdc_throttle_limit(&l->flow.throttle));
+}
+
+void cdc_lanes_ended(struct cdc_lanes *l, const struct sink_result *r, uint64_t now_ms)
+{
+	note_ended(l, r, now_ms);
+	l->beside--;
+}
+
+static bool may_start(const struct cdc_lanes *l, uint64_t now_ms)
+{
+	return cdc_flow_may_start(&l->flow, l->in_flight + l->beside, now_ms);
 }
 
 void cdc_lanes_accepted(struct cdc_lanes *l, uint64_t begun)
@@ -433,8 +458,7 @@ enum cdc_code cdc_lanes_result(struct cdc_lanes *l, const struct sink_result *r,
 	enum cdc_code rc = cdc_lanes_is_over(l, r, err);
 
 	ret_trouble->item = NULL;
-	cdc_flow_ended(&l->flow, r, l->in_flight, now_ms);
-	cdc_metric_set(&l->setup.metrics->limit, cdc_throttle_limit(&l->flow.throttle));
+	note_ended(l, r, now_ms);
 	lane->is_in_flight = false;
 	l->in_flight--;
 	if (rc) {
@@ -496,8 +520,9 @@ static enum cdc_code submit(struct cdc_lanes *l, struct lane *lane, void *sink, 
 		cdc_metric_add(&l->setup.metrics->retried, 1);
 	lane->is_in_flight = true;
 	lane->is_probe = is_probe;
-	lane->begun = cdc_lanes_begin(l, is_probe, lane->n, now_ms);
+	lane->begun = begin(l, is_probe, lane->n, now_ms);
 	lane->since_ms = 0;
+	l->is_our_turn = false;
 	l->in_flight++;
 	return CDC_OK;
 }
@@ -619,20 +644,23 @@ enum cdc_code cdc_lanes_send(struct cdc_lanes *l, void *sink, uint64_t now_ms,
 	enum cdc_code rc = CDC_OK;
 
 	ret_trouble->item = NULL;
-	if (l->breaker.state != CDC_BREAKER_CLOSED)
+	if (l->breaker.state != CDC_BREAKER_CLOSED) {
+		l->is_our_turn = false;
 		return may_probe(l, now_ms) ? send_probe(l, sink, now_ms, ret_trouble, err)
 					    : CDC_OK;
+	}
 	for (size_t i = 0; !rc && !ret_trouble->item && i < l->lane_n; i++) {
 		size_t at = (l->turn + i) % l->lane_n;
 
-		if (!cdc_flow_may_start(&l->flow, l->in_flight, now_ms)) {
+		if (!may_start(l, now_ms)) {
 			l->turn = at;
-			break;
+			return rc;
 		}
 		if (!l->lanes[at].is_in_flight && now_ms >= lane_due_ms(l, &l->lanes[at]) &&
 		    cdc_window_head(l->setup.window, at))
 			rc = send_lane(l, at, sink, now_ms, ret_trouble, err);
 	}
+	l->is_our_turn = false; /* used or not */
 	return rc;
 }
 
@@ -640,13 +668,13 @@ bool cdc_lanes_may_begin(struct cdc_lanes *l, uint64_t now_ms, bool *ret_is_prob
 {
 	*ret_is_probe = l->breaker.state != CDC_BREAKER_CLOSED;
 	if (!*ret_is_probe)
-		return now_ms >= l->hold_ms && cdc_flow_may_start(&l->flow, l->in_flight, now_ms);
+		return !l->is_our_turn && now_ms >= l->hold_ms && may_start(l, now_ms);
 	return may_probe(l, now_ms) && !choose_probe(l);
 }
 
 uint64_t cdc_lanes_ready_ms(const struct cdc_lanes *l)
 {
-	uint64_t at = cdc_flow_next_ms(&l->flow, l->in_flight), probe_ms;
+	uint64_t at = cdc_flow_next_ms(&l->flow, l->in_flight + l->beside), probe_ms;
 
 	if (l->breaker.state != CDC_BREAKER_CLOSED) {
 		probe_ms = l->in_flight ? UINT64_MAX : cdc_breaker_next_ms(&l->breaker);
@@ -687,7 +715,7 @@ uint64_t cdc_lanes_wait_ms(const struct cdc_lanes *l, uint64_t now_ms, uint64_t 
 			continue;
 		if (due > now_ms)
 			wait_ms = sooner(wait_ms, due, now_ms);
-		else if (lane->since_ms)
+		else if (lane->since_ms && may_start(l, now_ms))
 			wait_ms = sooner(wait_ms, lane->since_ms + l->setup.settings->linger_ms,
 					 now_ms);
 	}

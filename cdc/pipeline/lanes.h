@@ -73,13 +73,16 @@ uint64_t cdc_lanes_wait_ms(const struct cdc_lanes *l, uint64_t now_ms, uint64_t 
 /*
  * For requests that go beside the lanes (parking.h): they share the endpoint.
  */
-/* May one begin?  *ret_is_probe: the endpoint is in trouble, and no lane has anything to probe it
- * with. */
+/* May one begin?  When the endpoint bears no more at once, they take turns with the lanes: behind
+ * one that began, not before cdc_lanes_send.  *ret_is_probe: the endpoint is in trouble, and no
+ * lane has anything to probe it with. */
 bool cdc_lanes_may_begin(struct cdc_lanes *l, uint64_t now_ms, bool *ret_is_probe);
 /* Not before then; UINT64_MAX: not by time. */
 uint64_t cdc_lanes_ready_ms(const struct cdc_lanes *l);
 /* It begins, with so many records; its number. */
 uint64_t cdc_lanes_begin(struct cdc_lanes *l, bool is_probe, size_t records, uint64_t now_ms);
+/* It ended with this result: before accepted or failed. */
+void cdc_lanes_ended(struct cdc_lanes *l, const struct sink_result *r, uint64_t now_ms);
 /* It was accepted. */
 void cdc_lanes_accepted(struct cdc_lanes *l, uint64_t begun);
 /* It failed: numbers the failure; is_endpoint: the failure is not the records' alone. */

@@ -699,6 +699,7 @@ enum cdc_code cdc_parking_result(struct cdc_parking *p, const struct sink_result
 
 	slot->is_busy = false;
 	p->in_flight--;
+	cdc_lanes_ended(p->setup.lanes, r, now_ms);
 	if (slot->is_replay)
 		p->is_replaying = false;
 	if (rc)

@@ -574,10 +574,12 @@ enum cdc_code cdc_select(struct cdc_selector *s, struct cdc_view record, struct 
 		return rc;
 	if (op == CDC_OP_SCHEMA && t->columns && !note_missing(s, t, record))
 		return bad_record(record, err);
-	/* It has no columns to be judged by, or to leave out: a dead letter in any case. */
+	/* It has nothing to be judged by, only its key: a dead letter in any case. */
 	if (record.rec->flags & CDC_RECORD_TOO_LARGE) {
-		ret->is_selected = is_asked_for(s, op);
-		return CDC_OK;
+		if (is_asked_for(s, op) && t->columns && is_row(op))
+			rc = write(s, t, record, CDC_MAP_SAME, mapped, ret, err);
+		ret->is_selected = is_asked_for(s, op) && rc == CDC_OK;
+		return rc;
 	}
 	/* An update may yet become something else. */
 	if (!is_asked_for(s, op) && (op != CDC_OP_UPDATE || !t->entry->filter_n))

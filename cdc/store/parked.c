@@ -282,7 +282,8 @@ struct all_reading {
 	const char *sync;
 	const struct cdc_database *db;
 	struct cdc_park_head *heads;
-	const struct cdc_id *above;
+	const struct cdc_cursor *from;
+	bool is_whole;
 	struct cdc_id *ids;
 	size_t n;
 };
@@ -333,41 +334,62 @@ enum cdc_code cdc_store_park_heads(struct cdc_store *s, const char *sync,
 	return CDC_OK;
 }
 
+/* Does the cursor stand before the record? */
+static bool comes_again(const struct all_reading *r, const struct cdc_id *id, const char *table)
+{
+	const struct cdc_cursor *from = r->from;
+
+	/* It is above the lowest of all. */
+	if (r->is_whole || cdc_id_cmp(id, &from->streams[0].id) > 0)
+		return true;
+	for (size_t i = 0; i < from->table_n; i++) {
+		if (strcmp(from->tables[i].table, table) == 0)
+			return cdc_id_cmp(id, &from->tables[i].id) > 0;
+	}
+	return false;
+}
+
 static enum cdc_code take_id(void *arg, const struct cdc_sql_value *c, size_t n,
 			     struct cdc_err *err)
 {
 	struct all_reading *r = arg;
 	void *array = r->ids;
+	struct cdc_id id;
 	enum cdc_code rc;
 
-	CDC_ASSERT(n == 1);
+	CDC_ASSERT(n == 2 && c[1].type == CDC_SQL_TEXT);
+	if (!cdc_row_id(&c[0], &id))
+		return cdc_database_damaged(r->db, "parked record", err);
+	if (!comes_again(r, &id, c[1].text))
+		return CDC_OK;
 	rc = cdc_row_room(&array, r->n, sizeof(*r->ids), err);
 	if (rc)
 		return cdc_err_wrap(err, "parked records of %s", r->sync);
 	r->ids = array;
-	if (!cdc_row_id(&c[0], &r->ids[r->n]))
-		return cdc_database_damaged(r->db, "parked record", err);
-	r->n++;
+	r->ids[r->n++] = id;
 	return CDC_OK;
 }
 
 static enum cdc_code read_ids(struct cdc_database *db, void *arg, struct cdc_err *err)
 {
 	struct all_reading *r = arg;
+	const struct cdc_id low = cdc_cursor_lowest(r->from).id;
 	char above[CDC_ID_TEXT];
 	const struct cdc_sql_value values[] = {cdc_sql_text(r->sync), cdc_sql_text(above)};
 
 	r->db = db;
-	(void)cdc_id_format(r->above, above);
+	(void)cdc_id_format(&low, above);
 	return cdc_database_query(db,
-				  "SELECT id FROM parked WHERE sync = $1 AND id > $2 ORDER BY id",
+				  "SELECT id, name FROM parked WHERE sync = $1 AND id > $2"
+				  " ORDER BY id",
 				  values, 2, take_id, r, err);
 }
 
-enum cdc_code cdc_store_park_ids(struct cdc_store *s, const char *sync, const struct cdc_id *above,
-				 struct cdc_id **ret, size_t *ret_n, struct cdc_err *err)
+enum cdc_code cdc_store_park_ids(struct cdc_store *s, const struct cdc_cursor *cursor,
+				 bool is_whole, struct cdc_id **ret, size_t *ret_n,
+				 struct cdc_err *err)
 {
-	struct all_reading r = {.sync = sync, .above = above};
+	struct all_reading r = {.sync = cursor->sync, .from = cursor, .is_whole = is_whole};
 	enum cdc_code rc = cdc_store_ask_read(s, read_ids, &r, err);
 
 	if (rc) {

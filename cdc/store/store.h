@@ -300,10 +300,12 @@ enum cdc_code cdc_store_park(struct cdc_store *s, const char *sync,
 enum cdc_code cdc_store_park_heads(struct cdc_store *s, const char *sync,
 				   struct cdc_park_head **ret, size_t *ret_n,
 				   struct cdc_err *err) CDC_CHECK;
-/* The ids above `above` of the sync's records in any state: what need not be sent when it is read
- * again.  The caller frees *ret.  CDC_LIMIT: more than 100,000. */
-enum cdc_code cdc_store_park_ids(struct cdc_store *s, const char *sync, const struct cdc_id *above,
-				 struct cdc_id **ret, size_t *ret_n, struct cdc_err *err) CDC_CHECK;
+/* The ids of the sync's records, in any state, that are read again from this cursor of it on, and
+ * need not be sent then: those above its first stream's, and of its tables (is_whole: of all, when
+ * it has any) those above their own.  The caller frees *ret.  CDC_LIMIT: more than 100,000. */
+enum cdc_code cdc_store_park_ids(struct cdc_store *s, const struct cdc_cursor *cursor,
+				 bool is_whole, struct cdc_id **ret, size_t *ret_n,
+				 struct cdc_err *err) CDC_CHECK;
 
 /* What is read of a queue, or of the replays. */
 struct cdc_park_read {

@@ -42,8 +42,9 @@ struct sink_http {
 	struct slot *slots, side;
 	size_t slot_n, next, waiting, refused;
 	bool is_held;
-	unsigned tokens;                 /* that were released */
-	char *token;                     /* of release; NULL: requests go without one */
+	bool has_large;  /* a body of a request that has ended may be above KEEP_BODY */
+	unsigned tokens; /* that were released */
+	char *token;     /* of release; NULL: requests go without one */
 	struct sink_http_answer refusal; /* of those that are refused */
 	struct curl_slist *headers;      /* of all requests but the side one */
 	size_t keep_max;
@@ -490,6 +491,7 @@ static void finish(struct sink_http *h, struct slot *s)
 	else
 		(void)curl_multi_remove_handle(h->multi, s->easy);
 	s->is_busy = s->is_waiting = s->is_refused = false;
+	h->has_large |= s->body.cap > KEEP_BODY;
 }
 
 /* --- tokens ------------------------------------------------------------------------- */
@@ -668,9 +670,18 @@ static size_t collect(struct sink_http *h, struct sink_http_answer *ret, size_t 
 		(void)curl_easy_getinfo(m->easy_handle, CURLINFO_PRIVATE, (char **)&s);
 		fill_answer(h, s, rc, &ret[n++]);
 		finish(h, s);
-		cdc_buf_reset(&s->body, KEEP_BODY);
 	}
 	return n;
+}
+
+/* Of requests that the caller had the answers of, and did not send once more. */
+static void release_bodies(struct sink_http *h)
+{
+	for (size_t i = 0; h->has_large && i < h->slot_n; i++) {
+		if (!h->slots[i].is_busy)
+			cdc_buf_reset(&h->slots[i].body, KEEP_BODY);
+	}
+	h->has_large = false;
 }
 
 size_t sink_http_poll(struct sink_http *h, uint64_t wait_ms, struct sink_http_answer *ret,
@@ -680,6 +691,7 @@ size_t sink_http_poll(struct sink_http *h, uint64_t wait_ms, struct sink_http_an
 	uint64_t end_ms = cdc_clock_mono_ms() + wait_ms;
 	int running;
 
+	release_bodies(h);
 	for (;;) {
 		uint64_t now_ms;
 		size_t n;

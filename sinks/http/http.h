@@ -125,7 +125,7 @@ enum cdc_code sink_http_release(struct sink_http *h, const char *token,
 				struct cdc_err *err) CDC_CHECK;
 /* Those that wait end as BARRED, with the reason and the retry_after of why; later ones wait. */
 void sink_http_refuse(struct sink_http *h, const struct sink_http_answer *why);
-/* The request of a slot whose answer was just had, once more; or it waits. */
+/* The request of a slot whose answer the last poll gave, once more; or it waits. */
 enum cdc_code sink_http_again(struct sink_http *h, size_t slot, struct cdc_err *err) CDC_CHECK;
 
 /* Ends the slot's request, which gets no answer; nothing happens when it has none. */

@@ -99,10 +99,14 @@ static bool put_before(const struct event *e)
 	if (r->op == CDC_OP_DELETE)
 		return put_row(e);
 	if (r->op == CDC_OP_UPDATE && sink_webhook_parts_has(e->json, r->changes)) {
-		/* Without a full old row only the old key is known. */
-		struct cdc_span of = r->flags & CDC_RECORD_MOVE_NEW ? r->key : r->fields;
+		bool is_move = r->flags & CDC_RECORD_MOVE_NEW;
 
-		return put_changed(e, of, r->changes);
+		/* Without a full old row only the old key is known; of one that does not go out,
+		 * what `changes` has. */
+		if (!is_move || sink_webhook_parts_has(e->json, r->key))
+			return put_changed(e, is_move ? r->key : r->fields, r->changes);
+		put_span(e, r->changes);
+		return true;
 	}
 	cdc_buf_puts(e->out, "null");
 	return true;

@@ -1120,6 +1120,45 @@ static void a_token_that_is_refused_is_had_anew_once(void **state)
 	sink_webhook.close(sink);
 }
 
+/* More than a slot keeps when its request has ended. */
+static void a_large_body_goes_again_with_a_new_token(void **state)
+{
+	static const char record[] = "{\"id\":\"x\",\"operation\":\"insert\",\"fields\":\"";
+	struct receiver *r = receiver_of(state);
+	struct sink_webhook_connection c = with_token(r);
+	struct cdc_batch *b = cdc_batch_new(8 << 20);
+	struct sink_result result;
+	struct cdc_record *rec;
+	struct cdc_view view;
+	uint64_t end_ms = cdc_clock_mono_ms() + 30000;
+	uint16_t table;
+	void *sink;
+
+	assert_non_null(b);
+	assert_int_equal(cdc_batch_table(b, "public.t", 8, &table, NULL), CDC_OK);
+	assert_int_equal(cdc_batch_begin(b, &rec, NULL), CDC_OK);
+	rec->id = (struct cdc_id){.epoch = 1, .commit_lsn = 1, .ordinal = 1, .part = 1};
+	cdc_buf_puts(&b->json, record);
+	for (size_t i = 0; i < 5 << 20; i++)
+		cdc_buf_putc(&b->json, 'x');
+	cdc_buf_puts(&b->json, "\"}");
+	assert_int_equal(cdc_batch_end(b, NULL), CDC_OK);
+	view = (struct cdc_view){.rec = &b->records[0], .batch = b};
+	assert_true(
+		rules(r, TOKEN("t1", "count=1") TOKEN("t2", "") "path=/hook count=1 status=401"));
+	sink = open_sink(r, &c);
+	assert_int_equal(
+		sink_webhook.submit(sink, &(struct sink_job){.views = &view, .n = 1}, NULL),
+		CDC_OK);
+	while (!sink_webhook.poll(sink, 1000, &result, 1))
+		assert_true(cdc_clock_mono_ms() < end_ms);
+	assert_int_equal(result.outcome, SINK_DONE);
+	assert_in_range(result.sent_bytes, 5 << 20, 6 << 20);
+	assert_int_equal(counter(r, "requests"), 2 + 2);
+	sink_webhook.close(sink);
+	cdc_batch_free(b);
+}
+
 static void without_a_token_nothing_is_sent(void **state)
 {
 	static const struct {
@@ -1297,6 +1336,7 @@ int main(void)
 		TEST(a_token_is_had_once_and_sent_with_each_request),
 		TEST(requests_wait_for_one_token_together),
 		TEST(a_token_that_is_refused_is_had_anew_once),
+		TEST(a_large_body_goes_again_with_a_new_token),
 		TEST(without_a_token_nothing_is_sent),
 		TEST(tokens_are_had_by_the_same_rules),
 		TEST(texts_hold_no_secret),

@@ -9,6 +9,7 @@ import pytest
 from machine import wait_for
 from postgres import VERSION
 from test_parking import wait_state
+from test_selection import KEY, hashed, selected
 
 MIB = 1024  # in the KiB of /proc
 
@@ -160,6 +161,27 @@ def test_a_record_above_the_limit_passes_every_filter(rig):
     stored = wait_state(rig, 0, 2)
     assert [r["key"] for r in stored.dead()] == [{"id": 1}, {"id": 3}]
     assert {r["fields"]["id"] for r in rig.receiver.records()} == {2, 4}
+
+
+@pytest.mark.sanitized
+def test_a_record_above_the_limit_is_kept_under_the_key_that_is_sent(rig):
+    """A column that must not go out does not go into a dead letter either."""
+    for table in ("hashed", "gone"):
+        rig.db.sql(f"CREATE TABLE {table} (id text PRIMARY KEY, v text)")
+    rig.db.publish("hashed", "gone")
+    syncs = selected(rig, [
+        {"id": "public.hashed", "fields": ["v", {"id": "id", "obfuscate": "hash"}]},
+        {"id": "public.gone", "fields": ["v"]}])
+    syncs["main"]["obfuscation_key"] = KEY
+    rig.start(syncs=syncs, connection={"max_record_bytes": "4KiB"})
+    rig.db.sql("INSERT INTO hashed VALUES ('secret', repeat('x', 5000))")
+    rig.db.sql("INSERT INTO gone VALUES ('secret', repeat('x', 5000))")
+    rig.db.sql("UPDATE hashed SET v = 'small'")
+    rig.wait_arrived(1)
+    stored = wait_state(rig, 0, 2)
+    assert [(r["key"], r["fields"]) for r in stored.dead()] == [({"id": hashed("secret")}, None), (None, None)]
+    assert rig.receiver.records()[0]["key"] == {"id": hashed("secret")}
+    assert "secret" not in json.dumps(stored.dead())
 
 
 def test_the_limit_is_exact(rig):

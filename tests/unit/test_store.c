@@ -389,6 +389,60 @@ static void count_gap(void *arg, const struct cdc_gap_row *g)
 		       (int)g->first.commit_lsn, (int)g->last.commit_lsn, g->reason);
 }
 
+static void park_dead(struct cdc_store *s, const char *table, uint64_t at)
+{
+	struct cdc_batch *b = cdc_batch_new(1 << 20);
+	struct cdc_park_change change = {
+		.act = CDC_PARK_PUT, .id = id_at(at), .state = CDC_PARKED_DEAD};
+	struct cdc_record *r;
+	uint16_t index;
+
+	assert_non_null(b);
+	assert_int_equal(cdc_batch_table(b, table, strlen(table), &index, NULL), CDC_OK);
+	assert_int_equal(cdc_batch_begin(b, &r, NULL), CDC_OK);
+	r->id = id_at(at);
+	r->table = index;
+	cdc_buf_puts(&b->json, "{}");
+	assert_int_equal(cdc_batch_end(b, NULL), CDC_OK);
+	change.view = (struct cdc_view){.rec = &b->records[0], .batch = b};
+	assert_int_equal(cdc_store_park(s, "orders", &change, 1, 1, NULL, 0, NULL, NULL), CDC_OK);
+	cdc_batch_free(b);
+}
+
+/* The commits of the records that are read again from the cursor on, as a sum of powers. */
+static unsigned read_again(struct fixture *f, const struct cdc_cursor *c, bool is_whole)
+{
+	struct cdc_id *ids;
+	unsigned found = 0;
+	size_t n;
+
+	assert_int_equal(cdc_store_park_ids(f->store, c, is_whole, &ids, &n, NULL), CDC_OK);
+	for (size_t i = 0; i < n; i++)
+		found |= 1U << ids[i].commit_lsn;
+	free(ids);
+	return found;
+}
+
+static void what_is_read_again_is_above_the_stream_or_above_its_own_table(void **state)
+{
+	struct fixture *f = *state;
+	struct cdc_stream_position p;
+	struct cdc_cursor c = cursor_at("orders", 6, &p);
+	struct cdc_cursor_table held = {
+		.table = "public.held", .state = CDC_TABLE_HELD, .id = id_at(3)};
+
+	for (uint64_t i = 0; i < 5; i++)
+		park_dead(f->store, i & 1 ? "public.held" : "public.live", 2 + i);
+	for (uint64_t i = 8; i < 10; i++)
+		park_dead(f->store, i & 1 ? "public.held" : "public.live", i);
+	assert_int_equal(read_again(f, &c, false), 1 << 8 | 1 << 9);
+	c.tables = &held;
+	c.table_n = 1;
+	/* 3 and 5 are of the held table, 2, 4 and 6 of the other. */
+	assert_int_equal(read_again(f, &c, false), 1 << 5 | 1 << 8 | 1 << 9);
+	assert_int_equal(read_again(f, &c, true), 1 << 4 | 1 << 5 | 1 << 6 | 1 << 8 | 1 << 9);
+}
+
 static void a_gap_is_kept_once(void **state)
 {
 	struct fixture *f = *state;
@@ -1139,6 +1193,7 @@ int main(void)
 		STORE(tables_and_their_copies_come_back_and_go_with_their_sync),
 		STORE(a_cursor_comes_back_with_its_streams_and_tables),
 		STORE(every_cursor_is_listed_and_a_deleted_one_is_not),
+		STORE(what_is_read_again_is_above_the_stream_or_above_its_own_table),
 		STORE(a_gap_is_kept_once),
 		STORE(a_note_is_kept_whole_or_refused),
 		STORE(a_newer_checkpoint_replaces_one_that_waits),
