@@ -199,8 +199,8 @@ struct cdc_buffer_ops {
 	void (*commit)(struct cdc_buffer *b, const char *group,
 		       const struct cdc_position *position);
 
-	/* Replay: the group's position becomes that of `to`; its readers are opened again by the
-	 * caller. */
+	/* Replay: the group's position becomes that of `to`, unless that is above it: nothing is
+	 * skipped.  *ret_position: where it is now.  Its readers are opened again by the caller. */
 	enum cdc_code (*seek)(struct cdc_buffer *b, const char *group, const struct cdc_start *to,
 			      struct cdc_stream_position *ret_position, struct cdc_err *err);
 

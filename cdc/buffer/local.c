@@ -824,8 +824,9 @@ static enum cdc_code local_seek(struct cdc_buffer *b, const char *group, const s
 		rc = cdc_err_set(err, CDC_GAP, "group %s is suspended; copy its tables anew",
 				 group);
 	} else {
-		g->at = at;
-		*ret_position = (struct cdc_stream_position){.stream = 0, .id = at};
+		if (cdc_id_cmp(&at, &g->at) < 0)
+			g->at = at;
+		*ret_position = (struct cdc_stream_position){.stream = 0, .id = g->at};
 	}
 	(void)pthread_mutex_unlock(&b->mu);
 	return rc;

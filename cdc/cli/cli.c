@@ -30,6 +30,7 @@ static const char usage[] =
 	"                                         what was refused for good; list --parked: for "
 	"now\n"
 	"  walpost pause SYNC | resume SYNC       keep a sync's records in the buffer; go on\n"
+	"  walpost replay SYNC --since TIME|ID    send changes again that are still in the buffer\n"
 	"  walpost resync SYNC [TABLE ...]        copy the rows of its tables once more\n"
 	"  walpost resync SYNC --gap              the same of all syncs of its slot, which is made "
 	"anew:\n"
@@ -43,9 +44,9 @@ static const char usage[] =
 	"  walpost config                         the reference of every key of the file\n"
 	"  walpost version\n"
 	"\n"
-	"pause, resume and resync reach the walpost that runs; when none does, they are done at "
-	"its\n"
-	"next start.\n"
+	"pause, resume, replay and resync reach the walpost that runs; when none does, they are "
+	"done\n"
+	"at its next start.\n"
 	"FILE is walpost.yaml unless given.  Exit codes: 0 done, 1 failed, 2 wrong command line or "
 	"file.\n";
 
@@ -66,6 +67,7 @@ static const struct command {
 	 .operand_max = 1},
 	{.name = "pause", .run = cdc_cli_pause, .takes_subject = true},
 	{.name = "resume", .run = cdc_cli_resume, .takes_subject = true},
+	{.name = "replay", .run = cdc_cli_replay, .takes_subject = true},
 	{.name = "resync",
 	 .run = cdc_cli_resync,
 	 .takes_subject = true,

@@ -31,7 +31,7 @@ struct cdc_cli_args {
 	bool is_forced;      /* uninstall */
 	bool is_ed25519;     /* webhook-secret */
 	bool is_gap;         /* resync */
-	/* dead-letters */
+	/* dead-letters; since: also replay */
 	const char *sync, *table, *key, *id, *since, *until; /* NULL: not given */
 	bool is_all, is_parked;
 };
@@ -46,6 +46,7 @@ int cdc_cli_dead_letters(const struct cdc_cli_args *args);
 int cdc_cli_status(const struct cdc_cli_args *args);
 int cdc_cli_pause(const struct cdc_cli_args *args);
 int cdc_cli_resume(const struct cdc_cli_args *args);
+int cdc_cli_replay(const struct cdc_cli_args *args);
 int cdc_cli_resync(const struct cdc_cli_args *args);
 int cdc_cli_backfill(const struct cdc_cli_args *args);
 int cdc_cli_webhook_secret(const struct cdc_cli_args *args);

@@ -1,6 +1,6 @@
 /*
  * Commands to a walpost that runs in another process, or will: `pause`, `resume`,
- * `resync`, `backfill`.  They leave a row in the store and wait a little for its
+ * `resync`, `replay`, `backfill`.  They leave a row in the store and wait a little for its
  * answer; what carries them out is control.c.
  */
 #include <poll.h>
@@ -14,6 +14,8 @@
 #include "cdc/cli/cli.h"
 #include "cdc/cli/command.h"
 #include "cdc/cli/data_dir.h"
+#include "cdc/cli/when.h"
+#include "cdc/pipeline/replay.h"
 
 #define ANSWER_MS 8000 /* longest wait for an answer */
 #define LOOK_MS   50
@@ -184,6 +186,55 @@ static int give_resume(const struct cdc_cli_args *args, const struct cdc_config 
 int cdc_cli_resume(const struct cdc_cli_args *args)
 {
 	return with_store(args, "resume", args->subject, give_resume);
+}
+
+/* --- replay ------------------------------------------------------------------------- */
+
+bool cdc_command_time(const char *option, const char *text, int64_t *ret_us)
+{
+	if (cdc_when_parse(text, cdc_clock_wall_us(), ret_us))
+		return true;
+	(void)fprintf(stderr,
+		      "walpost: --%s %s is no time; write 2026-11-24T10:00:00Z, 2026-11-24, or how "
+		      "long ago: 90s, 15m, 2h, 3d\n",
+		      option, text);
+	return false;
+}
+
+static int give_replay(const struct cdc_cli_args *args, const struct cdc_config *config,
+		       const struct cdc_sync *sync, struct cdc_store *store)
+{
+	struct cdc_command command = {.verb = CDC_VERB_REPLAY};
+	struct cdc_id id;
+	int64_t us;
+
+	if (!args->since) {
+		(void)fprintf(stderr, "walpost: replay needs --since with the id of a record, or a "
+				      "time\n");
+		return CDC_EXIT_USAGE;
+	}
+	if (cdc_id_parse(args->since, strlen(args->since), &id)) {
+		if (id.range) {
+			(void)fprintf(
+				stderr,
+				"walpost: %s is a copied row, which the buffer does not have; "
+				"`walpost resync %s` copies again\n",
+				args->since, sync->name);
+			return CDC_EXIT_USAGE;
+		}
+		cdc_replay_from_id(&id, command.argument);
+	} else if (cdc_command_time("since", args->since, &us)) {
+		cdc_replay_from_time(us, command.argument);
+	} else {
+		return CDC_EXIT_USAGE;
+	}
+	(void)snprintf(command.sync, sizeof(command.sync), "%s", sync->name);
+	return cdc_command_give(config, store, &command, 1);
+}
+
+int cdc_cli_replay(const struct cdc_cli_args *args)
+{
+	return with_store(args, "replay", args->subject, give_replay);
 }
 
 /* --- resync ------------------------------------------------------------------------- */

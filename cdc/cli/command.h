@@ -24,6 +24,9 @@ enum cdc_code cdc_command_open(const struct cdc_config *config, struct cdc_store
 int cdc_command_give(const struct cdc_config *config, struct cdc_store *store,
 		     struct cdc_command *commands, size_t n);
 
+/* An option's time; false: it is none, and that was printed with what is. */
+bool cdc_command_time(const char *option, const char *text, int64_t *ret_us);
+
 /* `backfill status`; name NULL: every sync. */
 int cdc_cli_backfill_status(const struct cdc_cli_args *args, const char *name);
 

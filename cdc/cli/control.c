@@ -56,6 +56,7 @@ static const char *change(struct cdc_desired *d, enum cdc_verb verb)
 	case CDC_VERB_RESYNC:
 	case CDC_VERB_REPAIR:
 	case CDC_VERB_ACCEPT_GAP:
+	case CDC_VERB_REPLAY:
 		break;
 	}
 	return NULL;
@@ -135,6 +136,23 @@ static enum cdc_code accept_gap(struct cdc_control *c, const struct cdc_control_
 	return CDC_OK;
 }
 
+/* The thread of the sync ends the command. */
+static enum cdc_code ask_for_replay(struct cdc_control *c, const struct cdc_control_sync *s,
+				    const struct cdc_command *command, struct cdc_err *err)
+{
+	struct cdc_board_view view;
+
+	cdc_board_read(s->board, &view);
+	if (!s->deliver || view.state == CDC_STATE_FAILED || view.state == CDC_STATE_SUSPENDED)
+		return refuse(c, command, "the sync does not run; see its error in the log", err);
+	if (!cdc_deliver_replay(s->deliver, command))
+		return refuse(c, command,
+			      "the sync has not begun the replay before this one yet; ask again "
+			      "when it has",
+			      err);
+	return CDC_OK;
+}
+
 static enum cdc_code carry_out(struct cdc_control *c, const struct cdc_command *command,
 			       struct cdc_err *err)
 {
@@ -144,6 +162,8 @@ static enum cdc_code carry_out(struct cdc_control *c, const struct cdc_command *
 		return refuse(c, command, "the configuration has no sync of this name", err);
 	if (command->verb == CDC_VERB_ACCEPT_GAP)
 		return accept_gap(c, s, command, err);
+	if (command->verb == CDC_VERB_REPLAY)
+		return ask_for_replay(c, s, command, err);
 	if (command->verb == CDC_VERB_RESYNC || command->verb == CDC_VERB_REPAIR)
 		return ask_for_resync(c, s, command, err);
 	return change_desired(c, s, command, err);

@@ -25,7 +25,7 @@ struct cdc_control_sync {
 	struct cdc_deliver *deliver;   /* NULL: it could not be made */
 	struct cdc_backfill *backfill; /* NULL: no rows are ever copied */
 	struct cdc_capture *capture;   /* of the slot that feeds it; NULL: it could not be made */
-	struct cdc_board *source_board;
+	struct cdc_board *board, *source_board;
 };
 
 struct cdc_control {

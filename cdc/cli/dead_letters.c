@@ -32,13 +32,7 @@ static const char *state_name(const struct cdc_parked_record *r)
 
 static bool read_time(const char *option, const char *text, int64_t *ret_us)
 {
-	if (!text || cdc_when_parse(text, cdc_clock_wall_us(), ret_us))
-		return true;
-	(void)fprintf(stderr,
-		      "walpost: --%s %s is no time; write 2026-11-24T10:00:00Z, 2026-11-24, or how "
-		      "long ago: 90s, 15m, 2h, 3d\n",
-		      option, text);
-	return false;
+	return !text || cdc_command_time(option, text, ret_us);
 }
 
 static bool read_id(const char *text, char ret_id[CDC_ID_TEXT])

@@ -411,6 +411,7 @@ static enum cdc_code start_control(struct run *r, struct cdc_err *err)
 			.deliver = s->deliver,
 			.backfill = s->backfill,
 			.capture = s->feed->capture,
+			.board = &s->board,
 			.source_board = &s->feed->board,
 		};
 	}

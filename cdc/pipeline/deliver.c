@@ -12,7 +12,9 @@
 #include "cdc/pipeline/intake.h"
 #include "cdc/pipeline/lanes.h"
 #include "cdc/pipeline/parking.h"
+#include "cdc/pipeline/replay.h"
 #include "cdc/pipeline/round.h"
+#include "cdc/record/instant.h"
 
 #define WINDOW_BYTES       (8u << 20)
 #define RESULTS_PER_STEP   64
@@ -51,6 +53,12 @@ struct cdc_deliver {
 	_Atomic bool is_to_pause, is_told; /* set by others, who wake by pause_fd */
 	bool is_paused;
 	int pause_fd;
+
+	_Atomic bool has_replay; /* given by main, which may give the next one when it is done */
+	struct cdc_command replay;
+	struct cdc_cursor begin; /* where the last one began, and */
+	struct cdc_stream_position begin_stream;
+	struct cdc_id reached; /* what had been sent before; zero: nothing was ever replayed */
 
 	struct mark handed; /* the last checkpoint given to the store, */
 	uint64_t ticket;    /* its ticket while not known to be durable, */
@@ -130,6 +138,7 @@ static enum cdc_code make_rules(struct cdc_deliver *d, struct cdc_err *err)
 		.metrics = s->metrics,
 		.board = s->board,
 		.log = s->log,
+		.replayed = d->reached,
 	};
 	struct cdc_parking_setup parking = {
 		.sync = s->sync,
@@ -189,6 +198,45 @@ static enum cdc_code load_parked(struct cdc_deliver *d, struct cdc_err *err)
 	return CDC_OK;
 }
 
+/* Everything that begins where the sync is. */
+static enum cdc_code make(struct cdc_deliver *d, struct cdc_err *err)
+{
+	const struct cdc_deliver_setup *s = &d->setup;
+	enum cdc_code rc = cdc_store_replay_get(s->store, s->sync, &d->reached, err);
+
+	if (rc)
+		return rc;
+	d->window = cdc_window_new(s->settings->concurrency, s->backfill != NULL,
+				   (enum cdc_order)s->settings->order, s->settings->operations);
+	rc = make_rules(d, err);
+	if (!rc)
+		rc = make_selector(d, err);
+	if (!rc)
+		rc = make_inputs(d, err);
+	if (!rc)
+		rc = load_parked(d, err);
+	d->ticket = 0;
+	if (!rc)
+		d->handed = mark_of(d);
+	return rc;
+}
+
+static void unmake(struct cdc_deliver *d)
+{
+	cdc_parking_free(d->parking);
+	cdc_lanes_free(d->lanes);
+	cdc_round_free(d->round);
+	cdc_intake_clear(&d->stream, true);
+	cdc_window_free(d->window);
+	cdc_selector_free(d->selector);
+	cdc_parked_clear(&d->parked);
+	d->parking = NULL;
+	d->lanes = NULL;
+	d->round = NULL;
+	d->window = NULL;
+	d->selector = NULL;
+}
+
 enum cdc_code cdc_deliver_new(const struct cdc_deliver_setup *setup, struct cdc_deliver **ret,
 			      struct cdc_err *err)
 {
@@ -202,24 +250,14 @@ enum cdc_code cdc_deliver_new(const struct cdc_deliver_setup *setup, struct cdc_
 	d->pause_fd = cdc_event_new();
 	if (!d->setup.window_bytes)
 		d->setup.window_bytes = WINDOW_BYTES;
-	d->window =
-		cdc_window_new(setup->settings->concurrency, setup->backfill != NULL,
-			       (enum cdc_order)setup->settings->order, setup->settings->operations);
 	if (d->pause_fd < 0)
 		rc = cdc_err_set(err, CDC_IO, "no more file descriptors");
 	else
-		rc = make_rules(d, err);
-	if (!rc)
-		rc = make_selector(d, err);
-	if (!rc)
-		rc = make_inputs(d, err);
-	if (!rc)
-		rc = load_parked(d, err);
+		rc = make(d, err);
 	if (rc) {
 		cdc_deliver_free(d);
 		return rc;
 	}
-	d->handed = mark_of(d);
 	*ret = d;
 	return CDC_OK;
 }
@@ -244,13 +282,7 @@ void cdc_deliver_free(struct cdc_deliver *d)
 	close_outside(d);
 	if (d->pause_fd >= 0)
 		close(d->pause_fd);
-	cdc_parking_free(d->parking);
-	cdc_lanes_free(d->lanes);
-	cdc_round_free(d->round);
-	cdc_intake_clear(&d->stream, true);
-	cdc_window_free(d->window);
-	cdc_selector_free(d->selector);
-	cdc_parked_clear(&d->parked);
+	unmake(d);
 	free(d);
 }
 
@@ -682,7 +714,7 @@ enum cdc_code cdc_deliver_step(struct cdc_deliver *d, uint64_t now_ms, int64_t w
 	return rc;
 }
 
-/* --- the thread --------------------------------------------------------------------- */
+/* --- the end ------------------------------------------------------------------------ */
 
 /*
  * Nothing new is begun, but what lies between records that are done is still
@@ -742,6 +774,146 @@ static void wait_out(struct cdc_deliver *d, const struct cdc_err *err, unsigned 
 	}
 }
 
+/* --- replay ------------------------------------------------------------------------- */
+
+bool cdc_deliver_replay(struct cdc_deliver *d, const struct cdc_command *command)
+{
+	if (atomic_load(&d->has_replay))
+		return false;
+	d->replay = *command;
+	atomic_store(&d->has_replay, true);
+	atomic_store(&d->is_told, true);
+	cdc_event_signal(d->pause_fd);
+	return true;
+}
+
+/* May the sync go back to where its group has been put?  *ret_answer says what becomes of it. */
+static enum cdc_code judge_replay(struct cdc_deliver *d, const struct cdc_stream_position *found,
+				  char *ret_answer, size_t size, struct cdc_err *err)
+{
+	const struct cdc_deliver_setup *s = &d->setup;
+	const struct cdc_replay_search search = {
+		.ops = s->ops,
+		.buffer = s->buffer,
+		.group = s->sync,
+		.tables = s->tables,
+		.table_n = s->table_n,
+		.from = *found,
+		.to = cdc_window_position(d->stream.input).id,
+		.board = s->board,
+		.stop = s->stop,
+	};
+	char id[CDC_ID_TEXT], when[CDC_INSTANT_TEXT];
+	struct cdc_buffer_stats stats;
+	struct cdc_id first, *ids = NULL;
+	int64_t us;
+	size_t n;
+	enum cdc_code rc = cdc_replay_find(&search, &first, &us, err);
+
+	/* What is parked is not sent twice; so much of it has to be known. */
+	if (!rc)
+		rc = cdc_store_park_ids(s->store, s->sync, &found->id, &ids, &n, err);
+	free(ids);
+	if (rc == CDC_MISSING)
+		rc = cdc_err_set(err, rc,
+				 "no record of its tables that was sent since then is in the "
+				 "buffer; nothing is sent again");
+	if (rc)
+		return rc;
+	s->ops->stats(s->buffer, &stats);
+	(void)cdc_id_format(&first, id);
+	(void)cdc_instant_format(us, when);
+	(void)snprintf(
+		ret_answer, size, "its records are sent again from %s on, committed %s%s", id, when,
+		cdc_id_cmp(&found->id, &stats.first_id) < 0 ? "; the buffer holds nothing older"
+							    : "");
+	return CDC_OK;
+}
+
+/* The group first, so that the buffer keeps the records; whatever fails then, it may let them go
+ * again, and the sync goes on where it was: at d->begin in either case. */
+static enum cdc_code go_back(struct cdc_deliver *d, struct cdc_err *err)
+{
+	const struct cdc_deliver_setup *s = &d->setup;
+	struct cdc_stream_position now = cdc_window_position(d->stream.input), found;
+	const struct cdc_position durable = {.n = 1, .streams = &d->handed.stream};
+	struct cdc_id reached = cdc_id_cmp(&d->reached, &now.id) > 0 ? d->reached : now.id;
+	char answer[sizeof(d->replay.answer)];
+	struct cdc_start to;
+	enum cdc_code rc;
+
+	d->begin_stream = now;
+	d->begin = (struct cdc_cursor){.streams = &d->begin_stream, .stream_n = 1};
+	(void)snprintf(d->begin.sync, sizeof(d->begin.sync), "%s", s->sync);
+	if (!cdc_replay_parse(d->replay.argument, &to))
+		return cdc_err_set(err, CDC_CONFIG, "%s is neither an id nor a time",
+				   d->replay.argument);
+	rc = s->ops->seek(s->buffer, s->sync, &to, &found, err);
+	if (rc)
+		return rc;
+	rc = judge_replay(d, &found, answer, sizeof(answer), err);
+	d->begin_stream = found;
+	if (!rc)
+		rc = cdc_store_replay(s->store, &d->begin, &reached, d->replay.id, answer, err);
+	if (!rc)
+		return CDC_OK;
+	d->begin_stream = now;
+	if (!d->ticket) /* else the next checkpoint does it */
+		s->ops->commit(s->buffer, s->sync, &durable);
+	return rc;
+}
+
+static enum cdc_code make_anew(struct cdc_deliver *d, struct cdc_err *err)
+{
+	enum cdc_code rc = CDC_OK;
+	unsigned attempt = 0;
+
+	d->setup.cursor = &d->begin;
+	do {
+		if (rc)
+			wait_out(d, err, ++attempt);
+		unmake(d);
+		rc = make(d, err);
+	} while (rc && cdc_code_class(rc) == CDC_CLASS_RETRY && !cdc_stop_is_set(d->setup.stop));
+	if (!rc && attempt)
+		post(d, CDC_STATE_RUNNING, NULL);
+	return rc;
+}
+
+/* Like a restart of the sync with an older cursor.  An error: it cannot go on. */
+static enum cdc_code replay(struct cdc_deliver *d, struct cdc_err *err)
+{
+	bool is_copying = d->round && !cdc_round_is_idle(d->round);
+	struct cdc_err why = {0}, unheard = {0};
+	enum cdc_code rc;
+
+	if (is_copying) {
+		rc = cdc_err_set(&why, CDC_BUSY,
+				 "its tables are being copied; ask again when that is done, or "
+				 "use `walpost backfill pause %s` first",
+				 d->setup.sync);
+	} else {
+		finish(d, false);
+		rc = go_back(d, &why);
+	}
+	/* What cannot be answered now is asked again by the next start. */
+	if (rc && rc != CDC_STOPPED &&
+	    cdc_store_command_end(d->setup.store, d->replay.id, CDC_COMMAND_REFUSED, why.msg,
+				  &unheard))
+		LOG_WARN(&d->setup.log, "command_waits", KV("sync", d->setup.sync),
+			 KV_ERR(&unheard));
+	if (rc)
+		LOG_WARN(&d->setup.log, "replay_refused", KV("sync", d->setup.sync),
+			 KV("since", (const char *)d->replay.argument), KV_ERR(&why));
+	else
+		LOG_INFO(&d->setup.log, "replay", KV("sync", d->setup.sync),
+			 KV("since", (const char *)d->replay.argument));
+	atomic_store(&d->has_replay, false);
+	return is_copying ? CDC_OK : make_anew(d, err);
+}
+
+/* --- the thread --------------------------------------------------------------------- */
+
 void cdc_deliver_run(struct cdc_deliver *d)
 {
 	struct cdc_err err = {0};
@@ -754,6 +926,13 @@ void cdc_deliver_run(struct cdc_deliver *d)
 		uint64_t now_ms = cdc_clock_mono_ms();
 
 		cdc_board_beat(d->setup.board, now_ms);
+		if (atomic_load_explicit(&d->has_replay, memory_order_acquire)) {
+			rc = replay(d, &err);
+			if (rc)
+				break;
+			now_ms = cdc_clock_mono_ms();
+			wait_ms = 0;
+		}
 		rc = cdc_deliver_step(d, now_ms, cdc_clock_wall_us(), wait_ms, cdc_backoff_random(),
 				      &wait_ms, &err);
 		if (!rc) {

@@ -73,6 +73,13 @@ enum cdc_code cdc_deliver_step(struct cdc_deliver *d, uint64_t now_ms, int64_t w
  */
 void cdc_deliver_pause(struct cdc_deliver *d, bool is_paused);
 
+/*
+ * Changes that were sent are to be sent once more, as this command of
+ * CDC_VERB_REPLAY says: the thread goes back to there and ends the command.  What
+ * was parked stays parked.  From main.  False: another one is still to be taken up.
+ */
+bool cdc_deliver_replay(struct cdc_deliver *d, const struct cdc_command *command);
+
 /* The thread: turns until the stop flag is set or the sync ends with an error; on stop it waits up
  * to 8 s for requests in flight and writes the last checkpoint.  Posts to the board. */
 void cdc_deliver_run(struct cdc_deliver *d);

@@ -497,6 +497,25 @@ static bool reserve(struct cdc_lanes *l, struct lane *lane, size_t max)
 	return true;
 }
 
+/* Copied rows have ids of a kind of their own, and are not in the buffer to come again. */
+static bool is_replayed(const struct cdc_lanes *l, const struct cdc_item *item)
+{
+	return item->rec->op != CDC_OP_READ && cdc_id_cmp(&item->rec->id, &l->setup.replayed) <= 0;
+}
+
+/* A request is a replay or is none: cuts the lane's run off where that changes. */
+static void cut(const struct cdc_lanes *l, struct lane *lane, bool *has_more)
+{
+	if (cdc_id_is_zero(&l->setup.replayed) || lane->n == 0)
+		return;
+	for (size_t i = 1; i < lane->n; i++) {
+		if (is_replayed(l, lane->items[i]) == is_replayed(l, lane->items[0]))
+			continue;
+		lane->n = i;
+		*has_more = true;
+	}
+}
+
 /* Submits lane->items[0..n). */
 static enum cdc_code submit(struct cdc_lanes *l, struct lane *lane, void *sink, bool is_probe,
 			    uint64_t now_ms, struct cdc_err *err)
@@ -511,6 +530,7 @@ static enum cdc_code submit(struct cdc_lanes *l, struct lane *lane, void *sink, 
 		lane->bytes += lane->items[i]->rec->json_len;
 	}
 	job.n = lane->n;
+	job.is_replay = is_replayed(l, lane->items[0]);
 	rc = l->setup.sink->submit(sink, &job, err);
 	if (rc)
 		return rc;
@@ -573,6 +593,7 @@ static enum cdc_code send_lane(struct cdc_lanes *l, size_t index, void *sink, ui
 			return cdc_err_set(err, CDC_NOMEM, "out of memory for a request");
 		lane->n = cdc_window_run(l->setup.window, index, max, max_bytes, lane->items,
 					 &has_more);
+		cut(l, lane, &has_more);
 		if (lane->n == 0 || must_linger(l, lane, has_more, now_ms))
 			return CDC_OK;
 		rc = submit(l, lane, sink, false, now_ms, &why);

@@ -33,6 +33,7 @@ struct cdc_lanes_setup {
 	struct cdc_sync_metrics *metrics;
 	struct cdc_board *board;
 	struct cdc_log log;
+	struct cdc_id replayed; /* changes at or below come again, and their requests say so */
 };
 
 struct cdc_lanes;

@@ -167,6 +167,11 @@ static size_t find_id(const struct cdc_parked *p, const struct cdc_id *id)
 	return found ? (size_t)(found - p->ids) : p->id_n;
 }
 
+bool cdc_parked_had(const struct cdc_parked *p, const struct cdc_id *id)
+{
+	return find_id(p, id) < p->id_n;
+}
+
 bool cdc_parked_meet(struct cdc_parked *p, const struct cdc_id *id)
 {
 	size_t at = find_id(p, id);

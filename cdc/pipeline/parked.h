@@ -71,6 +71,7 @@ void cdc_parked_set_head(struct cdc_parked_key *key, const struct cdc_park_head 
 /* Takes sorted ids over.  CDC_NOMEM: they are freed. */
 enum cdc_code cdc_parked_set_ids(struct cdc_parked *p, struct cdc_id *ids, size_t n,
 				 struct cdc_err *err) CDC_CHECK;
+bool cdc_parked_had(const struct cdc_parked *p, const struct cdc_id *id);
 /* The record has come: is it one of them? */
 bool cdc_parked_meet(struct cdc_parked *p, const struct cdc_id *id);
 /* Is it one of them that has not come yet, and that the checkpoint has not passed? */

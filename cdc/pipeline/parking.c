@@ -280,9 +280,14 @@ enum cdc_code cdc_parking_collect(struct cdc_parking *p, uint64_t now_ms,
 	p->aside_n = n;
 	for (; item; item = item->next) {
 		const struct note *note = note_of(p, item);
-		struct cdc_park_change *c = &p->changes[change_n++];
+		struct cdc_park_change *c = &p->changes[change_n];
 		uint64_t queue = cdc_window_queue_of(p->setup.window, item);
 
+		add_head(p, queue, &head_n);
+		/* It was there; if it is no more, it was accepted meanwhile, or discarded. */
+		if (cdc_parked_had(p->setup.parked, &item->rec->id))
+			continue;
+		change_n++;
 		*c = note ? note->change : (struct cdc_park_change){.act = CDC_PARK_PUT};
 		if (item->rec->flags & CDC_RECORD_TOO_LARGE) {
 			c->state = CDC_PARKED_DEAD;
@@ -292,7 +297,6 @@ enum cdc_code cdc_parking_collect(struct cdc_parking *p, uint64_t now_ms,
 		c->view = cdc_item_view(item);
 		c->key_hash = queue;
 		c->table_hash = c->view.batch->tables[item->rec->table].hash;
-		add_head(p, queue, &head_n);
 	}
 	for (size_t i = 0; i < p->note_n; i++) {
 		if (p->notes[i].change.act != CDC_PARK_PUT)
@@ -322,9 +326,14 @@ static void set_head(struct cdc_parking *p, const struct cdc_park_head *head)
 
 void cdc_parking_written(struct cdc_parking *p, const struct cdc_parking_write *w, uint64_t now_ms)
 {
+	size_t n, bytes;
+
 	for (size_t i = 0; i < p->aside_n; i++) {
-		if (w->changes[i].view.rec->flags & CDC_RECORD_TOO_LARGE)
-			log_record(p, "record_too_large", ++p->large_n, w->changes[i].view, 0,
+		const struct cdc_item *item = cdc_window_aside(p->setup.window, &n, &bytes);
+
+		if (item->rec->flags & CDC_RECORD_TOO_LARGE &&
+		    !cdc_parked_had(p->setup.parked, &item->rec->id))
+			log_record(p, "record_too_large", ++p->large_n, cdc_item_view(item), 0,
 				   TOO_LARGE);
 		cdc_window_written(p->setup.window);
 	}

@@ -470,6 +470,11 @@ static void give_back(struct cdc_round *r)
 		cdc_backfill_give_back(r->setup.backfill, (struct cdc_batch *)lease);
 }
 
+bool cdc_round_is_idle(const struct cdc_round *r)
+{
+	return r->stage == STAGE_NONE;
+}
+
 enum cdc_code cdc_round_step(struct cdc_round *r, struct cdc_err *err)
 {
 	give_back(r);

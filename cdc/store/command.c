@@ -18,6 +18,7 @@ static const char *const verbs[] = {
 	[CDC_VERB_RESYNC] = "resync",
 	[CDC_VERB_REPAIR] = "repair",
 	[CDC_VERB_ACCEPT_GAP] = "resync --gap",
+	[CDC_VERB_REPLAY] = "replay",
 };
 #define VERB_N (sizeof(verbs) / sizeof(verbs[0]))
 
@@ -249,27 +250,35 @@ enum cdc_code cdc_store_command_next(struct cdc_store *s, int64_t after, struct 
 struct ending {
 	int64_t id;
 	enum cdc_command_state state;
-	char answer[sizeof(((struct cdc_command *)0)->answer)];
+	const char *answer;
 };
 
-static enum cdc_code end(struct cdc_database *db, void *arg, struct cdc_err *err)
+enum cdc_code cdc_command_finish(struct cdc_database *db, int64_t id, enum cdc_command_state state,
+				 const char *answer, struct cdc_err *err)
 {
-	const struct ending *e = arg;
-	const struct cdc_sql_value values[] = {
-		cdc_sql_int(e->id), cdc_sql_int(e->state), cdc_sql_text(e->answer),
-		cdc_sql_int(cdc_clock_wall_us()), cdc_sql_int(CDC_COMMAND_WAITING)};
+	char text[sizeof(((struct cdc_command *)0)->answer)];
+	const struct cdc_sql_value values[] = {cdc_sql_int(id), cdc_sql_int(state),
+					       cdc_sql_text(text), cdc_sql_int(cdc_clock_wall_us()),
+					       cdc_sql_int(CDC_COMMAND_WAITING)};
 
+	(void)snprintf(text, sizeof(text), "%s", answer);
 	return cdc_database_run(db,
 				"UPDATE command SET state = $2, answer = $3, ended_us = $4"
 				" WHERE id = $1 AND state = $5",
 				values, 5, err);
 }
 
+static enum cdc_code end(struct cdc_database *db, void *arg, struct cdc_err *err)
+{
+	const struct ending *e = arg;
+
+	return cdc_command_finish(db, e->id, e->state, e->answer, err);
+}
+
 enum cdc_code cdc_store_command_end(struct cdc_store *s, int64_t id, enum cdc_command_state state,
 				    const char *answer, struct cdc_err *err)
 {
-	struct ending e = {.id = id, .state = state};
+	struct ending e = {.id = id, .state = state, .answer = answer};
 
-	(void)snprintf(e.answer, sizeof(e.answer), "%s", answer);
 	return cdc_store_ask_write(s, end, &e, err);
 }

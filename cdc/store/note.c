@@ -2,6 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cdc/store/parts.h"
 #include "cdc/store/request.h"
 
 struct note_call {
@@ -28,15 +29,22 @@ static enum cdc_code get(struct cdc_database *db, void *arg, struct cdc_err *err
 				  arg, err);
 }
 
-static enum cdc_code put(struct cdc_database *db, void *arg, struct cdc_err *err)
+enum cdc_code cdc_note_write(struct cdc_database *db, const char *name, const char *value,
+			     struct cdc_err *err)
 {
-	const struct note_call *call = arg;
-	const struct cdc_sql_value values[] = {cdc_sql_text(call->name), cdc_sql_text(call->value)};
+	const struct cdc_sql_value values[] = {cdc_sql_text(name), cdc_sql_text(value)};
 
 	return cdc_database_run(db,
 				"INSERT INTO note (name, value) VALUES ($1, $2)"
 				" ON CONFLICT (name) DO UPDATE SET value = excluded.value",
 				values, 2, err);
+}
+
+static enum cdc_code put(struct cdc_database *db, void *arg, struct cdc_err *err)
+{
+	const struct note_call *call = arg;
+
+	return cdc_note_write(db, call->name, call->value, err);
 }
 
 enum cdc_code cdc_store_note_put(struct cdc_store *s, const char *key, const char *value,

@@ -17,5 +17,10 @@ enum cdc_code cdc_gap_write(struct cdc_database *db, const struct cdc_gap_row *g
 /* Sets its id and asked_us. */
 enum cdc_code cdc_command_write(struct cdc_database *db, struct cdc_command *c, int64_t now_us,
 				struct cdc_err *err) CDC_CHECK;
+/* Ends it, if it is waiting. */
+enum cdc_code cdc_command_finish(struct cdc_database *db, int64_t id, enum cdc_command_state state,
+				 const char *answer, struct cdc_err *err) CDC_CHECK;
+enum cdc_code cdc_note_write(struct cdc_database *db, const char *name, const char *value,
+			     struct cdc_err *err) CDC_CHECK;
 
 #endif

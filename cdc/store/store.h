@@ -187,6 +187,7 @@ enum cdc_verb {
 	CDC_VERB_REPAIR,     /* behind a gap: all tables; argument: the generation that has to have
 				begun */
 	CDC_VERB_ACCEPT_GAP, /* of the slot that feeds the sync */
+	CDC_VERB_REPLAY, /* argument: the id to begin with, or "@" and microseconds since 1970 */
 };
 const char *cdc_verb_name(enum cdc_verb verb);
 
@@ -221,6 +222,18 @@ enum cdc_code cdc_store_command_next(struct cdc_store *s, int64_t after, struct 
 /* Ends a waiting command, durably; one that is not waiting is left alone. */
 enum cdc_code cdc_store_command_end(struct cdc_store *s, int64_t id, enum cdc_command_state state,
 				    const char *answer, struct cdc_err *err) CDC_CHECK;
+/*
+ * The sync goes back to the cursor c, having reached a higher one.  In one transaction: the
+ * cursor, in whose place no checkpoint that was handed over before comes; what was reached; the
+ * end of the command, with this answer.
+ */
+enum cdc_code cdc_store_replay(struct cdc_store *s, const struct cdc_cursor *c,
+			       const struct cdc_id *reached, int64_t command, const char *answer,
+			       struct cdc_err *err) CDC_CHECK;
+/* What the sync had reached when it went back the last time: changes at or below come once more.
+ * Zero: it never did.  CDC_CORRUPT. */
+enum cdc_code cdc_store_replay_get(struct cdc_store *s, const char *sync, struct cdc_id *ret,
+				   struct cdc_err *err) CDC_CHECK;
 /*
  * The slot was made anew behind a gap that is accepted.  In one transaction: its row (with a
  * generation of its own), the gap (sync is not looked at) for each of the syncs, and for each

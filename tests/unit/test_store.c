@@ -1085,6 +1085,42 @@ static void commands_wait_in_order_until_they_are_ended(void **state)
 	assert_true(got.asked_us > 0 && got.ended_us >= got.asked_us);
 }
 
+/* Also when a checkpoint that is higher still waits for its next try. */
+static void a_sync_that_goes_back_stays_there_and_its_command_is_done(void **state)
+{
+	struct fixture *f = *state;
+	struct cdc_command replay = command_of("orders", CDC_VERB_REPLAY, "@0"), got;
+	struct cdc_stream_position low = {.id = {.epoch = 1, .commit_lsn = 3, .ordinal = 1}};
+	struct cdc_cursor back = {.streams = &low, .stream_n = 1};
+	const struct cdc_id reached = {.epoch = 1, .commit_lsn = 9, .ordinal = 1};
+	struct cdc_id noted;
+	enum cdc_code rc;
+
+	(void)snprintf(back.sync, sizeof(back.sync), "orders");
+	assert_int_equal(cdc_store_replay_get(f->store, "orders", &noted, NULL), CDC_OK);
+	assert_true(cdc_id_is_zero(&noted));
+	assert_int_equal(put(f->store, "orders", 8, NULL), CDC_OK);
+	assert_int_equal(cdc_store_command_add(f->store, &replay, 1, NULL), CDC_OK);
+	break_disk(true);
+	rc = put(f->store, "orders", 9, NULL);
+	break_disk(false);
+	assert_int_equal(rc, CDC_IO);
+	assert_int_equal(cdc_store_replay(f->store, &back, &reached, replay.id, "from 3 on", NULL),
+			 CDC_OK);
+	pause_ms(500);
+	close_it(f);
+	open_it(f);
+	assert_int_equal(came_to(f->store, "orders"), 3);
+	assert_int_equal(cdc_store_command_get(f->store, replay.id, &got, NULL), CDC_OK);
+	assert_int_equal(got.state, CDC_COMMAND_DONE);
+	assert_string_equal(got.answer, "from 3 on");
+	assert_int_equal(cdc_store_replay_get(f->store, "orders", &noted, NULL), CDC_OK);
+	assert_int_equal(cdc_id_cmp(&noted, &reached), 0);
+	assert_int_equal(cdc_store_cursor_delete(f->store, "orders", NULL), CDC_OK);
+	assert_int_equal(cdc_store_replay_get(f->store, "orders", &noted, NULL), CDC_OK);
+	assert_true(cdc_id_is_zero(&noted));
+}
+
 static void old_commands_go_and_their_ids_never_come_back(void **state)
 {
 	struct fixture *f = *state;
@@ -1203,6 +1239,7 @@ int main(void)
 		STORE(a_cursor_that_was_put_survives_exit),
 		STORE(a_failed_write_is_reported_and_heals),
 		STORE(a_deleted_cursor_does_not_come_back_with_a_late_checkpoint),
+		STORE(a_sync_that_goes_back_stays_there_and_its_command_is_done),
 		STORE(a_put_that_succeeded_is_there_on_a_disk_that_comes_and_goes),
 		STORE(threads_do_not_disturb_each_other),
 		STORE(a_full_disk_stops_no_checkpoint_and_heals),
