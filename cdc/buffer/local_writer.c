@@ -682,7 +682,8 @@ static void succeed(struct cdc_buffer *b, struct turn *t)
 	b->retained_records = b->has_oldest ? t->state.records - b->oldest.records_before : 0;
 	b->oldest_id = b->has_oldest ? b->oldest.first_id : (struct cdc_id){0};
 	b->disk_bytes = bytes;
-	/* What begins a generation was perhaps noted during this turn, and may lie below its end. */
+	/* What begins a generation was perhaps noted during this turn, and may lie below its end.
+	 */
 	if (b->progress_lsn && b->progress_lsn <= t->state.durable &&
 	    CDC_EPOCH_GENERATION(b->progress_epoch) <= CDC_EPOCH_GENERATION(t->stream_epoch)) {
 		b->progress_lsn = 0;

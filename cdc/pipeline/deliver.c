@@ -804,6 +804,8 @@ static enum cdc_code judge_replay(struct cdc_deliver *d, const struct cdc_stream
 		.stop = s->stop,
 	};
 	char id[CDC_ID_TEXT], when[CDC_INSTANT_TEXT];
+	struct cdc_stream_position stream = *found;
+	struct cdc_cursor from = {.streams = &stream, .stream_n = 1};
 	struct cdc_buffer_stats stats;
 	struct cdc_id first, *ids = NULL;
 	int64_t us;
@@ -811,8 +813,10 @@ static enum cdc_code judge_replay(struct cdc_deliver *d, const struct cdc_stream
 	enum cdc_code rc = cdc_replay_find(&search, &first, &us, err);
 
 	/* What is parked is not sent twice; so much of it has to be known. */
+	(void)snprintf(from.sync, sizeof(from.sync), "%s", s->sync);
 	if (!rc)
-		rc = cdc_store_park_ids(s->store, s->sync, &found->id, &ids, &n, err);
+		rc = cdc_store_park_ids(s->store, &from, s->settings->order == CDC_ORDER_SYNC, &ids,
+					&n, err);
 	free(ids);
 	if (rc == CDC_MISSING)
 		rc = cdc_err_set(err, rc,
