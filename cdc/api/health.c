@@ -118,8 +118,24 @@ static void add_hurt_tables(json_t *warnings, const struct cdc_server_source *s)
 							text_json(s->connection), "message", text));
 }
 
+static void add_taken_out(json_t *warnings, const struct cdc_server_source *s)
+{
+	const uint64_t n = cdc_metric_get(&s->metrics->taken_out_tables);
+	char text[240];
+
+	if (!n)
+		return;
+	(void)snprintf(text, sizeof(text),
+		       "%" PRIu64 " tables are not captured: they lost their replica identity and "
+		       "were taken out of the publication; the log names them, and what to do",
+		       n);
+	(void)json_array_append_new(warnings, json_pack("{s:s, s:o, s:s}", "loop", "source", "name",
+							text_json(s->connection), "message", text));
+}
+
 static void add_warning(json_t *warnings, const struct cdc_server_source *s)
 {
+	add_taken_out(warnings, s);
 	add_slot(warnings, s);
 	add_hurt_tables(warnings, s);
 }

@@ -41,6 +41,10 @@ static const struct row source_rows[] = {
 	 "Tables that lost their replica identity while they are published: UPDATE and DELETE of "
 	 "them fail.",
 	 SOURCE(hurt_tables), FORM_PLAIN},
+	{"walpost_source_taken_out_tables", "gauge",
+	 "Tables that were taken out of walpost's own publication because they lost their replica "
+	 "identity, and are not captured.",
+	 SOURCE(taken_out_tables), FORM_PLAIN},
 	{"walpost_source_too_large_records_total", "counter",
 	 "Records above max_record_bytes; they become dead letters.", SOURCE(too_large),
 	 FORM_PLAIN},
@@ -142,6 +146,9 @@ static const struct row sync_rows[] = {
 	 SYNC(backfill_slowed), FORM_PLAIN},
 	{"walpost_backfill_unknown_types_total", "counter",
 	 "Types that the database had no more when rows were copied.", SYNC(backfill_unknown_types),
+	 FORM_PLAIN},
+	{"walpost_backfill_too_large_records_total", "counter",
+	 "Copied rows above max_record_bytes; they become dead letters.", SYNC(backfill_too_large),
 	 FORM_PLAIN},
 	{"walpost_backfill_odd_values_total", "counter",
 	 "Copied values of composite types that were written as text.", SYNC(backfill_odd_values),

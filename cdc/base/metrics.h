@@ -69,8 +69,9 @@ struct cdc_source_metrics {
 	cdc_metric slot_safe_bytes;
 	cdc_metric slot_budget_bytes;
 	cdc_metric slot_used_percent;
-	cdc_metric hurt_tables; /* published, and UPDATE of them fails */
-	cdc_metric gap_bytes;   /* WAL between what was read and what can be had; 0: no gap */
+	cdc_metric hurt_tables;      /* published, and UPDATE of them fails */
+	cdc_metric taken_out_tables; /* of our own publication, for that, and still out */
+	cdc_metric gap_bytes;        /* WAL between what was read and what can be had; 0: no gap */
 };
 
 /* Of one buffer. */
@@ -110,6 +111,7 @@ struct cdc_sync_metrics {
 	cdc_metric backfill_slowed; /* rows per second that it keeps to for others' sake; 0: free */
 	cdc_metric backfill_unknown_types; /* as in struct cdc_source_metrics, met by copies */
 	cdc_metric backfill_odd_values;
+	cdc_metric backfill_too_large;
 	struct cdc_histogram latency; /* commit to accepted */
 	struct cdc_histogram request; /* one request, start to answer */
 };

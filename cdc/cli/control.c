@@ -132,7 +132,9 @@ static enum cdc_code accept_gap(struct cdc_control *c, const struct cdc_control_
 		return refuse(c, command,
 			      "the source is not read for another reason; see its error in the log",
 			      err);
-	cdc_capture_accept_gap(s->capture, command->id);
+	if (!cdc_capture_accept_gap(s->capture, command->id))
+		return refuse(c, command, "the gap was accepted already, and is being dealt with",
+			      err);
 	return CDC_OK;
 }
 

@@ -183,6 +183,7 @@ static enum cdc_code new_backfill(struct run *r, struct sync_run *s, struct cdc_
 	const bool takes_rows = delivery->operations >> CDC_OP_READ & 1;
 	struct cdc_backfill_setup setup = {
 		.sync = s->sync->name,
+		.connection = s->feed->feed->connection->name,
 		.plan = cdc_feed_plan(s->feed->feed),
 		.settings = {.connections = r->config->backfill_connections,
 			     .max_bytes = r->config->backfill_max_bytes,

@@ -17,6 +17,7 @@
 #define BATCH_RECORDS    1000
 #define QUEUE_MAX        256
 #define LIST_MS          30000       /* looks for new tables */
+#define ABSENT_MS        5000        /* while one that is to be copied is not published */
 #define ROUND_BYTES      (16u << 20) /* tables that are copied under one snapshot, together */
 #define ROUND_TABLES     100
 #define WAITERS_MS       2000  /* looks for sessions that wait for a lock of ours */
@@ -36,9 +37,11 @@ struct cdc_backfill {
 	size_t queue_first, queue_n; /* guarded by mu */
 	uint64_t out_bytes;          /* JSON queued or not given back; guarded by mu */
 	bool is_paused, is_told;     /* told: something to look at; guarded by mu */
+	unsigned void_attempt;       /* whose snapshot is not of the stream; guarded by mu */
 	struct asked {
 		int64_t id;          /* of the command */
 		unsigned generation; /* has to have begun */
+		bool is_repair;      /* of a table that may not be published yet */
 		char table[sizeof(((struct cdc_command *)0)->argument)];
 	} asked[ASKED_MAX]; /* guarded by mu */
 	size_t asked_n;     /* guarded by mu */
@@ -218,6 +221,19 @@ void cdc_backfill_delivered(struct cdc_backfill *b)
 void cdc_backfill_joined(struct cdc_backfill *b)
 {
 	enter(b, CDC_PHASE_JOINED, b->thread_fd);
+}
+
+void cdc_backfill_void(struct cdc_backfill *b, unsigned attempt)
+{
+	bool is_new;
+
+	(void)pthread_mutex_lock(&b->mu);
+	is_new = b->void_attempt != attempt;
+	b->void_attempt = attempt;
+	b->is_told |= is_new;
+	(void)pthread_mutex_unlock(&b->mu);
+	if (is_new)
+		cdc_event_signal(b->thread_fd);
 }
 
 struct cdc_batch *cdc_backfill_take(struct cdc_backfill *b, unsigned attempt)
@@ -450,6 +466,7 @@ static void wait_after(struct cdc_backfill *b, const struct cdc_err *err)
 
 static enum cdc_code step_idle(struct cdc_backfill *b, uint64_t now_ms, struct cdc_err *err)
 {
+	size_t pending;
 	enum cdc_code rc;
 
 	if (is_paused(b)) {
@@ -469,9 +486,11 @@ static enum cdc_code step_idle(struct cdc_backfill *b, uint64_t now_ms, struct c
 	if (rc)
 		return rc;
 	b->failures = 0;
-	(void)count_tables(b);
+	pending = count_tables(b);
 	if (b->table_n == 0) {
 		post(b, CDC_STATE_ENDED, NULL);
+		if (pending)
+			b->list_ms = now_ms + ABSENT_MS;
 		b->wait_ms = b->list_ms;
 		return CDC_OK;
 	}
@@ -611,7 +630,7 @@ static enum cdc_code note_next(struct cdc_backfill *b, const char *const *next, 
 
 static enum cdc_code step_held(struct cdc_backfill *b, struct cdc_err *err)
 {
-	const struct cdc_copy_setup setup = {
+	struct cdc_copy_setup setup = {
 		.plan = &b->setup.plan,
 		.tables = b->tables,
 		.table_n = b->table_n,
@@ -619,6 +638,8 @@ static enum cdc_code step_held(struct cdc_backfill *b, struct cdc_err *err)
 		.generation = b->generation,
 		.part = b->table_n == 1 ? part_of(b, b->tables[0]) : "",
 	};
+	struct cdc_buffer_state st;
+	struct cdc_slot_row slot;
 	struct cdc_err why = {0};
 	enum cdc_code rc;
 
@@ -627,8 +648,15 @@ static enum cdc_code step_held(struct cdc_backfill *b, struct cdc_err *err)
 	b->is_stalled = false;
 	b->is_ended = false;
 	rc = note_next(b, NULL, err);
+	if (!rc)
+		rc = cdc_store_slot_get(b->setup.store, b->setup.connection, b->setup.plan.slot,
+					&slot, err);
 	if (rc)
 		return rc;
+	b->setup.ops->state(b->setup.buffer, &st);
+	setup.system_id = slot.system_id;
+	setup.timeline = CDC_EPOCH_TIMELINE(st.epoch);
+	setup.durable = st.durable;
 	rc = cdc_copy_open(&setup, &b->copy, &why);
 	if (rc)
 		return judge(b, rc, &why, err);
@@ -643,7 +671,7 @@ static enum cdc_code step_held(struct cdc_backfill *b, struct cdc_err *err)
 	(void)pthread_mutex_lock(&b->mu);
 	b->view.attempt++;
 	b->view.point = cdc_copy_point(b->copy);
-	b->view.generation = b->generation;
+	b->view.epoch = cdc_copy_epoch(b->copy);
 	b->view.phase = CDC_PHASE_COPYING;
 	(void)pthread_mutex_unlock(&b->mu);
 	cdc_event_signal(b->delivery_fd);
@@ -853,6 +881,7 @@ static void note_oddities(const struct cdc_backfill *b, const struct cdc_copy_re
 
 	cdc_metric_add(&m->backfill_unknown_types, r->unknown_types);
 	cdc_metric_add(&m->backfill_odd_values, r->odd_values);
+	cdc_metric_add(&m->backfill_too_large, r->too_large);
 	if (is_first && (r->unknown_types | r->odd_values))
 		LOG_WARN(&b->setup.log, "backfill_values_unknown", KV("sync", b->setup.sync),
 			 KV("note",
@@ -989,10 +1018,15 @@ static struct asked asked_by(const struct cdc_command *command)
 {
 	struct asked a = {.id = command->id};
 
-	if (command->verb == CDC_VERB_REPAIR)
-		a.generation = (unsigned)strtoul(command->argument, NULL, 10);
-	else
-		memcpy(a.table, command->argument, sizeof(a.table));
+	const char *table = command->argument;
+	char *end;
+
+	if (command->verb == CDC_VERB_REPAIR) {
+		a.is_repair = true;
+		a.generation = (unsigned)strtoul(command->argument, &end, 10);
+		table = *end == ' ' ? end + 1 : "";
+	}
+	(void)snprintf(a.table, sizeof(a.table), "%s", table);
 	return a;
 }
 
@@ -1078,6 +1112,28 @@ static enum cdc_code mark_pending(struct cdc_backfill *b, const char *only, stru
 	return rc;
 }
 
+/* A table that is not published at the moment: as if it had been found. */
+static enum cdc_code note_absent_table(struct cdc_backfill *b, const char *table,
+				       struct cdc_err *err)
+{
+	struct cdc_backfill_row row = {.state = CDC_BACKFILL_PENDING, .is_asked = true}, *grown;
+	enum cdc_code rc;
+
+	if (row_of(b, table))
+		return CDC_OK;
+	grown = reallocarray(b->rows, b->row_n + 1, sizeof(*grown));
+	if (!grown)
+		return cdc_err_set(err, CDC_NOMEM, "out of memory for a table");
+	b->rows = grown;
+	(void)snprintf(row.table, sizeof(row.table), "%s", table);
+	rc = cdc_store_backfill_put(b->setup.store, b->setup.sync, &row, 1, err);
+	if (rc)
+		return rc;
+	b->rows[b->row_n++] = row;
+	qsort(b->rows, b->row_n, sizeof(*b->rows), compare_rows);
+	return CDC_OK;
+}
+
 static bool is_in_round(const struct cdc_backfill *b, const char *only)
 {
 	for (size_t i = 0; i < b->table_n; i++) {
@@ -1111,12 +1167,17 @@ static enum cdc_code resync(struct cdc_backfill *b, const struct asked *a, uint6
 	rc = find_tables(b, now_ms, err);
 	if (rc)
 		return rc;
-	if (only ? !is_found(b, only) : !b->found_n) {
+	if (only && a->is_repair && cdc_copy_wants(&b->setup.plan, only)) {
+		rc = note_absent_table(b, only, err);
+		if (rc)
+			return rc;
+	} else if (only ? !is_found(b, only) : !b->found_n) {
 		list_found(b, only ? only : "at all", answer, sizeof(answer));
 		return cdc_store_command_end(b->setup.store, a->id, CDC_COMMAND_REFUSED, answer,
 					     err);
 	}
-	rc = note_new_tables(b, only, true, err);
+	if (b->found_n)
+		rc = note_new_tables(b, only, true, err);
 	if (!rc)
 		rc = mark_pending(b, only, err);
 	if (rc)
@@ -1155,6 +1216,12 @@ static enum cdc_code carry_out(struct cdc_backfill *b, uint64_t now_ms, bool *re
 	struct asked a;
 	enum cdc_code rc = CDC_OK;
 
+	/* Its rows are of before the gap. */
+	if (phase == CDC_PHASE_COPIED && first_asked(b, &a) && b->generation < a.generation) {
+		give_up_copy(b);
+		*ret_is_blocked = true;
+		return CDC_OK;
+	}
 	if (phase != CDC_PHASE_IDLE && phase != CDC_PHASE_ASKED && phase != CDC_PHASE_HELD &&
 	    phase != CDC_PHASE_COPYING)
 		return CDC_OK;
@@ -1169,6 +1236,26 @@ static enum cdc_code carry_out(struct cdc_backfill *b, uint64_t now_ms, bool *re
 			drop_asked(b);
 	}
 	return rc;
+}
+
+/* The snapshot is not of the stream that is read: another one, of the server that is read now. */
+static bool begin_anew(struct cdc_backfill *b)
+{
+	struct cdc_err why = {0};
+	bool is_void;
+
+	(void)pthread_mutex_lock(&b->mu);
+	is_void = b->void_attempt == b->view.attempt &&
+		  (b->view.phase == CDC_PHASE_COPYING || b->view.phase == CDC_PHASE_COPIED);
+	(void)pthread_mutex_unlock(&b->mu);
+	if (!is_void)
+		return false;
+	(void)cdc_err_set(&why, CDC_EPOCH,
+			  "the server that is read has changed since the snapshot was made");
+	LOG_WARN(&b->setup.log, "backfill_begins_anew", KV("sync", b->setup.sync), KV_ERR(&why));
+	close_copy(b);
+	enter(b, CDC_PHASE_HELD, b->delivery_fd);
+	return true;
 }
 
 static void pause_round(struct cdc_backfill *b)
@@ -1190,6 +1277,8 @@ static enum cdc_code step(struct cdc_backfill *b, uint64_t now_ms, struct cdc_er
 		b->wait_ms = now_ms + NOT_STARTED_MS;
 		return CDC_OK;
 	}
+	if (begin_anew(b))
+		return CDC_OK;
 	rc = carry_out(b, now_ms, &is_blocked, err);
 	if (rc)
 		return rc;

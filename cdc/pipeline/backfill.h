@@ -57,7 +57,7 @@ struct cdc_backfill_settings {
 
 /* Everything outlives the backfill. */
 struct cdc_backfill_setup {
-	const char *sync;
+	const char *sync, *connection;
 	struct cdc_source_plan plan; /* tables: what the sync asks for */
 	struct cdc_backfill_settings settings;
 	bool is_off;   /* only what is asked for is copied, and the round that was under way is
@@ -115,10 +115,10 @@ struct cdc_backfill_view {
 	enum cdc_backfill_phase phase;
 	const char *const *tables; /* of the round; valid until joined was called */
 	size_t table_n;
-	unsigned attempt;    /* COPYING, COPIED: which snapshot of the round, from 1 */
-	cdc_lsn point;       /* its consistent point */
-	unsigned generation; /* of the numbering, when it was made */
-	bool is_noted;       /* DELIVERED: the store has it */
+	unsigned attempt; /* COPYING, COPIED: which snapshot of the round, from 1 */
+	cdc_lsn point;    /* its consistent point */
+	uint32_t epoch;   /* of its records */
+	bool is_noted;    /* DELIVERED: the store has it */
 };
 
 void cdc_backfill_look(struct cdc_backfill *b, struct cdc_backfill_view *ret);
@@ -128,6 +128,10 @@ int cdc_backfill_fd(const struct cdc_backfill *b);
 void cdc_backfill_held(struct cdc_backfill *b);      /* the hold is durable */
 void cdc_backfill_delivered(struct cdc_backfill *b); /* and durably catching up */
 void cdc_backfill_joined(struct cdc_backfill *b);    /* the tables stream, durably */
+
+/* The stream below the point is not the one that this attempt's snapshot is of (the server has
+ * changed, or the numbering): another is made.  May be said more than once. */
+void cdc_backfill_void(struct cdc_backfill *b, unsigned attempt);
 
 /* The next batch of this attempt's rows, or NULL; give it back when its rows are done. */
 struct cdc_batch *cdc_backfill_take(struct cdc_backfill *b, unsigned attempt);

@@ -7,6 +7,7 @@
 #include <time.h>
 
 #include "cdc/base/clock.h"
+#include "cdc/pipeline/absent.h"
 #include "cdc/pipeline/backoff.h"
 
 #define BATCH_MAX_BYTES      (800u << 20) /* the largest single record: what a buffer takes */
@@ -17,13 +18,14 @@
 #define CONFIRM_IDLE_MS      50    /* and this soon when nothing is left to wait for */
 #define HELD_MS              25000 /* a dead reader's walsender is gone in 10 s, another's in 60 */
 #define HELD_WAIT_MS         1000
-#define SILENT_MAX_MS        15000 /* the server speaks at least every 5 s */
-#define STEADY_MS            30000 /* a session of this length is no failed attempt */
-#define NAP_US               1000  /* lets the socket fill instead of waking for every row */
-#define NAP_RECORDS          16    /* an open transaction of fewer rows is not worth a nap */
-#define WORD_MS              250   /* a word about a gap is heard this late */
-#define BEGIN_MS             20    /* looks whether a generation has begun */
-#define OPEN_HOLD_MS         20    /* a piece of an open transaction waits this long for more */
+#define RENEW_MS             300000 /* connections that have grown are given up this often at most */
+#define SILENT_MAX_MS        15000  /* the server speaks at least every 5 s */
+#define STEADY_MS            30000  /* a session of this length is no failed attempt */
+#define NAP_US               1000   /* lets the socket fill instead of waking for every row */
+#define NAP_RECORDS          16     /* an open transaction of fewer rows is not worth a nap */
+#define WORD_MS              250    /* a word about a gap is heard this late */
+#define BEGIN_MS             20     /* looks whether a generation has begun */
+#define OPEN_HOLD_MS         20     /* a piece of an open transaction waits this long for more */
 
 struct cdc_capture {
 	struct cdc_capture_setup setup;
@@ -39,13 +41,16 @@ struct cdc_capture {
 	uint32_t epoch;
 	cdc_lsn received, flushed; /* flushed: the last confirmed */
 	uint64_t status_ms, append_ms,
-		first_ms; /* monotonic: last status, append; first record of batch */
+		first_ms;    /* monotonic: last status, append; first record of batch */
+	uint64_t renewed_ms; /* monotonic: the last renewal of a connection that had grown; 0: none
+			      */
 	bool is_held_told;
 	uint64_t held_ms;        /* monotonic: since when somebody else has the slot; 0: nobody */
 	unsigned warned_percent; /* of the WAL budget: the highest step that was told */
 	enum cdc_wal_status told_wal;   /* the worst that was told */
 	bool is_unwatched, was_standby; /* the last look failed; the server was in recovery */
 	struct cdc_hurt_report hurt;    /* the last look at the tables' identities */
+	struct cdc_absent absent;       /* those that were taken out for it */
 	bool is_hurt_stuck; /* one could not be taken out of the publication, which was told */
 	uint32_t promoted;  /* the timeline that it writes since, while it was read; 0: none */
 	bool reply_requested;
@@ -64,6 +69,10 @@ enum cdc_code cdc_capture_new(const struct cdc_capture_setup *setup, struct cdc_
 	if (!c)
 		return cdc_err_set(err, CDC_NOMEM, "out of memory");
 	c->setup = *setup;
+	c->absent.setup = (struct cdc_absent_setup){.store = setup->store,
+						    .slot = setup->plan.slot,
+						    .syncs = setup->syncs,
+						    .sync_n = setup->sync_n};
 	rc = cdc_source_new(&c->setup.plan, &c->source, err);
 	if (rc) {
 		cdc_capture_free(c);
@@ -312,18 +321,23 @@ static void log_connected(const struct cdc_capture *c, const struct cdc_source_i
 
 /* --- behind a gap ------------------------------------------------------------------- */
 
+/* What a generation begins with: the slot may start on a timeline that the server has left. */
+static uint32_t first_epoch(const struct cdc_capture *c, const struct cdc_slot_row *row)
+{
+	return CDC_EPOCH(row->generation, cdc_source_timeline_at(c->source, row->created_lsn));
+}
+
 /* Where the slot was made anew the buffer has to begin the generation first, at the slot's start:
  * what it had may end anywhere. */
 static enum cdc_code begin_generation(const struct cdc_capture *c, struct cdc_buffer_state *st,
-				      const struct cdc_source_info *info, struct cdc_err *err)
+				      struct cdc_err *err)
 {
 	const struct cdc_buffer_ops *ops = c->setup.ops;
 
 	while (c->has_row && c->row.begins_anew &&
 	       CDC_EPOCH_GENERATION(st->epoch) < c->row.generation) {
-		enum cdc_code rc =
-			ops->progress(c->setup.buffer, c->row.created_lsn,
-				      CDC_EPOCH(c->row.generation, info->timeline), true, err);
+		enum cdc_code rc = ops->progress(c->setup.buffer, c->row.created_lsn,
+						 first_epoch(c, &c->row), true, err);
 
 		if (rc && rc != CDC_BUSY)
 			return rc;
@@ -356,8 +370,7 @@ static enum cdc_code note_renewal(struct cdc_capture *c, const struct cdc_buffer
 	(void)snprintf(row.publication, sizeof(row.publication), "%s",
 		       c->setup.plan.settings->publication);
 	gap.first = (struct cdc_id){.epoch = st->epoch, .commit_lsn = end_of_ours(c, st)};
-	gap.last = (struct cdc_id){.epoch = CDC_EPOCH(row.generation, info->timeline),
-				   .commit_lsn = info->slot_start};
+	gap.last = (struct cdc_id){.epoch = first_epoch(c, &row), .commit_lsn = info->slot_start};
 	(void)snprintf(gap.reason, sizeof(gap.reason), "%.*s", (int)sizeof(gap.reason) - 1,
 		       why->msg);
 	rc = cdc_store_slot_renew(c->setup.store, &row, &gap, c->setup.syncs, c->setup.sync_n, err);
@@ -368,13 +381,21 @@ static enum cdc_code note_renewal(struct cdc_capture *c, const struct cdc_buffer
 }
 
 /* What stands behind the name by mistake is not copied over what was there: that takes a word. */
-static bool may_renew(const struct cdc_capture *c, const struct cdc_source_info *info)
+static bool may_renew(const struct cdc_capture *c, const struct cdc_buffer_state *st,
+		      const struct cdc_source_info *info)
 {
+	const uint32_t timeline = CDC_EPOCH_TIMELINE(st->epoch);
+	cdc_lsn end;
+
 	if (!c->has_row)
 		return false;
 	if (atomic_load(&c->accepted))
 		return true;
-	return c->setup.plan.settings->on_gap == CDC_ON_GAP_RESYNC && !is_other_cluster(c, info);
+	if (c->setup.plan.settings->on_gap != CDC_ON_GAP_RESYNC || !info->system_id[0] ||
+	    is_other_cluster(c, info))
+		return false;
+	/* A former primary that came back was never on the timeline that was read. */
+	return !timeline || cdc_source_holds(c->source, timeline, st->durable, &end) || end;
 }
 
 /* Makes the slot anew, unless it is the user's: that is read from where it stands.  why: the gap.
@@ -399,14 +420,14 @@ static enum cdc_code renew(struct cdc_capture *c, struct cdc_buffer_state *st,
 	if (!rc)
 		rc = note_renewal(c, st, info, why, err);
 	if (!rc)
-		rc = begin_generation(c, st, info, err);
+		rc = begin_generation(c, st, err);
 	return rc;
 }
 
 /* Ends the command that has accepted a gap, if there is one. */
 static enum cdc_code answer_word(struct cdc_capture *c, bool was_renewed, struct cdc_err *err)
 {
-	const int64_t command = atomic_load(&c->accepted);
+	int64_t command = atomic_load(&c->accepted);
 	enum cdc_code rc;
 
 	if (!command)
@@ -418,13 +439,15 @@ static enum cdc_code answer_word(struct cdc_capture *c, bool was_renewed, struct
 			    : "there is no gap; nothing was done",
 		err);
 	if (!rc)
-		atomic_store(&c->accepted, 0);
+		(void)atomic_compare_exchange_strong(&c->accepted, &command, 0);
 	return rc;
 }
 
-void cdc_capture_accept_gap(struct cdc_capture *c, int64_t command)
+bool cdc_capture_accept_gap(struct cdc_capture *c, int64_t command)
 {
-	atomic_store(&c->accepted, command);
+	int64_t none = 0;
+
+	return atomic_compare_exchange_strong(&c->accepted, &none, command) || none == command;
 }
 
 /* What to do about a gap is one command; what the error itself knows comes behind it. */
@@ -449,6 +472,31 @@ static bool wait_for_word(const struct cdc_capture *c)
 	return !must_stop(c);
 }
 
+/* Tables that were taken out and are not left out any more are published again. */
+static enum cdc_code look_for_absent(struct cdc_capture *c, const struct cdc_source_info *info,
+				     struct cdc_err *err)
+{
+	const char **names = calloc(info->left_out_n + 1, sizeof(*names));
+	enum cdc_code rc;
+
+	if (!names)
+		return cdc_err_set(err, CDC_NOMEM, "out of memory for the tables left out");
+	for (size_t i = 0; i < info->left_out_n; i++)
+		names[i] = info->left_out[i].table;
+	rc = cdc_absent_keep(&c->absent, names, info->left_out_n, err);
+	free(names);
+	cdc_metric_set(&c->setup.metrics->taken_out_tables, cdc_absent_count(&c->absent));
+	return rc;
+}
+
+static struct cdc_id end_id(const struct cdc_capture *c)
+{
+	struct cdc_buffer_state st;
+
+	c->setup.ops->state(c->setup.buffer, &st);
+	return (struct cdc_id){.epoch = st.epoch, .commit_lsn = end_of_ours(c, &st)};
+}
+
 static enum cdc_code know_schema(void *arg, struct cdc_view schema, struct cdc_err *err)
 {
 	struct cdc_capture *c = arg;
@@ -462,6 +510,7 @@ static enum cdc_code open_stream(struct cdc_capture *c, struct cdc_err *err)
 	struct cdc_buffer_state st;
 	struct cdc_err why;
 	bool was_renewed = false;
+	struct cdc_id at;
 	enum cdc_code rc = load_row(c, err);
 
 	if (rc)
@@ -470,14 +519,19 @@ static enum cdc_code open_stream(struct cdc_capture *c, struct cdc_err *err)
 	rc = check_files(c, &st, err);
 	if (rc)
 		return rc;
+	/* The connect may publish them again. */
+	at = end_id(c);
+	rc = cdc_absent_load(&c->absent, &at, c->row.generation, err);
+	if (rc)
+		return rc;
 	rc = cdc_source_connect(c->source, c->has_row || st.durable, &info, err);
 	if (rc == CDC_GAP)
 		rc = measure_loss(c, &st, &info, err);
 	if (!rc)
-		rc = begin_generation(c, &st, &info, err);
+		rc = begin_generation(c, &st, err);
 	if (!rc)
 		rc = check_position(c, &st, &info, err);
-	if (rc == CDC_GAP && may_renew(c, &info)) {
+	if (rc == CDC_GAP && may_renew(c, &st, &info)) {
 		why = *err;
 		rc = renew(c, &st, &info, &why, err);
 		was_renewed = rc == CDC_OK;
@@ -488,6 +542,8 @@ static enum cdc_code open_stream(struct cdc_capture *c, struct cdc_err *err)
 		warn_of_strange_slot(c, &info);
 		rc = remember_slot(c, &info, err);
 	}
+	if (!rc)
+		rc = look_for_absent(c, &info, err);
 	if (rc)
 		return rc;
 	c->received = c->flushed = st.durable ? st.durable : info.slot_start;
@@ -805,15 +861,16 @@ static void tell_hurt(const struct cdc_capture *c, const struct cdc_hurt_table *
 }
 
 /* Out of our own publication, so that the application goes on; the stream then lacks the table, and
- * only a person can bring it back. */
+ * only a person can mend it. */
 static void unpublish(struct cdc_capture *c, const struct cdc_hurt_table *t)
 {
-	const char *publication = c->setup.plan.settings->publication;
+	const struct cdc_id at = end_id(c);
 	struct cdc_err err;
-	char remedy[1100];
+	char remedy[600];
 
 	memset(&err, 0, sizeof(err));
-	if (cdc_source_unpublish(c->source, t, &err)) {
+	if (cdc_absent_note(&c->absent, t->name, &err) ||
+	    cdc_source_unpublish(c->source, t, &err)) {
 		if (!c->is_hurt_stuck)
 			LOG_WARN(&c->setup.log, "table_cannot_be_taken_out",
 				 KV("connection", c->setup.connection),
@@ -822,10 +879,15 @@ static void unpublish(struct cdc_capture *c, const struct cdc_hurt_table *t)
 		return;
 	}
 	c->is_hurt_stuck = false;
+	/* What cannot be noted now is when the slot is opened again. */
+	if (cdc_absent_tell(&c->absent, t->name, &at, c->row.generation, &err))
+		LOG_WARN(&c->setup.log, "gap_not_noted", KV("connection", c->setup.connection),
+			 KV("table", (const char *)t->name), KV_ERR(&err));
+	cdc_metric_set(&c->setup.metrics->taken_out_tables, cdc_absent_count(&c->absent));
 	(void)snprintf(remedy, sizeof(remedy),
-		       "ALTER TABLE %s REPLICA IDENTITY FULL; or give it a primary key; then ALTER "
-		       "PUBLICATION \"%s\" ADD TABLE ONLY %s; and copy the table anew",
-		       t->sql_name, publication, t->sql_name);
+		       "ALTER TABLE %s REPLICA IDENTITY FULL; or give it a primary key; then start "
+		       "walpost again, which publishes the table again and copies it",
+		       t->sql_name);
 	LOG_ERROR(&c->setup.log, "table_taken_out", KV("connection", c->setup.connection),
 		  KV("table", (const char *)t->name),
 		  KV("reason", "it has no replica identity any more, so that UPDATE and DELETE of "
@@ -838,6 +900,7 @@ static void unpublish(struct cdc_capture *c, const struct cdc_hurt_table *t)
 static void watch_tables(struct cdc_capture *c)
 {
 	struct cdc_hurt_report now;
+	const struct cdc_hurt_table *next = NULL;
 
 	if (cdc_source_watch_tables(c->source, &now, NULL))
 		return;
@@ -847,9 +910,13 @@ static void watch_tables(struct cdc_capture *c)
 
 		if (!was_hurt(c, t))
 			tell_hurt(c, t);
-		else if (c->row.publication_is_ours && strcmp(t->sql_name, t->hurt_sql_name) == 0)
-			unpublish(c, t);
+		else if (!next && c->row.publication_is_ours &&
+			 strcmp(t->sql_name, t->hurt_sql_name) == 0)
+			next = t;
 	}
+	/* One at a time: each may wait for a lock, and the stream with it. */
+	if (next)
+		unpublish(c, next);
 	c->hurt = now;
 }
 
@@ -892,13 +959,15 @@ static void post_streaming(struct cdc_capture *c)
 }
 
 /* A connection that has grown large is given up where nothing has to be read again. */
-static bool must_reopen(const struct cdc_capture *c)
+static bool must_reopen(struct cdc_capture *c)
 {
+	const uint64_t now_ms = cdc_clock_mono_ms();
 	const bool is_empty = !c->batch || (c->batch->n == 0 && c->batch->end_n == 0);
 
-	if (c->is_blocked || !is_empty ||
+	if (c->is_blocked || !is_empty || (c->renewed_ms && now_ms - c->renewed_ms < RENEW_MS) ||
 	    !cdc_source_is_bloated(c->source, c->setup.ops->durable(c->setup.buffer)))
 		return false;
+	c->renewed_ms = now_ms;
 	LOG_INFO(&c->setup.log, "connection_renewed", KV("connection", c->setup.connection),
 		 KV("slot", c->setup.plan.slot),
 		 KV("note", "a large message was read; its memory is given back"));

@@ -52,7 +52,7 @@ void cdc_capture_free(struct cdc_capture *c);
 void cdc_capture_run(struct cdc_capture *c);
 
 /* The word of a waiting command CDC_VERB_ACCEPT_GAP, which is ended with what came of it at the
- * next attempt to read the slot. */
-void cdc_capture_accept_gap(struct cdc_capture *c, int64_t command);
+ * next attempt to read the slot.  False: another was given, and is not ended yet. */
+bool cdc_capture_accept_gap(struct cdc_capture *c, int64_t command) CDC_CHECK;
 
 #endif

@@ -48,11 +48,11 @@ int cdc_intake_fd(const struct cdc_intake *in)
 	return in->setup.ops->reader_fd(in->reader);
 }
 
-void cdc_intake_set_limit(struct cdc_intake *in, uint32_t generation, cdc_lsn lsn)
+void cdc_intake_set_limit(struct cdc_intake *in, uint32_t epoch, cdc_lsn lsn)
 {
-	in->generation = generation;
+	in->epoch = epoch;
 	in->limit = lsn;
-	in->has_reached = false;
+	in->has_reached = in->is_void = false;
 }
 
 static bool has_room(const struct cdc_intake *in)
@@ -63,12 +63,22 @@ static bool has_room(const struct cdc_intake *in)
 
 bool cdc_intake_is_ready(const struct cdc_intake *in)
 {
-	return in->reader && in->may_read && !in->has_reached && has_room(in);
+	return in->reader && in->may_read && !in->has_reached && !in->is_void && has_room(in);
 }
 
 static bool is_below(const struct cdc_intake *in, const struct cdc_id *id)
 {
-	return CDC_EPOCH_GENERATION(id->epoch) < in->generation || id->commit_lsn < in->limit;
+	const unsigned own = CDC_EPOCH_GENERATION(id->epoch);
+	const unsigned limit = CDC_EPOCH_GENERATION(in->epoch);
+
+	return own < limit || (own == limit && id->commit_lsn < in->limit);
+}
+
+/* Is the stream that brought this one that the limit is not of?  Behind the limit an older timeline
+ * is another, too. */
+static bool is_strange(const struct cdc_intake *in, const struct cdc_id *id)
+{
+	return id->epoch > in->epoch || (id->epoch < in->epoch && !is_below(in, id));
 }
 
 /* Cuts the read off at the limit, should it lie in it. */
@@ -78,7 +88,9 @@ static void cut(struct cdc_intake *in)
 	size_t n = 0;
 
 	while (n < r->n && is_below(in, &r->batch->records[r->index[n]].id))
-		n++;
+		in->is_void |= is_strange(in, &r->batch->records[r->index[n++]].id);
+	if (n < r->n)
+		in->is_void |= is_strange(in, &r->batch->records[r->index[n]].id);
 	if (n == r->n)
 		return;
 	in->has_reached = true;
@@ -92,12 +104,21 @@ static enum cdc_code read_one(struct cdc_intake *in, struct cdc_err *err)
 {
 	const struct cdc_buffer_ops *ops = in->setup.ops;
 	/* Asked before the read: then its end lies behind the limit, too. */
-	bool is_past = in->limit && ops->durable(in->setup.buffer) >= in->limit;
-	enum cdc_code rc = ops->read(in->reader, &in->read, err);
+	struct cdc_buffer_state st = {0};
+	bool is_past = false;
+	enum cdc_code rc;
 
+	if (in->limit) {
+		ops->state(in->setup.buffer, &st);
+		is_past = CDC_EPOCH_GENERATION(st.epoch) > CDC_EPOCH_GENERATION(in->epoch) ||
+			  (CDC_EPOCH_GENERATION(st.epoch) == CDC_EPOCH_GENERATION(in->epoch) &&
+			   st.durable >= in->limit);
+	}
+	rc = ops->read(in->reader, &in->read, err);
 	if (rc)
 		return rc;
 	in->has_read = true;
+	in->is_void |= is_past && in->read.is_at_end && st.epoch > in->epoch;
 	in->has_reached = is_past && in->read.is_at_end;
 	if (in->limit)
 		cut(in);

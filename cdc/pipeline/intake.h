@@ -35,8 +35,10 @@ struct cdc_intake {
 	bool has_read;                    /* the window does not have it yet */
 	bool may_read;                    /* the last read did not find the end */
 	cdc_lsn limit;                    /* 0: none */
-	uint32_t generation;              /* of the limit: older ones are below it */
+	uint32_t epoch;                   /* of the limit: older generations are below it */
 	bool has_reached;                 /* everything below the limit was read */
+	bool is_void; /* the stream that was read is not the limit's: it changed its timeline, or
+			 generation, that may be below it */
 };
 
 /* The input is made; nothing is opened yet.  What setup points to outlives the intake.
@@ -54,10 +56,11 @@ void cdc_intake_close(struct cdc_intake *in); /* every lease with it */
 /* What to poll for when cdc_intake_read found the end. */
 int cdc_intake_fd(const struct cdc_intake *in);
 
-/* From now on it reads only what commits below lsn in this generation, and all of those before it;
+/* From now on it reads only what commits below lsn in this epoch's generation, and all of those
+ * before it;
  * lsn 0: everything.  A reader that has reached its
  * limit may have read beyond it: close it first. */
-void cdc_intake_set_limit(struct cdc_intake *in, uint32_t generation, cdc_lsn lsn);
+void cdc_intake_set_limit(struct cdc_intake *in, uint32_t epoch, cdc_lsn lsn);
 /* Some reads, as long as there is room.  Codes: the buffer's, CDC_NOMEM (try again). */
 enum cdc_code cdc_intake_read(struct cdc_intake *in, struct cdc_err *err) CDC_CHECK;
 /* Could another read bring something at once? */

@@ -299,7 +299,7 @@ static enum cdc_code wait_for_point(struct cdc_round *r, struct cdc_err *err)
 		if (!r->copy)
 			return cdc_err_set(err, CDC_NOMEM, "out of memory");
 	}
-	cdc_intake_set_limit(&r->held, r->view.generation, r->point);
+	cdc_intake_set_limit(&r->held, r->view.epoch, r->point);
 	set_state(r, CDC_TABLE_COPYING);
 	r->stage = STAGE_BELOW;
 	return CDC_OK;
@@ -330,10 +330,16 @@ static enum cdc_code read_below(struct cdc_round *r, struct cdc_err *err)
 		return CDC_OK;
 	}
 	rc = watch_reader(r, err);
-	if (!rc && !r->held.has_reached)
+	if (!rc && !r->held.has_reached && !r->held.is_void)
 		rc = cdc_intake_read(&r->held, err);
-	if (rc || !r->held.has_reached || !is_empty(r) || !is_drained(r))
+	if (rc)
 		return rc;
+	if (r->held.is_void) {
+		cdc_backfill_void(r->setup.backfill, r->attempt);
+		return CDC_OK;
+	}
+	if (!r->held.has_reached || !is_empty(r) || !is_drained(r))
+		return CDC_OK;
 	cdc_intake_close(&r->held);
 	r->is_watched = false;
 	cdc_intake_set_limit(&r->held, 0, 0);

@@ -11,6 +11,7 @@
 #include "cdc/source/copy_text.h"
 #include "cdc/source/lookup.h"
 #include "cdc/source/quote.h"
+#include "cdc/source/server.h"
 
 #define ASK_MS        15000
 #define SNAPSHOT_MS   40000 /* a little more than its lock_timeout */
@@ -51,12 +52,13 @@ struct cdc_copy {
 	char reached[CDC_COPY_KEY_MAX]; /* by keys: the last one given out that can be remembered */
 	cdc_lsn point;
 	uint32_t epoch;
+	uint64_t too_large; /* rows for which stand-ins were written since the last read */
 	size_t failed;
 };
 
 /* --- listing ------------------------------------------------------------------------ */
 
-static bool is_asked_for(const struct cdc_source_plan *plan, const char *name)
+bool cdc_copy_wants(const struct cdc_source_plan *plan, const char *name)
 {
 	if (plan->selection && plan->selection->n)
 		return cdc_selection_find(plan->selection, name, strlen(name)) != NULL;
@@ -97,7 +99,7 @@ static enum cdc_code list(struct cdc_pgconn *c, const struct cdc_source_plan *pl
 	for (int i = 0; i < PQntuples(r); i++) {
 		struct cdc_copy_table *t = &(*ret)[*ret_n];
 
-		if (!is_asked_for(plan, cdc_pgconn_text(r, i, 0)))
+		if (!cdc_copy_wants(plan, cdc_pgconn_text(r, i, 0)))
 			continue;
 		t->name = strdup(cdc_pgconn_text(r, i, 0));
 		if (!t->name)
@@ -163,6 +165,32 @@ static void name_blockers(struct cdc_copy *c, struct cdc_err *err)
 	(void)cdc_err_remedy(err, "end these transactions; the copy is tried again by itself");
 }
 
+/* A copy of another server's rows, or of rows that the stream never brings, is none. */
+static enum cdc_code check_origin(const struct cdc_copy *c, struct cdc_pgconn *repl,
+				  const PGresult *system, struct cdc_err *err)
+{
+	const struct cdc_copy_setup *s = &c->setup;
+	struct cdc_timelines timelines;
+	enum cdc_code rc;
+	cdc_lsn end;
+
+	if (strcmp(cdc_pgconn_text(system, 0, 0), s->system_id) != 0)
+		return cdc_err_set(err, CDC_IO,
+				   "%s: the server is another cluster than the one that is read",
+				   repl->where);
+	if (cdc_pgconn_lsn(system, 0, 2) < s->durable)
+		return cdc_err_set(err, CDC_IO, "%s: the server lags behind what was read already",
+				   repl->where);
+	rc = cdc_server_history(repl, cdc_pgconn_u32(system, 0, 1), &timelines, err);
+	if (!rc && s->timeline && !cdc_timelines_hold(&timelines, s->timeline, s->durable, &end))
+		rc = cdc_err_set(err, CDC_IO,
+				 "%s: the server does not hold what was read on timeline %u: it is "
+				 "another than the one that is read",
+				 repl->where, s->timeline);
+	cdc_timelines_clear(&timelines);
+	return rc;
+}
+
 static enum cdc_code export_snapshot(struct cdc_copy *c, struct cdc_pgconn *repl,
 				     char ret_snapshot[64], struct cdc_err *err)
 {
@@ -172,6 +200,8 @@ static enum cdc_code export_snapshot(struct cdc_copy *c, struct cdc_pgconn *repl
 
 	rc = cdc_pgconn_exec(repl, "IDENTIFY_SYSTEM", ASK_MS, "identifying the server", &system,
 			     err);
+	if (!rc)
+		rc = check_origin(c, repl, system, err);
 	if (!rc)
 		rc = cdc_pgconn_run(repl, "SET lock_timeout = '30s'", ASK_MS, "making a snapshot",
 				    err);
@@ -222,8 +252,10 @@ static enum cdc_code open_workers(struct cdc_copy *c, const char *snapshot, stru
 	for (size_t i = 0; i < c->worker_n && !rc; i++) {
 		struct worker *w = &c->workers[i];
 
-		rc = cdc_pgconn_open(c->setup.plan->settings, CDC_PGCONN_SQL, APPLICATION,
-				     c->setup.plan->stop, &w->conn, err);
+		rc = cdc_pgconn_begin(c->setup.plan->settings, CDC_PGCONN_SQL, APPLICATION,
+				      &c->lookup.hint, &w->conn, err);
+		if (!rc)
+			rc = cdc_pgconn_finish(w->conn, c->setup.plan->stop, err);
 		if (!rc)
 			rc = import_snapshot(w, snapshot, err);
 	}
@@ -238,6 +270,9 @@ static enum cdc_code take_snapshot(struct cdc_copy *c, struct cdc_err *err)
 	enum cdc_code rc = cdc_pgconn_open(c->setup.plan->settings, CDC_PGCONN_REPLICATION,
 					   APPLICATION, c->setup.plan->stop, &repl, err);
 
+	/* Everything else is asked of the same server. */
+	if (!rc)
+		cdc_pgconn_hint(repl, &c->lookup.hint);
 	if (!rc)
 		rc = export_snapshot(c, repl, snapshot, err);
 	if (!rc)
@@ -435,6 +470,11 @@ cdc_lsn cdc_copy_point(const struct cdc_copy *c)
 	return c->point;
 }
 
+uint32_t cdc_copy_epoch(const struct cdc_copy *c)
+{
+	return c->epoch;
+}
+
 /* --- rows --------------------------------------------------------------------------- */
 
 static const char *table_of(const struct cdc_copy *c, const struct worker *w)
@@ -512,7 +552,12 @@ static enum cdc_code write_row(struct cdc_copy *c, const struct worker *w, struc
 		.max_bytes = c->setup.plan->settings->max_record_bytes,
 	};
 
-	return cdc_write_change(batch, &change, err);
+	const size_t before = batch->n;
+	enum cdc_code rc = cdc_write_change(batch, &change, err);
+
+	for (size_t i = before; !rc && i < batch->n; i++)
+		c->too_large += (batch->records[i].flags & CDC_RECORD_TOO_LARGE) != 0;
+	return rc;
 }
 
 /* Takes the row at hand into the batch; it stays at hand when it does not fit. */
@@ -649,6 +694,8 @@ enum cdc_code cdc_copy_read(struct cdc_copy *c, struct cdc_batch *batch, size_t 
 		ret->is_dry &= is_dry;
 	}
 	ret->is_finished = !rc && c->ranges_left == 0;
+	ret->too_large = c->too_large;
+	c->too_large = 0;
 	tell_oddities(c, ret);
 	return rc;
 }
@@ -679,15 +726,27 @@ enum cdc_code cdc_copy_check_waiters(struct cdc_copy *c, struct cdc_err *err)
 	enum cdc_code rc;
 
 	cdc_buf_init(&sql, SQL_MAX);
-	cdc_buf_puts(&sql, "SELECT l.pid, l.relation::pg_catalog.regclass, l.mode "
+	cdc_buf_puts(&sql, "WITH RECURSIVE held(relid) AS (SELECT relid FROM pg_catalog.unnest("
+			   "ARRAY[0");
+	for (size_t i = 0; i < c->plan.relation_n; i++) {
+		const struct cdc_copy_relation *t = &c->plan.relations[i];
+
+		/* In the order of its key a partitioned table is read as a whole. */
+		if (c->plan.part.way == CDC_COPY_KEYS)
+			cdc_buf_printf(&sql, ", %u", t->relation.relid);
+		for (size_t k = 0; k < t->leaf_n; k++)
+			cdc_buf_printf(&sql, ", %u", t->leaves[k].oid);
+	}
+	cdc_buf_puts(&sql, "]::pg_catalog.oid[]) relid UNION "
+			   "SELECT i.inhrelid FROM held JOIN pg_catalog.pg_inherits i "
+			   "ON i.inhparent = held.relid JOIN pg_catalog.pg_class c "
+			   "ON c.oid = i.inhrelid WHERE c.relispartition) "
+			   "SELECT l.pid, l.relation::pg_catalog.regclass, l.mode "
 			   "FROM pg_catalog.pg_locks l WHERE NOT l.granted "
 			   "AND l.locktype = 'relation' AND l.mode = 'AccessExclusiveLock' "
-			   "AND l.relation IN (0");
-	for (size_t i = 0; i < c->plan.relation_n; i++) {
-		for (size_t k = 0; k < c->plan.relations[i].leaf_n; k++)
-			cdc_buf_printf(&sql, ", %u", c->plan.relations[i].leaves[k].oid);
-	}
-	cdc_buf_puts(&sql, ") LIMIT 1");
+			   "AND (l.relation IN (SELECT relid FROM held) OR l.relation IN "
+			   "(SELECT indexrelid FROM pg_catalog.pg_index WHERE indrelid IN "
+			   "(SELECT relid FROM held))) LIMIT 1");
 	rc = cdc_quote_end(&sql) ? cdc_lookup_ask(&c->lookup, (const char *)sql.data,
 						  "looking for sessions that wait", &r, NULL)
 				 : CDC_LIMIT;

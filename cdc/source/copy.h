@@ -74,6 +74,8 @@ struct cdc_copy_table {
  * connection of its own, at most 15 s.  The caller frees the list with cdc_copy_list_free. */
 enum cdc_code cdc_copy_list(const struct cdc_source_plan *plan, struct cdc_copy_table **ret,
 			    size_t *ret_n, struct cdc_err *err) CDC_CHECK;
+/* Would it list a table of this name, were it published? */
+bool cdc_copy_wants(const struct cdc_source_plan *plan, const char *table);
 void cdc_copy_list_free(struct cdc_copy_table *tables, size_t n);
 
 #define CDC_COPY_PART_MAX 512 /* bytes of a part's text, with its NUL */
@@ -85,6 +87,11 @@ struct cdc_copy_setup {
 	unsigned connections; /* 1 to CDC_COPY_CONNECTIONS_MAX */
 	unsigned generation;  /* top byte of the epoch of the records' ids */
 	const char *part;     /* of tables[0], the only one: what rest told of it; "": everything */
+	/* What the stream is read from: its system, the timeline of its end (0: not known), and
+	 * that end. */
+	const char *system_id;
+	uint32_t timeline;
+	cdc_lsn durable;
 };
 
 struct cdc_copy;
@@ -93,7 +100,8 @@ struct cdc_copy;
  * Makes the snapshot, imports it, locks the tables, plans the ranges.  Waits for
  * transactions that are open in the database, at most 30 s (lock_timeout):
  * CDC_TIMEOUT then names the sessions in the way.  CDC_HELD: a table is locked by
- * somebody, or was rewritten meanwhile: later.  CDC_IO: connection broken.  Codes
+ * somebody, or was rewritten meanwhile: later.  CDC_IO: connection broken, or the
+ * server is another than the one that the stream is read from, or lags behind it.  Codes
  * of class FATAL are about the one table that cdc_copy_failed names, or about
  * all (SIZE_MAX): no right to read it, not published any more, does not exist.
  * On any error *ret is the copy without connections, for cdc_copy_failed; the
@@ -106,7 +114,8 @@ void cdc_copy_close(struct cdc_copy *c); /* NULL is fine; cancels what runs, doe
 /* Index of the table that the last error is about, or SIZE_MAX. */
 size_t cdc_copy_failed(const struct cdc_copy *c);
 
-cdc_lsn cdc_copy_point(const struct cdc_copy *c); /* the consistent point */
+cdc_lsn cdc_copy_point(const struct cdc_copy *c);  /* the consistent point */
+uint32_t cdc_copy_epoch(const struct cdc_copy *c); /* of the records' ids: generation, timeline */
 
 struct cdc_copy_read {
 	bool is_dry;      /* the sockets held nothing more: poll, then call again */
@@ -115,6 +124,7 @@ struct cdc_copy_read {
 	 * included: columns' types that the database has no more, and composite values of a form
 	 * that none of their type's is. */
 	uint64_t unknown_types, odd_values;
+	uint64_t too_large; /* records that were: the batch has stand-ins for them */
 };
 
 /*

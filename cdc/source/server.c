@@ -46,14 +46,14 @@ void cdc_server_clear(struct cdc_server *s)
 
 /* --- identity ------------------------------------------------------------------------------- */
 
-static enum cdc_code read_history(struct cdc_server *s, struct cdc_pgconn *c, struct cdc_err *err)
+enum cdc_code cdc_server_history(struct cdc_pgconn *c, uint32_t current, struct cdc_timelines *ret,
+				 struct cdc_err *err)
 {
 	CDC_AUTO(cdc_pgconn_clear_result) PGresult *r = NULL;
-	const uint32_t current = s->info.timeline;
 	char sql[64];
 	enum cdc_code rc;
 
-	cdc_timelines_init(&s->timelines, current);
+	cdc_timelines_init(ret, current);
 	if (current <= 1)
 		return CDC_OK;
 	(void)snprintf(sql, sizeof(sql), "TIMELINE_HISTORY %u", current);
@@ -63,8 +63,8 @@ static enum cdc_code read_history(struct cdc_server *s, struct cdc_pgconn *c, st
 	if (PQntuples(r) != 1 || PQnfields(r) < 2)
 		return cdc_err_set(err, CDC_PROTO, "%s: TIMELINE_HISTORY gave no history",
 				   c->where);
-	return cdc_timelines_parse(&s->timelines, PQgetvalue(r, 0, 1), (size_t)PQgetlength(r, 0, 1),
-				   current, err);
+	return cdc_timelines_parse(ret, PQgetvalue(r, 0, 1), (size_t)PQgetlength(r, 0, 1), current,
+				   err);
 }
 
 static enum cdc_code identify(struct cdc_server *s, struct cdc_pgconn *c, struct cdc_err *err)
@@ -87,7 +87,7 @@ static enum cdc_code identify(struct cdc_server *s, struct cdc_pgconn *c, struct
 		return cdc_err_set(err, CDC_PROTO, "%s: IDENTIFY_SYSTEM gave no identity",
 				   c->where);
 	}
-	return read_history(s, c, err);
+	return cdc_server_history(c, s->info.timeline, &s->timelines, err);
 }
 
 /* --- tables that are left out ------------------------------------------------------------------

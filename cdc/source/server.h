@@ -40,4 +40,9 @@ enum cdc_code cdc_server_prepare(struct cdc_server *s, struct cdc_pgconn *c,
 				 const struct cdc_source_plan *plan, enum cdc_server_slot slot,
 				 char ret_slot[64], struct cdc_err *err) CDC_CHECK;
 
+/* The history of the server's timeline, over a replication connection.  The caller clears *ret,
+ * also after an error. */
+enum cdc_code cdc_server_history(struct cdc_pgconn *c, uint32_t current, struct cdc_timelines *ret,
+				 struct cdc_err *err) CDC_CHECK;
+
 #endif

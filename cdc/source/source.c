@@ -154,6 +154,11 @@ bool cdc_source_holds(const struct cdc_source *s, uint32_t timeline, cdc_lsn lsn
 	return cdc_timelines_hold(&s->server.timelines, timeline, lsn, ret_end);
 }
 
+uint32_t cdc_source_timeline_at(const struct cdc_source *s, cdc_lsn lsn)
+{
+	return cdc_timelines_at(&s->server.timelines, lsn);
+}
+
 enum cdc_code cdc_source_know(struct cdc_source *s, struct cdc_view schema, struct cdc_err *err)
 {
 	size_t len;

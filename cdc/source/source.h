@@ -116,6 +116,9 @@ enum cdc_code cdc_source_connect(struct cdc_source *s, bool must_exist,
  * it left that timeline; 0: it never was on it.  After connect. */
 bool cdc_source_holds(const struct cdc_source *s, uint32_t timeline, cdc_lsn lsn, cdc_lsn *ret_end);
 
+/* The timeline on which what begins at lsn was written.  After connect. */
+uint32_t cdc_source_timeline_at(const struct cdc_source *s, cdc_lsn lsn);
+
 /*
  * Between connect and start: a table's newest schema record among those that were
  * taken; connect forgets them all.  CDC_NOMEM.  See change.h for what it is good for.

@@ -74,8 +74,8 @@ enum cdc_code cdc_source_uninstall(const struct cdc_source_plan *plan, bool is_p
 	enum cdc_code rc;
 
 	cdc_facts_init(&f);
-	rc = cdc_pgconn_open(plan->settings, CDC_PGCONN_REPLICATION, "walpost uninstall", NULL, &c,
-			     err);
+	rc = cdc_pgconn_open(plan->settings, CDC_PGCONN_REPLICATION, "walpost uninstall",
+			     plan->stop, &c, err);
 	if (!rc)
 		rc = cdc_judge_version(PQserverVersion(c->pg), c->where, err);
 	if (!rc)

@@ -185,7 +185,7 @@ enum cdc_verb {
 	CDC_VERB_BACKFILL_RESUME,
 	CDC_VERB_RESYNC,     /* argument: a table, or "" for all of them */
 	CDC_VERB_REPAIR,     /* behind a gap: all tables; argument: the generation that has to have
-				begun */
+				begun; or behind it " " and one table, as soon as it is published */
 	CDC_VERB_ACCEPT_GAP, /* of the slot that feeds the sync */
 	CDC_VERB_REPLAY, /* argument: the id to begin with, or "@" and microseconds since 1970 */
 };
@@ -242,6 +242,11 @@ enum cdc_code cdc_store_replay_get(struct cdc_store *s, const char *sync, struct
 enum cdc_code cdc_store_slot_renew(struct cdc_store *s, const struct cdc_slot_row *row,
 				   const struct cdc_gap_row *gap, const char *const *syncs,
 				   size_t sync_n, struct cdc_err *err) CDC_CHECK;
+/* A table is read no more.  In one transaction: the gap for each of the syncs, and CDC_VERB_REPAIR
+ * of that table. */
+enum cdc_code cdc_store_table_gap(struct cdc_store *s, const struct cdc_gap_row *gap,
+				  const char *table, unsigned generation, const char *const *syncs,
+				  size_t sync_n, struct cdc_err *err) CDC_CHECK;
 /*
  * May there be commands since this was called last?  True once after an open, after this
  * process added some, and, at most some 300 ms late, after another process wrote anything.

@@ -273,6 +273,28 @@ def test_ddl_that_waits_for_the_copy_is_let_through(rig):
     assert any("waits for a lock" in str(e) for e in rig.walpost.events("backfill_given_up"))
 
 
+@pytest.mark.parametrize("ddl", ["ALTER TABLE t ADD COLUMN w int DEFAULT 5", "DROP INDEX t_v",
+                                 "REINDEX INDEX t1_v_idx"])
+def test_ddl_of_a_partitioned_table_is_let_through_while_it_is_copied_in_parts(rig, ddl):
+    rig.db.sql("""CREATE TABLE t (id int PRIMARY KEY, v text) PARTITION BY RANGE (id);
+                  CREATE TABLE t1 PARTITION OF t FOR VALUES FROM (0) TO (10000);
+                  CREATE TABLE t2 PARTITION OF t FOR VALUES FROM (10000) TO (30000);
+                  CREATE INDEX t_v ON t (v)""")
+    rig.db.sql("INSERT INTO t SELECT g, repeat('x', 100) FROM generate_series(1, 25000) g")
+    rig.db.sql("CREATE PUBLICATION walpost FOR TABLE t WITH (publish_via_partition_root)")
+    rig.start(syncs=backfilled(rig), change={"backfill": {"rows_per_second": 1000, "max_snapshot_age": "5s"}})
+    wait_for("a copy in the key's order is under way", lambda: rig.walpost.events(
+        "backfill_goes_on_in_parts"), 30, tail=rig.tail)
+    rows = rig.walpost.metric("walpost_backfill_rows_total")
+    wait_for("and reads", lambda: rig.walpost.metric("walpost_backfill_rows_total") > rows + 10, 30,
+             tail=rig.tail)
+    with rig.db.connect() as connection:
+        connection.execute("SET lock_timeout = '20s'")
+        connection.execute(ddl)
+    assert rig.walpost.metric("walpost_backfill_done_tables") == 0, "the copy was over already"
+    assert "waits for a lock" in rig.walpost.events("backfill_goes_on_in_parts")[-1]["reason"]
+
+
 def test_what_is_published_is_what_is_copied(rig):
     rig.db.sql("""CREATE TABLE p (id int PRIMARY KEY, region text, secret text) PARTITION BY RANGE (id);
                   CREATE TABLE p1 PARTITION OF p FOR VALUES FROM (0) TO (100);
