@@ -174,6 +174,8 @@ static enum cdc_code carry_out(struct cdc_control *c, const struct cdc_command *
 void cdc_control_turn(struct cdc_control *c)
 {
 	struct cdc_command command;
+	int64_t at = c->after;
+	bool is_stuck = false;
 	const bool had_more = c->has_more;
 	struct cdc_err err;
 	enum cdc_code rc = CDC_OK;
@@ -182,18 +184,32 @@ void cdc_control_turn(struct cdc_control *c)
 		return;
 	memset(&err, 0, sizeof(err));
 	while (!rc) {
-		rc = cdc_store_command_next(c->store, c->after, &command, &err);
+		bool is_resync;
+
+		rc = cdc_store_command_next(c->store, at, &command, &err);
 		if (rc)
 			break;
-		rc = carry_out(c, &command, &err);
+		is_resync = command.verb == CDC_VERB_RESYNC || command.verb == CDC_VERB_REPAIR;
+		if (command.id > c->seen || is_resync)
+			rc = carry_out(c, &command, &err);
+		/* The list of one sync is full: the others', and a resume of this one, go on. */
+		if (rc == CDC_BUSY && is_resync) {
+			is_stuck = true;
+			rc = CDC_OK;
+		}
 		if (rc)
 			break;
-		c->after = command.id;
+		at = command.id;
+		if (!is_stuck)
+			c->after = at;
+		if (command.id <= c->seen)
+			continue;
+		c->seen = command.id;
 		LOG_INFO(&c->log, "command", KV("sync", (const char *)command.sync),
 			 KV("verb", cdc_verb_name(command.verb)),
 			 KV("argument", (const char *)command.argument));
 	}
-	c->has_more = rc != CDC_MISSING;
-	if (c->has_more && !had_more && rc != CDC_BUSY)
+	c->has_more = rc != CDC_MISSING || is_stuck;
+	if (rc != CDC_MISSING && !had_more && rc != CDC_BUSY)
 		LOG_WARN(&c->log, "command_waits", KV_ERR(&err));
 }

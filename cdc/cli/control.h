@@ -33,7 +33,8 @@ struct cdc_control {
 	const struct cdc_control_sync *syncs;
 	size_t sync_n;
 	struct cdc_log log;
-	int64_t after; /* the last command that was taken up */
+	int64_t after; /* all commands up to it were taken up, */
+	int64_t seen;  /* and those up to it, unless their sync had no room for a resync */
 	bool has_more; /* the last turn could not do all */
 };
 

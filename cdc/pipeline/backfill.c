@@ -22,6 +22,7 @@
 #define ROUND_TABLES     100
 #define WAITERS_MS       2000  /* looks for sessions that wait for a lock of ours */
 #define WAITERS_RETRY_MS 10000 /* lets them through */
+#define REFUSED_MS       30000 /* no snapshot could be made, whatever the tables are */
 #define PROGRESS_MS      10000
 #define PART_ROWS        4000000000 /* of one snapshot, and of one range by keys */
 #define TURN_MS          1000
@@ -45,6 +46,8 @@ struct cdc_backfill {
 		char table[sizeof(((struct cdc_command *)0)->argument)];
 	} asked[ASKED_MAX]; /* guarded by mu */
 	size_t asked_n;     /* guarded by mu */
+	int64_t asked_last; /* the id of the last that was taken; guarded by mu */
+	int64_t asked_wait; /* the first that there was no room for; 0: none; guarded by mu */
 
 	/* the thread's own */
 	unsigned generation;
@@ -585,6 +588,12 @@ static enum cdc_code judge(struct cdc_backfill *b, enum cdc_code rc, const struc
 		lift(b, why, WAITERS_RETRY_MS);
 		return CDC_OK;
 	}
+	/* Slots, rights and settings are mended without a restart. */
+	if (cdc_code_class(rc) != CDC_CLASS_RETRY && index == SIZE_MAX &&
+	    phase_of(b) == CDC_PHASE_HELD) {
+		lift(b, why, REFUSED_MS);
+		return CDC_OK;
+	}
 	if (cdc_code_class(rc) != CDC_CLASS_RETRY) {
 		rc = fail_tables(b, index, why, err);
 		if (!rc)
@@ -1036,11 +1045,18 @@ enum cdc_code cdc_backfill_ask(struct cdc_backfill *b, const struct cdc_command 
 	enum cdc_code rc = CDC_OK;
 
 	(void)pthread_mutex_lock(&b->mu);
-	if (b->asked_n == ASKED_MAX)
+	if (command->id <= b->asked_last) {
+		rc = CDC_OK;
+	} else if (b->asked_n == ASKED_MAX || (b->asked_wait && b->asked_wait < command->id)) {
+		if (!b->asked_wait)
+			b->asked_wait = command->id;
 		rc = cdc_err_set(err, CDC_BUSY, "%d commands are waiting", ASKED_MAX);
-	else
+	} else {
 		b->asked[b->asked_n++] = asked_by(command);
-	b->is_told = true;
+		b->asked_last = command->id;
+		b->asked_wait = 0;
+		b->is_told = true;
+	}
 	(void)pthread_mutex_unlock(&b->mu);
 	cdc_event_signal(b->thread_fd);
 	return rc;
@@ -1280,6 +1296,9 @@ static enum cdc_code step(struct cdc_backfill *b, uint64_t now_ms, struct cdc_er
 	if (begin_anew(b))
 		return CDC_OK;
 	rc = carry_out(b, now_ms, &is_blocked, err);
+	/* A command that cannot be carried out now keeps no lock from those who wait for it. */
+	if (rc && phase_of(b) == CDC_PHASE_COPYING)
+		give_up_copy(b);
 	if (rc)
 		return rc;
 	if (is_blocked) {

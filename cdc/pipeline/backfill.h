@@ -93,7 +93,8 @@ void cdc_backfill_pause(struct cdc_backfill *b, bool is_paused);
  * anew, and the command is ended with an answer: refused, when the publication does
  * not have the table.  A repair gives up a copy that is under way, and waits until the
  * stream has begun the generation behind the gap: a snapshot of before it may lack
- * what lies between both.  CDC_BUSY: too many are waiting; nothing was taken.
+ * what lies between both.  CDC_BUSY: too many are waiting; nothing was taken,
+ * and nothing behind it is before it is given again.  One that was taken may be, too.
  */
 enum cdc_code cdc_backfill_ask(struct cdc_backfill *b, const struct cdc_command *command,
 			       struct cdc_err *err) CDC_CHECK;
