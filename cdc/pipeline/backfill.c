@@ -1141,7 +1141,7 @@ static enum cdc_code note_absent_table(struct cdc_backfill *b, const char *table
 	if (!grown)
 		return cdc_err_set(err, CDC_NOMEM, "out of memory for a table");
 	b->rows = grown;
-	(void)snprintf(row.table, sizeof(row.table), "%s", table);
+	(void)snprintf(row.table, sizeof(row.table), "%.191s", table);
 	rc = cdc_store_backfill_put(b->setup.store, b->setup.sync, &row, 1, err);
 	if (rc)
 		return rc;
