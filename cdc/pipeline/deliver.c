@@ -803,6 +803,8 @@ static enum cdc_code judge_replay(struct cdc_deliver *d, const struct cdc_stream
 		.board = s->board,
 		.stop = s->stop,
 	};
+	struct cdc_stream_position stream = *found;
+	struct cdc_cursor back = {.streams = &stream, .stream_n = 1};
 	char id[CDC_ID_TEXT], when[CDC_INSTANT_TEXT];
 	struct cdc_buffer_stats stats;
 	struct cdc_id first, *ids = NULL;
@@ -810,9 +812,10 @@ static enum cdc_code judge_replay(struct cdc_deliver *d, const struct cdc_stream
 	size_t n;
 	enum cdc_code rc = cdc_replay_find(&search, &first, &us, err);
 
+	(void)snprintf(back.sync, sizeof(back.sync), "%s", s->sync);
 	/* What is parked is not sent twice; so much of it has to be known. */
 	if (!rc)
-		rc = cdc_store_park_ids(s->store, s->sync, &found->id, &ids, &n, err);
+		rc = cdc_store_park_ids(s->store, &back, false, &ids, &n, err);
 	free(ids);
 	if (rc == CDC_MISSING)
 		rc = cdc_err_set(err, rc,
