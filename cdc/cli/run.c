@@ -323,7 +323,13 @@ static enum cdc_code forget_deleted_syncs(struct run *r, struct cdc_err *err)
 	enum cdc_code rc = cdc_store_cursor_each(r->store, find_unconfigured, &f, err);
 
 	for (size_t i = 0; !rc && i < f.n; i++) {
+		struct cdc_park_totals lost;
+
+		rc = cdc_store_park(r->store, f.names[i], NULL, 0, 0, NULL, 0, &lost, err);
+		if (rc)
+			break;
 		LOG_WARN(&r->log, "sync_forgotten", KV("sync", (const char *)f.names[i]),
+			 KV("parked", lost.waiting), KV("dead_letters", lost.dead + lost.replay),
 			 KV("note", "it is no longer in the configuration; under this name it "
 				    "would start anew"));
 		rc = cdc_store_cursor_delete(r->store, f.names[i], err);

@@ -419,6 +419,14 @@ static enum cdc_code take_results(struct cdc_deliver *d, uint64_t now_ms, int64_
 
 /* --- parked records ----------------------------------------------------------------- */
 
+/* So many that counting them takes time? */
+static bool has_many(const struct cdc_deliver *d)
+{
+	const struct cdc_park_totals *t = cdc_parking_totals(d->parking);
+
+	return t->waiting + t->dead + t->replay >= COUNT_MANY;
+}
+
 static enum cdc_code count_parked(struct cdc_deliver *d, uint64_t now_ms, struct cdc_err *err)
 {
 	struct cdc_park_totals totals;
@@ -458,8 +466,7 @@ static enum cdc_code check_room(struct cdc_deliver *d, uint64_t now_ms, struct c
 static enum cdc_code write_parked(struct cdc_deliver *d, uint64_t now_ms, int64_t wall_us,
 				  struct cdc_err *err)
 {
-	const struct cdc_park_totals *t = cdc_parking_totals(d->parking);
-	bool is_counted = t->waiting + t->dead < COUNT_MANY || now_ms - d->looked_ms >= COUNT_MS;
+	bool is_counted = !has_many(d) || now_ms - d->looked_ms >= COUNT_MS;
 	struct cdc_park_totals totals;
 	struct cdc_parking_write w;
 	enum cdc_code rc;
@@ -491,8 +498,7 @@ static enum cdc_code send_parked(struct cdc_deliver *d, uint64_t now_ms, int64_t
 	struct cdc_batch *batch;
 	enum cdc_code rc = CDC_OK;
 
-	if (t->dead + t->replay &&
-	    now_ms - d->looked_ms >= (t->dead < COUNT_MANY ? LOOK_MS : COUNT_MS))
+	if (t->dead + t->replay && now_ms - d->looked_ms >= (has_many(d) ? COUNT_MS : LOOK_MS))
 		rc = count_parked(d, now_ms, err);
 	while (!rc && cdc_parking_next(d->parking, now_ms, wall_us, &what, &batch)) {
 		bool waits;
@@ -752,6 +758,8 @@ static void finish(struct cdc_deliver *d, bool is_ended)
 			is_ended = true;
 		cdc_board_beat(d->setup.board, now_ms);
 	}
+	/* What stands aside would be sent again. */
+	(void)write_parked(d, now_ms + CDC_PARKING_WRITE_MS, cdc_clock_wall_us(), &unheard);
 	last_checkpoint(d);
 	close_outside(d);
 }
@@ -803,20 +811,19 @@ static enum cdc_code judge_replay(struct cdc_deliver *d, const struct cdc_stream
 		.board = s->board,
 		.stop = s->stop,
 	};
-	char id[CDC_ID_TEXT], when[CDC_INSTANT_TEXT];
 	struct cdc_stream_position stream = *found;
-	struct cdc_cursor from = {.streams = &stream, .stream_n = 1};
+	struct cdc_cursor back = {.streams = &stream, .stream_n = 1};
+	char id[CDC_ID_TEXT], when[CDC_INSTANT_TEXT];
 	struct cdc_buffer_stats stats;
 	struct cdc_id first, *ids = NULL;
 	int64_t us;
 	size_t n;
 	enum cdc_code rc = cdc_replay_find(&search, &first, &us, err);
 
+	(void)snprintf(back.sync, sizeof(back.sync), "%s", s->sync);
 	/* What is parked is not sent twice; so much of it has to be known. */
-	(void)snprintf(from.sync, sizeof(from.sync), "%s", s->sync);
 	if (!rc)
-		rc = cdc_store_park_ids(s->store, &from, s->settings->order == CDC_ORDER_SYNC, &ids,
-					&n, err);
+		rc = cdc_store_park_ids(s->store, &back, false, &ids, &n, err);
 	free(ids);
 	if (rc == CDC_MISSING)
 		rc = cdc_err_set(err, rc,

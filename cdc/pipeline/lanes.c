@@ -152,9 +152,16 @@ uint64_t cdc_lanes_begin(struct cdc_lanes *l, bool is_probe, size_t records, uin
 	return begin(l, is_probe, records, now_ms);
 }
 
+/* Those that the limit is about.  One that is not adapted is of the lanes alone: a parked record
+ * that makes the endpoint hang takes none of theirs. */
+static size_t counted(const struct cdc_lanes *l)
+{
+	return l->in_flight + (l->setup.settings->concurrency_min ? l->beside : 0);
+}
+
 static void note_ended(struct cdc_lanes *l, const struct sink_result *r, uint64_t now_ms)
 {
-	cdc_flow_ended(&l->flow, r, l->in_flight + l->beside, now_ms);
+	cdc_flow_ended(&l->flow, r, counted(l), now_ms);
 	cdc_metric_set(&l->setup.metrics->limit, cdc_throttle_limit(&l->flow.throttle));
 }
 
@@ -166,7 +173,7 @@ void cdc_lanes_ended(struct cdc_lanes *l, const struct sink_result *r, uint64_t 
 
 static bool may_start(const struct cdc_lanes *l, uint64_t now_ms)
 {
-	return cdc_flow_may_start(&l->flow, l->in_flight + l->beside, now_ms);
+	return cdc_flow_may_start(&l->flow, counted(l), now_ms);
 }
 
 void cdc_lanes_accepted(struct cdc_lanes *l, uint64_t begun)
@@ -695,7 +702,7 @@ bool cdc_lanes_may_begin(struct cdc_lanes *l, uint64_t now_ms, bool *ret_is_prob
 
 uint64_t cdc_lanes_ready_ms(const struct cdc_lanes *l)
 {
-	uint64_t at = cdc_flow_next_ms(&l->flow, l->in_flight + l->beside), probe_ms;
+	uint64_t at = cdc_flow_next_ms(&l->flow, counted(l)), probe_ms;
 
 	if (l->breaker.state != CDC_BREAKER_CLOSED) {
 		probe_ms = l->in_flight ? UINT64_MAX : cdc_breaker_next_ms(&l->breaker);

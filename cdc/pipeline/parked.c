@@ -115,7 +115,9 @@ bool cdc_parked_has_before(const struct cdc_parked *p, uint64_t table_hash, cons
 
 void cdc_parked_set_head(struct cdc_parked_key *key, const struct cdc_park_head *head)
 {
-	if (cdc_id_cmp(&key->head, &head->id) != 0) {
+	bool is_same = cdc_id_cmp(&key->head, &head->id) == 0;
+
+	if (!is_same) {
 		key->suspect = (struct cdc_suspect){0};
 		key->failed_at = 0;
 		key->misses = 0;
@@ -125,7 +127,9 @@ void cdc_parked_set_head(struct cdc_parked_key *key, const struct cdc_park_head 
 	key->head = head->id;
 	key->attempts = head->attempts;
 	key->step = head->step;
-	key->due_us = head->next_us;
+	/* What proved nothing is not in the store: its wait goes on. */
+	if (!is_same || (!key->misses && !key->must_be_alone) || key->due_us < head->next_us)
+		key->due_us = head->next_us;
 }
 
 static void forget_ids(struct cdc_parked *p)

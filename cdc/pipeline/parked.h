@@ -91,7 +91,7 @@ struct cdc_attempt {
 	uint64_t at;             /* the engine's counter now */
 	uint64_t accepted_begun; /* and at the beginning of the latest request that was accepted */
 	uint64_t now_ms;
-	bool is_urgent;    /* a barrier waits for the queue */
+	bool is_urgent;    /* a barrier waits for the queue, and the endpoint is not down */
 	size_t steps;      /* of the schedule */
 	unsigned attempts; /* trouble.h: of what may heal by itself */
 	uint64_t after_ms;
@@ -100,7 +100,8 @@ struct cdc_attempt {
  * Notes the failure in key (attempts, step, suspect, misses) and judges it.  A head that
  * is not known to be in trouble needs the proof that trouble.h asks for.  One that is
  * counts every refusal; what may heal by itself counts when the endpoint has accepted
- * something since the last time, or a barrier waits, which nothing can pass.
+ * something since the last time, or a barrier waits, which nothing can pass, and the
+ * endpoint is not down.
  */
 enum cdc_attempt_verdict cdc_parked_judge(struct cdc_parked_key *key, const struct cdc_attempt *a);
 

@@ -49,6 +49,8 @@ struct cdc_parking {
 	int64_t replay_us;
 	size_t replay_max; /* records of a replay */
 	bool is_replaying;
+	struct cdc_id replay_id;            /* the first record of the replay that failed last, */
+	uint64_t replay_failed_at;          /* and the engine's counter then */
 	uint64_t parked_n, dead_n, large_n; /* told, for the log */
 };
 
@@ -289,6 +291,8 @@ enum cdc_code cdc_parking_collect(struct cdc_parking *p, uint64_t now_ms,
 			continue;
 		change_n++;
 		*c = note ? note->change : (struct cdc_park_change){.act = CDC_PARK_PUT};
+		if (item->is_known)
+			c->act = CDC_PARK_KNOWN;
 		if (item->rec->flags & CDC_RECORD_TOO_LARGE) {
 			c->state = CDC_PARKED_DEAD;
 			c->reason = TOO_LARGE;
@@ -335,6 +339,11 @@ void cdc_parking_written(struct cdc_parking *p, const struct cdc_parking_write *
 		    !cdc_parked_had(p->setup.parked, &item->rec->id))
 			log_record(p, "record_too_large", ++p->large_n, cdc_item_view(item), 0,
 				   TOO_LARGE);
+		if (w->changes[i].act == CDC_PARK_PUT) { /* until they are counted again */
+			p->totals.bytes += w->changes[i].view.rec->json_len;
+			p->totals.waiting += w->changes[i].state == CDC_PARKED_WAITING;
+			p->totals.dead += w->changes[i].state == CDC_PARKED_DEAD;
+		}
 		cdc_window_written(p->setup.window);
 	}
 	for (size_t i = 0; i < p->note_n; i++) {
@@ -385,12 +394,18 @@ static bool is_ready(const struct cdc_parking *p, const struct cdc_parked_key *k
 		!cdc_window_has_key(p->setup.window, key->hash));
 }
 
+/* Is it before a moment that was at most most_us ahead?  The clock may have been set back. */
+static bool waits(int64_t until_us, int64_t most_us, int64_t wall_us)
+{
+	return wall_us < until_us && until_us - wall_us <= most_us;
+}
+
 static struct cdc_parked_key *find_due(struct cdc_parking *p, int64_t wall_us)
 {
 	const struct cdc_parked *parked = p->setup.parked;
 	int64_t next_us = wall_us + SCAN_MS * INT64_C(1000);
 
-	if (parked->n == 0 || wall_us < p->scan_us)
+	if (parked->n == 0 || waits(p->scan_us, SCAN_MS * INT64_C(1000), wall_us))
 		return NULL;
 	for (size_t i = 0; i < parked->cap; i++) {
 		struct cdc_parked_key *key = &parked->keys[(p->at + i) & (parked->cap - 1)];
@@ -426,8 +441,8 @@ bool cdc_parking_next(struct cdc_parking *p, uint64_t now_ms, int64_t wall_us,
 	struct slot *slot = free_slot(p);
 	struct cdc_parked_key *key;
 	/* One that was refused without being sent would be read again before that is written. */
-	bool may_replay =
-		p->totals.replay && !p->is_replaying && !p->note_n && wall_us >= p->replay_us;
+	bool may_replay = p->totals.replay && !p->is_replaying && !p->note_n &&
+			  !waits(p->replay_us, REPLAY_US, wall_us);
 	bool is_probe;
 
 	if ((!p->setup.parked->n && !may_replay) || !slot || !open_slot(slot) ||
@@ -610,17 +625,24 @@ static bool is_endpoint_trouble(const struct sink_result *r)
 }
 
 static enum cdc_code fail_replay(struct cdc_parking *p, const struct slot *slot,
-				 const struct sink_result *r, int64_t wall_us, struct cdc_err *err)
+				 const struct sink_result *r, const struct cdc_attempt *a,
+				 int64_t wall_us, struct cdc_err *err)
 {
-	if (r->is_never_record || (r->is_transient && r->status == 0)) {
-		p->replay_us = wall_us + REPLAY_US;
-		return CDC_OK;
-	}
-	if (slot->batch->n > 1) {
+	const struct cdc_id *id = &slot->batch->records[0].id;
+	bool is_proved = !r->is_never_record && cdc_id_cmp(id, &p->replay_id) == 0 &&
+			 a->accepted_begun > p->replay_failed_at;
+
+	p->replay_id = *id;
+	p->replay_failed_at = a->at;
+	if (slot->batch->n > 1 && !r->is_never_record)
 		p->replay_max = (slot->batch->n + 1) / 2;
+	if (is_endpoint_trouble(r) && !is_proved)
+		p->replay_us = wall_us + REPLAY_US;
+	else if (slot->batch->n > 1)
 		return CDC_OK;
-	}
-	return note_record(p, slot, 0, CDC_PARK_REFUSED, r) ? CDC_OK : no_memory(err);
+	else
+		return note_record(p, slot, 0, CDC_PARK_REFUSED, r) ? CDC_OK : no_memory(err);
+	return CDC_OK;
 }
 
 static enum cdc_code fail_head(struct cdc_parking *p, const struct slot *slot,
@@ -664,8 +686,8 @@ static enum cdc_code fail_slot(struct cdc_parking *p, struct slot *slot, struct 
 		.at = at,
 		.accepted_begun = cdc_lanes_accepted_begun(p->setup.lanes),
 		.now_ms = now_ms,
-		.is_urgent =
-			key && cdc_window_has_barrier(p->setup.window, key->table_hash, &key->head),
+		.is_urgent = !slot->is_probe && r->status && key &&
+			     cdc_window_has_barrier(p->setup.window, key->table_hash, &key->head),
 		.steps = s->retry_schedule.n,
 		.attempts = (unsigned)s->park.attempts,
 		.after_ms = s->park.after_ms,
@@ -673,7 +695,7 @@ static enum cdc_code fail_slot(struct cdc_parking *p, struct slot *slot, struct 
 
 	p->scan_us = 0;
 	if (slot->is_replay)
-		return fail_replay(p, slot, r, wall_us, err);
+		return fail_replay(p, slot, r, &attempt, wall_us, err);
 	if (!key)
 		return CDC_OK;
 	key->is_in_flight = false;
@@ -690,7 +712,7 @@ static enum cdc_code refuse_unsent(struct cdc_parking *p, struct slot *slot, con
 
 	p->reading = NULL;
 	(void)snprintf(r.text, sizeof(r.text), "%.199s", text);
-	if (key)
+	if (key && slot->batch->n == 1)
 		key->attempts += !key->attempts; /* that it does not fit is proof enough */
 	return fail_slot(p, slot, key, &r, at, 0, wall_us, err);
 }

@@ -11,8 +11,8 @@
  *
  * Barriers: one that waits for parked records of its table has them tried every
  * CDC_PARKING_URGENT_MS instead, so with the default schedule they are delivered or
- * dead letters within a minute or so after the endpoint answers; while it does not,
- * the breaker says so.
+ * dead letters within a minute or so while the endpoint answers; what fails while it
+ * is down does not count, and the breaker says so.
  *
  * Time and chance are arguments, and nothing here does I/O but the sink's submit.
  *

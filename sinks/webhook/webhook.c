@@ -38,6 +38,7 @@ struct sink_webhook_state {
 	const char *encoding;        /* the header line that says so, with its NUL */
 	size_t encoding_len;
 	struct sink_webhook_token *token; /* NULL: the method of auth needs none */
+	bool must_release;                /* the last one is not in use yet */
 	bool *has_new_token; /* by slot: its token was refused, and it was sent with a new one */
 	uint64_t *tickets;   /* by slot */
 	struct sink_webhook_partial *partials; /* by slot; NULL: the status line says it all */
@@ -127,11 +128,23 @@ static void hold(struct sink_webhook_state *s)
 		sink_http_hold(s->http);
 }
 
+static void release(struct sink_webhook_state *s)
+{
+	struct cdc_err err = {.code = CDC_OK};
+
+	s->must_release =
+		sink_http_release(s->http, sink_webhook_token_last(s->token), &err) != CDC_OK;
+	if (s->must_release)
+		no_token(s, err.msg);
+}
+
 /* After it: a token is asked for when it is time. */
 static void ask(struct sink_webhook_state *s)
 {
 	struct cdc_err err = {.code = CDC_OK};
 
+	if (s->must_release && sink_webhook_token_value(s->token, cdc_clock_mono_ms()))
+		release(s);
 	if (!s->token || !sink_webhook_token_is_due(s->token, cdc_clock_mono_ms()))
 		return;
 	if (sink_http_side_post(s->http, sink_webhook_token_body(s->token), &err))
@@ -143,15 +156,14 @@ static void ask(struct sink_webhook_state *s)
 static void take_token(struct sink_webhook_state *s, const struct sink_http_answer *a)
 {
 	uint64_t now_ms = cdc_clock_mono_ms();
-	struct cdc_err err = {.code = CDC_OK};
 	struct sink_http_answer why;
 
 	if (!sink_webhook_token_take(s->token, a, &why, now_ms)) {
 		/* While the last one is good, nothing waits. */
 		if (!sink_webhook_token_value(s->token, now_ms))
 			sink_http_refuse(s->http, &why);
-	} else if (sink_http_release(s->http, sink_webhook_token_last(s->token), &err)) {
-		no_token(s, err.msg);
+	} else {
+		release(s);
 	}
 }
 

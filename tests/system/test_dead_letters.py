@@ -59,8 +59,12 @@ def test_dead_letters_from_the_command_line(rig):
 
     assert give(rig, "dead-letters", "discard", "--id", ids[2]) == "1 record discarded\n"
     assert found() == ids[:2]
-    rig.receiver.behave()
+    # An outage does not use the replay up.
+    rig.receiver.control({"status": 503, "action": "answer"})
     assert give(rig, "dead-letters", "replay", "--key", '{"id":500}') == "1 record to be sent again\n"
+    wait_for("it is sent", lambda: any(r.headers.get("webhook-replay") == "true"
+                                       for r in rig.receiver.requests()), tail=rig.tail)
+    rig.receiver.behave()
     wait_for("it is accepted", lambda: found() == ids[1:2], tail=rig.tail)
     # Also while nobody runs: it is sent when somebody does.
     rig.walpost.stop()
