@@ -291,8 +291,6 @@ enum cdc_code cdc_parking_collect(struct cdc_parking *p, uint64_t now_ms,
 			continue;
 		change_n++;
 		*c = note ? note->change : (struct cdc_park_change){.act = CDC_PARK_PUT};
-		if (item->is_known)
-			c->act = CDC_PARK_KNOWN;
 		if (item->rec->flags & CDC_RECORD_TOO_LARGE) {
 			c->state = CDC_PARKED_DEAD;
 			c->reason = TOO_LARGE;
@@ -328,10 +326,25 @@ static void set_head(struct cdc_parking *p, const struct cdc_park_head *head)
 	cdc_window_unpark(p->setup.window, table_hash);
 }
 
+/* Until they are counted again. */
+static void add_to_totals(struct cdc_parking *p, const struct cdc_parking_write *w)
+{
+	for (size_t i = 0; i < w->n; i++) {
+		const struct cdc_park_change *c = &w->changes[i];
+
+		if (c->act != CDC_PARK_PUT)
+			continue;
+		p->totals.bytes += c->view.rec->json_len;
+		p->totals.waiting += c->state == CDC_PARKED_WAITING;
+		p->totals.dead += c->state == CDC_PARKED_DEAD;
+	}
+}
+
 void cdc_parking_written(struct cdc_parking *p, const struct cdc_parking_write *w, uint64_t now_ms)
 {
 	size_t n, bytes;
 
+	add_to_totals(p, w);
 	for (size_t i = 0; i < p->aside_n; i++) {
 		const struct cdc_item *item = cdc_window_aside(p->setup.window, &n, &bytes);
 
@@ -339,11 +352,6 @@ void cdc_parking_written(struct cdc_parking *p, const struct cdc_parking_write *
 		    !cdc_parked_had(p->setup.parked, &item->rec->id))
 			log_record(p, "record_too_large", ++p->large_n, cdc_item_view(item), 0,
 				   TOO_LARGE);
-		if (w->changes[i].act == CDC_PARK_PUT) { /* until they are counted again */
-			p->totals.bytes += w->changes[i].view.rec->json_len;
-			p->totals.waiting += w->changes[i].state == CDC_PARKED_WAITING;
-			p->totals.dead += w->changes[i].state == CDC_PARKED_DEAD;
-		}
 		cdc_window_written(p->setup.window);
 	}
 	for (size_t i = 0; i < p->note_n; i++) {

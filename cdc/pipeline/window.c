@@ -377,15 +377,12 @@ static bool must_set_aside(const struct cdc_window *w, struct cdc_item *item)
 	struct cdc_parked_key *key;
 	uint64_t queue;
 
-	if (item->rec->flags & CDC_RECORD_TOO_LARGE) {
-		item->is_known = cdc_parked_meet(w->parked, &item->rec->id);
+	if (item->rec->flags & CDC_RECORD_TOO_LARGE)
 		return true; /* never sent; for a barrier, too, the table goes on */
-	}
 	if ((!w->parked->n && !w->parked->id_n && !item->goes_aside) || is_barrier(item))
 		return false;
 	queue = cdc_window_queue_of(w, item);
-	item->is_known = cdc_parked_meet(w->parked, &item->rec->id);
-	if (item->is_known || cdc_parked_find(w->parked, queue))
+	if (cdc_parked_meet(w->parked, &item->rec->id) || cdc_parked_find(w->parked, queue))
 		return true;
 	/* Without room for its key only the order between the two keys is given up. */
 	return item->goes_aside && !cdc_parked_add(w->parked, queue, item->table->hash, &key, NULL);

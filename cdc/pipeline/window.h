@@ -51,7 +51,6 @@ struct cdc_item {
 	bool goes_aside; /* its first half did; aside: it is counted by its key */
 	bool is_done;
 	bool was_sent;
-	bool is_known;  /* aside: the store had it when the process began */
 	bool is_mapped; /* the selector wrote it anew: it is in the chunk's own batch */
 };
 

@@ -169,8 +169,6 @@ static enum cdc_code carry_out(struct cdc_database *db, const struct writing *w,
 		return note_refusal(db, w, c, err);
 	case CDC_PARK_DONE:
 		return erase_record(db, w, c, err);
-	case CDC_PARK_KNOWN:
-		break;
 	}
 	return CDC_OK;
 }

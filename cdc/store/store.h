@@ -276,7 +276,6 @@ enum cdc_park_act {
 	CDC_PARK_DEAD,    /* the same, for the last time: it becomes a dead letter */
 	CDC_PARK_REFUSED, /* a replay was: it is a dead letter again, with one more attempt */
 	CDC_PARK_DONE,    /* it was accepted: it goes */
-	CDC_PARK_KNOWN,   /* it went in before, and may have gone since: nothing is done */
 };
 
 /* One change of a sync's parked records; pointers are the caller's and valid during the call. */

@@ -329,9 +329,6 @@ static void store_change(struct world *w, const struct cdc_park_change *c)
 		break;
 	case CDC_PARK_REFUSED:
 		break;
-	case CDC_PARK_KNOWN:
-		HOLDS(w, f->is_stored || f->has_arrived);
-		break;
 	case CDC_PARK_DONE:
 		HOLDS(w, f->is_stored && f->stored.state == CDC_PARKED_WAITING && f->has_arrived);
 		f->is_stored = false;

@@ -134,37 +134,6 @@ static void what_is_not_selected_moves_the_checkpoint(void **state)
 	cdc_window_free(w);
 }
 
-/* What the store had when the process began, and perhaps no longer has, needs not be written. */
-static void what_was_there_before_is_known(void **state)
-{
-	struct cdc_window *w = cdc_window_new(2, false, CDC_ORDER_KEY, ALL);
-	struct cdc_window_input *in = input_of(w, CDC_INPUT_STREAM);
-	CDC_AUTO(cdc_batch_freep) struct cdc_batch *b = cdc_batch_new(1 << 20);
-	struct cdc_parked parked = {0};
-	struct cdc_id *ids = calloc(2, sizeof(*ids));
-	struct cdc_item *aside;
-	size_t n, bytes;
-
-	(void)state;
-	assert_non_null(ids);
-	cdc_window_set_parked(w, &parked);
-	add(b, 0, 0, 10, 1, 1, CDC_OP_INSERT, CDC_RECORD_TOO_LARGE);
-	add(b, 0, 0, 10, 2, 1, CDC_OP_INSERT, 0);
-	add(b, 0, 0, 10, 3, 1, CDC_OP_INSERT, CDC_RECORD_TOO_LARGE);
-	ids[0] = b->records[0].id;
-	ids[1] = b->records[1].id;
-	assert_int_equal(cdc_parked_set_ids(&parked, ids, 2, NULL), CDC_OK);
-	take(w, in, b);
-	aside = cdc_window_aside(w, &n, &bytes);
-	assert_int_equal(n, 3);
-	assert_true(aside->is_known && aside->next->is_known);
-	assert_false(aside->next->next->is_known);
-	for (size_t i = 0; i < n; i++)
-		cdc_window_written(w);
-	cdc_parked_clear(&parked);
-	cdc_window_free(w);
-}
-
 /* A record that is too large is in nobody's way, and in the checkpoint only when it is written. */
 static void what_is_too_large_stands_aside(void **state)
 {
@@ -712,7 +681,6 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_run_ends_at_its_limits),
 		cmocka_unit_test(what_is_not_selected_moves_the_checkpoint),
-		cmocka_unit_test(what_was_there_before_is_known),
 		cmocka_unit_test(what_is_too_large_stands_aside),
 		cmocka_unit_test(a_probe_is_the_oldest_record_of_another_key),
 		cmocka_unit_test(halves_of_a_key_change_find_each_other_across_reads),
