@@ -593,9 +593,31 @@ static enum cdc_code none_will_do(const struct cdc_err *errs, size_t n, struct c
 	return cdc_err_remedy(err, "%s", errs[chosen].remedy);
 }
 
+/* To the front, if it is one of them. */
+static void put_first(struct cdc_host *hosts, size_t n, const struct cdc_host *first)
+{
+	const struct cdc_host host = *first;
+
+	for (size_t i = 0; i < n; i++) {
+		if (strcmp(hosts[i].name, host.name) != 0 || hosts[i].port != host.port)
+			continue;
+		memmove(&hosts[1], &hosts[0], i * sizeof(hosts[0]));
+		hosts[0] = host;
+		return;
+	}
+}
+
 enum cdc_code cdc_pgconn_open(const struct cdc_source_settings *settings, enum cdc_pgconn_kind kind,
 			      const char *application, const struct cdc_stop *stop,
 			      struct cdc_pgconn **ret, struct cdc_err *err)
+{
+	return cdc_pgconn_open_again(settings, kind, application, stop, NULL, ret, err);
+}
+
+enum cdc_code cdc_pgconn_open_again(const struct cdc_source_settings *settings,
+				    enum cdc_pgconn_kind kind, const char *application,
+				    const struct cdc_stop *stop, const struct cdc_pgconn_hint *last,
+				    struct cdc_pgconn **ret, struct cdc_err *err)
 {
 	struct cdc_host hosts[CDC_HOSTS_MAX];
 	struct cdc_err errs[CDC_HOSTS_MAX];
@@ -604,6 +626,8 @@ enum cdc_code cdc_pgconn_open(const struct cdc_source_settings *settings, enum c
 
 	if (rc)
 		return rc;
+	if (last)
+		put_first(hosts, n, &last->host);
 	for (size_t i = 0; i < n; i++) {
 		memset(&errs[i], 0, sizeof(errs[i]));
 		rc = open_one(settings, kind, application, stop, &hosts[i], n, ret, &errs[i]);

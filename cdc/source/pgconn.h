@@ -67,6 +67,12 @@ void cdc_pgconn_hint(const struct cdc_pgconn *c, struct cdc_pgconn_hint *ret);
 enum cdc_code cdc_pgconn_open(const struct cdc_source_settings *settings, enum cdc_pgconn_kind kind,
 			      const char *application, const struct cdc_stop *stop,
 			      struct cdc_pgconn **ret, struct cdc_err *err) CDC_CHECK;
+/* The same, beginning with the host that it was last (name "": the first), so that a former primary
+ * that came back is not taken for the one that is read. */
+enum cdc_code cdc_pgconn_open_again(const struct cdc_source_settings *settings,
+				    enum cdc_pgconn_kind kind, const char *application,
+				    const struct cdc_stop *stop, const struct cdc_pgconn_hint *last,
+				    struct cdc_pgconn **ret, struct cdc_err *err) CDC_CHECK;
 void cdc_pgconn_close(struct cdc_pgconn *c); /* NULL is fine */
 
 /*

@@ -125,8 +125,8 @@ static enum cdc_code prepare(struct cdc_source *s, enum cdc_server_slot slot,
 	close_stream(s);
 	cdc_text_map_clear(&s->known);
 	cdc_server_clear(&s->server);
-	rc = cdc_pgconn_open(s->plan->settings, CDC_PGCONN_REPLICATION, s->plan->slot,
-			     s->plan->stop, &s->stream, err);
+	rc = cdc_pgconn_open_again(s->plan->settings, CDC_PGCONN_REPLICATION, s->plan->slot,
+				   s->plan->stop, &s->lookup.hint, &s->stream, err);
 	if (!rc)
 		rc = cdc_server_prepare(&s->server, s->stream, s->plan, slot, s->slot, err);
 	/* Told with the first success: only then is it written down whose it is. */
