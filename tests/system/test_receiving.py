@@ -194,10 +194,7 @@ def test_the_code_of_the_page_takes_replays(rig, endpoint):
     endpoint.refuse, endpoint.loses = lambda _: None, lambda is_replay: is_replay and next(lost) < 1
     give(rig, "dead-letters", "replay", "--all")
     wait_for("it is taken", lambda: of_key() == ["later", "poison"], 60, tail=rig.tail)
-    # That answer was lost, so it is a dead letter still.
-    wait_for("it is dead again", lambda: [d["state"] for d in lines(rig)] == ["dead"], 60,
-             tail=rig.tail)
-    give(rig, "dead-letters", "replay", "--all")
+    # That answer was lost, so it is sent once more.
     wait_for("it is delivered", lambda: lines(rig) == [], 60, tail=rig.tail)
     assert of_key() == ["later", "poison"]
     assert sum(is_replay for is_replay, _, _ in endpoint.requests) == 2

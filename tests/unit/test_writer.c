@@ -208,13 +208,11 @@ static void record_above_the_limit_has_a_stand_in(void **state)
 	struct cdc_shape *s = orders();
 	const struct cdc_value row[] = {TEXT("1"), TEXT("note \"longer\" than it may be"),
 					TEXT("1.50")};
-	const struct cdc_value old[] = {TEXT("1"), TEXT("b"), TEXT("1.50")};
-	struct cdc_change c = change_of(s, CDC_OP_UPDATE, row, old);
+	struct cdc_change c = change_of(s, CDC_OP_INSERT, row, NULL);
 	size_t len;
 	char more[100];
 
 	(void)state;
-	c.old_is_full = true;
 	for (int grown = 0; grown < 2; grown++) {
 		CDC_AUTO(cdc_batch_freep) struct cdc_batch *whole = NULL, *b = NULL;
 
@@ -230,8 +228,8 @@ static void record_above_the_limit_has_a_stand_in(void **state)
 		c.max_bytes = len - 1;
 		assert_int_equal(cdc_write_change(b, &c, NULL), CDC_OK);
 		(void)snprintf(more, sizeof(more),
-			       ",\"too_large\":{\"bytes\":39,\"max_bytes\":%zu}", len - 1);
-		expect_more(b, 0, STAND_IN("update", "{\"id\":1}"), more);
+			       ",\"too_large\":{\"bytes\":33,\"max_bytes\":%zu}", len - 1);
+		expect_more(b, 0, STAND_IN("insert", "{\"id\":1}"), more);
 		assert_int_equal(b->records[0].flags, CDC_RECORD_TOO_LARGE);
 		assert_int_equal(b->records[0].cols, 0);
 		assert_int_equal(b->records[0].changes.len, 0);
@@ -244,7 +242,36 @@ static void record_above_the_limit_has_a_stand_in(void **state)
 	cdc_shape_free(s);
 }
 
-static void either_half_of_a_changed_key_may_be_a_stand_in(void **state)
+/* What a large old row adds is left out: `changes`, and of a delete all but the key. */
+static void record_above_the_limit_goes_without_its_old_row(void **state)
+{
+	struct cdc_shape *s = orders();
+	char note[400];
+	const struct cdc_value row[] = {TEXT("1"), TEXT("a"), TEXT("7")};
+	const struct cdc_value old[] = {
+		TEXT("1"), {.kind = CDC_VALUE_TEXT, .len = sizeof(note), .text = note}, TEXT("7")};
+	struct cdc_change c = change_of(s, CDC_OP_UPDATE, row, old);
+	CDC_AUTO(cdc_batch_freep) struct cdc_batch *b = NULL;
+
+	(void)state;
+	memset(note, 'x', sizeof(note));
+	c.old_is_full = true;
+	c.max_bytes = 400;
+	b = written(&c, 1);
+	assert_int_equal(b->records[0].flags, 0);
+	assert_int_equal(b->records[0].changes.len, 0);
+	assert_int_equal(b->records[0].cols, 3);
+	c = change_of(s, CDC_OP_DELETE, NULL, old);
+	c.old_is_full = true;
+	c.max_bytes = 400;
+	assert_int_equal(cdc_write_change(b, &c, NULL), CDC_OK);
+	assert_int_equal(b->records[1].flags, 0);
+	assert_memory_equal(b->json.data + b->records[1].json_off + b->records[1].fields.off,
+			    "{\"id\":1}", b->records[1].fields.len);
+	cdc_shape_free(s);
+}
+
+static void the_new_half_of_a_changed_key_may_be_a_stand_in(void **state)
 {
 	struct cdc_shape *s = orders();
 	char note[200];
@@ -262,9 +289,8 @@ static void either_half_of_a_changed_key_may_be_a_stand_in(void **state)
 		c.old_is_full = true;
 		c.max_bytes = 400;
 		b = written(&c, 2);
-		/* The old row is in the update's `changes`, too. */
-		assert_int_equal(b->records[0].flags,
-				 CDC_RECORD_MOVE_OLD | (i & 2 ? CDC_RECORD_TOO_LARGE : 0));
+		/* The key is enough of the old row; the update needs it whole, in `changes`. */
+		assert_int_equal(b->records[0].flags, CDC_RECORD_MOVE_OLD);
 		assert_int_equal(b->records[1].flags, CDC_RECORD_MOVE_NEW | CDC_RECORD_TOO_LARGE);
 		assert_memory_equal(b->json.data + b->records[1].json_off + b->records[1].key.off,
 				    "{\"id\":2}", 8);
@@ -522,7 +548,8 @@ int main(void)
 		cmocka_unit_test(delete_carries_as_much_of_the_old_row_as_the_wal),
 		cmocka_unit_test(truncate_is_a_barrier_without_values),
 		cmocka_unit_test(record_above_the_limit_has_a_stand_in),
-		cmocka_unit_test(either_half_of_a_changed_key_may_be_a_stand_in),
+		cmocka_unit_test(record_above_the_limit_goes_without_its_old_row),
+		cmocka_unit_test(the_new_half_of_a_changed_key_may_be_a_stand_in),
 		cmocka_unit_test(record_above_the_limit_waits_for_a_batch_with_room),
 		cmocka_unit_test(changed_key_makes_a_delete_and_an_update),
 		cmocka_unit_test(unchanged_value_is_named_never_invented_and_never_null),
