@@ -449,7 +449,7 @@ static enum cdc_code check_room(struct cdc_deliver *d, uint64_t now_ms, struct c
 	enum cdc_code rc = CDC_OK;
 
 	(void)cdc_window_aside(d->window, &n, &bytes);
-	if (n == 0 || t->bytes + bytes <= most)
+	if (bytes == 0 || t->bytes + bytes <= most)
 		return CDC_OK;
 	rc = count_parked(d, now_ms, err);
 	if (rc || t->bytes + bytes <= most)

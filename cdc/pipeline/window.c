@@ -367,7 +367,8 @@ static void set_aside(struct cdc_window *w, struct cdc_item *item)
 	item->goes_aside = key != NULL;
 	item->is_aside = true;
 	w->aside_n++;
-	w->aside_bytes += item->rec->json_len;
+	item->was_parked = cdc_parked_had(w->parked, &item->rec->id);
+	w->aside_bytes += item->was_parked ? 0 : item->rec->json_len;
 	push(&w->aside, item);
 }
 
@@ -828,7 +829,7 @@ void cdc_window_written(struct cdc_window *w)
 		key->unwritten--;
 	unlink_item(&w->aside, item);
 	w->aside_n--;
-	w->aside_bytes -= item->rec->json_len;
+	w->aside_bytes -= item->was_parked ? 0 : item->rec->json_len;
 	settle(w, item);
 }
 

@@ -49,6 +49,7 @@ struct cdc_item {
 	bool is_held;    /* waits with its table for a barrier */
 	bool is_aside;   /* to be written to the store */
 	bool goes_aside; /* its first half did; aside: it is counted by its key */
+	bool was_parked; /* aside: the store has it already */
 	bool is_done;
 	bool was_sent;
 	bool is_mapped; /* the selector wrote it anew: it is in the chunk's own batch */
@@ -118,7 +119,8 @@ enum cdc_code cdc_window_park(struct cdc_window *w, struct cdc_item *item,
 			      struct cdc_err *err) CDC_CHECK;
 /* The record alone stands aside, and its key is not parked. */
 void cdc_window_give_up(struct cdc_window *w, struct cdc_item *item);
-/* The first record that stands aside, the others by next; how many, and bytes of their JSON. */
+/* The first record that stands aside, the others by next; how many, and bytes of the JSON of those
+ * that the store does not have. */
 struct cdc_item *cdc_window_aside(const struct cdc_window *w, size_t *ret_n, size_t *ret_bytes);
 /* The first record that stands aside is in the store: it is done. */
 void cdc_window_written(struct cdc_window *w);
