@@ -103,6 +103,13 @@ static void add_slot(json_t *warnings, const struct cdc_server_source *s)
 					      (int)step, "message", text));
 }
 
+static void add_source_warning(json_t *warnings, const struct cdc_server_source *s,
+			       const char *text)
+{
+	(void)json_array_append_new(warnings, json_pack("{s:s, s:o, s:s}", "loop", "source", "name",
+							text_json(s->connection), "message", text));
+}
+
 static void add_hurt_tables(json_t *warnings, const struct cdc_server_source *s)
 {
 	const uint64_t n = cdc_metric_get(&s->metrics->hurt_tables);
@@ -114,8 +121,7 @@ static void add_hurt_tables(json_t *warnings, const struct cdc_server_source *s)
 		       "UPDATE and DELETE of %" PRIu64 " published tables fail: they lost their "
 		       "replica identity; the log names them",
 		       n);
-	(void)json_array_append_new(warnings, json_pack("{s:s, s:o, s:s}", "loop", "source", "name",
-							text_json(s->connection), "message", text));
+	add_source_warning(warnings, s, text);
 }
 
 static void add_taken_out(json_t *warnings, const struct cdc_server_source *s)
@@ -129,8 +135,7 @@ static void add_taken_out(json_t *warnings, const struct cdc_server_source *s)
 		       "%" PRIu64 " tables are not captured: they lost their replica identity and "
 		       "were taken out of the publication; the log names them, and what to do",
 		       n);
-	(void)json_array_append_new(warnings, json_pack("{s:s, s:o, s:s}", "loop", "source", "name",
-							text_json(s->connection), "message", text));
+	add_source_warning(warnings, s, text);
 }
 
 static void add_warning(json_t *warnings, const struct cdc_server_source *s)

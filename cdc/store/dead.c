@@ -165,6 +165,7 @@ enum cdc_code cdc_store_parked_get(struct cdc_store *s, const char *sync, const 
 /* --- replay and discard ------------------------------------------------------------- */
 
 struct change {
+	const char *statement;
 	const struct cdc_parked_filter *filter;
 	uint64_t n;
 	const struct cdc_database *db;
@@ -185,47 +186,27 @@ static enum cdc_code take_count(void *arg, const struct cdc_sql_value *c, size_t
 
 #define DEAD_MATCHES " WHERE state = 1 AND" MATCHES " AND dead_us >= $5 AND dead_us < $6"
 
-static enum cdc_code count(struct cdc_database *db, struct change *change,
-			   const struct cdc_sql_value *values, struct cdc_err *err)
+static enum cdc_code count_and_change(struct cdc_database *db, void *arg, struct cdc_err *err)
 {
+	struct change *change = arg;
+	struct cdc_sql_value values[MATCHED];
+	enum cdc_code rc;
+
+	fill_values(change->filter, values);
 	change->db = db;
-	return cdc_database_query(db, "SELECT count(*) FROM parked" DEAD_MATCHES, values, MATCHED,
-				  take_count, change, err);
-}
-
-static enum cdc_code replay(struct cdc_database *db, void *arg, struct cdc_err *err)
-{
-	struct change *change = arg;
-	struct cdc_sql_value values[MATCHED];
-	enum cdc_code rc;
-
-	fill_values(change->filter, values);
-	rc = count(db, change, values, err);
+	rc = cdc_database_query(db, "SELECT count(*) FROM parked" DEAD_MATCHES, values, MATCHED,
+				take_count, change, err);
 	if (!rc)
-		rc = cdc_database_run(db, "UPDATE parked SET state = 2" DEAD_MATCHES, values,
-				      MATCHED, err);
+		rc = cdc_database_run(db, change->statement, values, MATCHED, err);
 	return rc;
 }
 
-static enum cdc_code discard(struct cdc_database *db, void *arg, struct cdc_err *err)
-{
-	struct change *change = arg;
-	struct cdc_sql_value values[MATCHED];
-	enum cdc_code rc;
-
-	fill_values(change->filter, values);
-	rc = count(db, change, values, err);
-	if (!rc)
-		rc = cdc_database_run(db, "DELETE FROM parked" DEAD_MATCHES, values, MATCHED, err);
-	return rc;
-}
-
-static enum cdc_code change_all(struct cdc_store *s, cdc_database_fn *body,
+static enum cdc_code change_all(struct cdc_store *s, const char *statement,
 				const struct cdc_parked_filter *f, uint64_t *ret_n,
 				struct cdc_err *err)
 {
-	struct change change = {.filter = f};
-	enum cdc_code rc = cdc_store_ask_write(s, body, &change, err);
+	struct change change = {.statement = statement, .filter = f};
+	enum cdc_code rc = cdc_store_ask_write(s, count_and_change, &change, err);
 
 	if (!rc)
 		*ret_n = change.n;
@@ -235,11 +216,11 @@ static enum cdc_code change_all(struct cdc_store *s, cdc_database_fn *body,
 enum cdc_code cdc_store_dead_replay(struct cdc_store *s, const struct cdc_parked_filter *f,
 				    uint64_t *ret_n, struct cdc_err *err)
 {
-	return change_all(s, replay, f, ret_n, err);
+	return change_all(s, "UPDATE parked SET state = 2" DEAD_MATCHES, f, ret_n, err);
 }
 
 enum cdc_code cdc_store_dead_discard(struct cdc_store *s, const struct cdc_parked_filter *f,
 				     uint64_t *ret_n, struct cdc_err *err)
 {
-	return change_all(s, discard, f, ret_n, err);
+	return change_all(s, "DELETE FROM parked" DEAD_MATCHES, f, ret_n, err);
 }
