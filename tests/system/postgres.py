@@ -273,6 +273,17 @@ class Database:
         return self.server.sql("SELECT active_pid FROM pg_replication_slots WHERE database = %s"
                                " AND active", self.name)[0][0]
 
+    def take_slot_away(self, slot):
+        """Ends its walsender and drops it; False: a reader was there again in between."""
+        self.server.sql("SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots"
+                        " WHERE slot_name = %s AND active", slot)
+        try:
+            self.server.sql("SELECT pg_drop_replication_slot(%s)", slot)
+        except Exception as busy:
+            assert "is active" in str(busy)
+            return False
+        return True
+
     def drop(self):
         """Slots and database; walpost has to be gone."""
         self.connection.close()

@@ -191,20 +191,9 @@ def test_F15_a_slot_that_was_dropped_is_a_gap_with_its_size(rig):
 def test_F18_a_slot_dropped_while_it_is_read_is_a_gap(rig):
     walpost = delivered_one(rig)
     slot = rig.db.slots()[0][0]
-
-    def dropped():
-        """Between the death of the walsender and the reader's return."""
-        rig.db.server.sql("SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots"
-                          " WHERE slot_name = %s AND active", slot)
-        try:
-            rig.db.server.sql("SELECT pg_drop_replication_slot(%s)", slot)
-        except Exception as busy:
-            assert "is active" in str(busy)
-            return False
-        return True
     walpost.sigstop()
     try:
-        wait_for("the slot is dropped", dropped, 20)
+        wait_for("the slot is dropped", lambda: rig.db.take_slot_away(slot), 20)
     finally:
         walpost.sigcont()
     assert "is gone" in gap(rig)["msg"]
