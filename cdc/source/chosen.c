@@ -106,7 +106,9 @@ static enum cdc_code ask(struct cdc_pgconn *c, const char *publication, PGresult
 	cdc_buf_puts(&sql, " WHERE c.relkind IN ('r', 'p') AND n.nspname <> 'information_schema' "
 			   "AND n.nspname !~ '^pg_' AND coalesce("
 			   "pg_catalog.to_jsonb(pt) -> 'attnames' ? a.attname, true) "
-			   "ORDER BY 1");
+			   /* 15 lists generated columns, too, and publishes none. */
+			   "AND (a.attgenerated = '' OR pg_catalog.current_setting("
+			   "'server_version_num')::int >= 180000) ORDER BY 1");
 	rc = cdc_pgconn_exec(c, cdc_quote_end(&sql), ASK_MS, "reading the columns", ret, err);
 	cdc_buf_clear(&sql);
 	return rc;

@@ -93,9 +93,11 @@ static enum cdc_code read_columns(struct cdc_copy_plan *p, struct cdc_copy_relat
 		"JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace "
 		"JOIN pg_catalog.pg_publication_tables pt ON pt.schemaname = n.nspname "
 		"AND pt.tablename = c.relname WHERE a.attnum > 0 AND NOT a.attisdropped "
-		"AND CASE WHEN pg_catalog.to_jsonb(pt) ? 'attnames' "
-		"THEN pg_catalog.to_jsonb(pt) -> 'attnames' ? a.attname "
-		"ELSE a.attgenerated = '' END AND a.attrelid = ";
+		"AND coalesce(pg_catalog.to_jsonb(pt) -> 'attnames' ? a.attname, true) "
+		/* 15 lists generated columns, too, and publishes none. */
+		"AND (a.attgenerated = '' OR "
+		"pg_catalog.current_setting('server_version_num')::int >= 180000) "
+		"AND a.attrelid = ";
 	CDC_AUTO(cdc_pgconn_clear_result) PGresult *r = NULL;
 	struct pgo_column *columns;
 	struct cdc_buf sql;

@@ -453,7 +453,8 @@ def test_a_key_that_no_longer_tells_rows_apart_is_null(rig):
 
 
 def test_check_shows_what_is_selected_and_names_columns_that_are_not_there(rig):
-    rig.db.sql("CREATE TABLE t (id int PRIMARY KEY, phone text, region text)")
+    rig.db.sql("CREATE TABLE t (id int PRIMARY KEY, phone text, region text,"
+               " made int GENERATED ALWAYS AS (id) STORED)")
     rig.db.publish("t")
     fields = ["id", {"id": "phone", "obfuscate": "mask", "output_name": "tel"}]
     rule = {"function": "Equality", "value": "eu"}
@@ -463,9 +464,10 @@ def test_check_shows_what_is_selected_and_names_columns_that_are_not_there(rig):
     assert "selection: 1 tables: public.t (id, phone as tel (mask); 1 filters)" in done.stdout
     assert done.returncode == 0, done.stdout
     walpost.config["bulk_syncs"]["main"]["schemas"] = [
-        {"id": "public.t", "fields": ["id", "nowhere"], "filters": [{"field_id": "Region", **rule}]}]
+        {"id": "public.t", "fields": ["id", "nowhere", "made"], "filters": [{"field_id": "Region", **rule}]}]
     walpost.write()
     done = walpost.command("check")
     assert "warn  sync main: selection: table public.t has no column nowhere" in done.stdout
+    assert "warn  sync main: selection: table public.t has no column made" in done.stdout, "it is not published"
     assert "FAIL  sync main: selection: table public.t has no column Region" in done.stdout
     assert done.returncode == 1
