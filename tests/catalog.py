@@ -13,10 +13,10 @@ import subprocess
 import sys
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-AREAS = "XL|[KTYNDRPLXEF]"
+AREAS = "XL|[KTYNDRPLXEFS]"
 ID = re.compile(rf"(?:{AREAS})\d+")
 LINE = re.compile(rf"((?:{AREAS})\d+) +(\S.*?)(?: -- (\S.*))?")
-FAULTS = "F"
+KINDS = {"F": "faults", "S": "pitfalls of copies"}  # by the first letter; the others are cases
 
 
 def read_cases():
@@ -76,8 +76,8 @@ def main():
     if "--list" in sys.argv[1:]:
         for case in cases:
             print(case, *sorted(set(tests.get(case, []))), sep="\n    ")
-    for title, are_faults in (("cases", False), ("faults", True)):
-        these = [case for case in cases if case.startswith(FAULTS) == are_faults]
+    for title in ("cases", *KINDS.values()):
+        these = [case for case in cases if KINDS.get(case[0], "cases") == title]
         print(f"{title}: {sum(case in tests for case in these)} of {len(these)} have a test; without:"
               f" {', '.join(case for case in these if case not in tests) or 'none'}")
     print(*wrong, sep="\n", end="\n" if wrong else "")

@@ -244,7 +244,7 @@ def test_a_copy_is_paused_in_its_middle_and_resumed(rig, seed):
     assert_ids_rise_per_key(first_arrivals(rig.receiver))
 
 
-def test_a_copy_that_was_given_up_is_not_taken_for_done_after_a_crash(rig, seed):
+def test_S13_a_copy_that_was_given_up_is_not_taken_for_done_after_a_crash(rig, seed):
     """Its table may be killed in every step of catching up with the stream again."""
     Writers.tables(rig.db)
     rig.db.sql("INSERT INTO a SELECT g, 'x', g FROM generate_series(1000, 8000) g")
@@ -312,7 +312,7 @@ def test_status_without_a_page(rig):
     rig.assert_whole()
 
 
-def test_a_bar_shows_how_far_a_copy_is_on_a_terminal(rig):
+def test_S26_a_bar_shows_how_far_a_copy_is_on_a_terminal(rig):
     tables = ["t1", "t2", "t3", "t4"]
     for t in tables:
         rig.db.sql(f"CREATE TABLE {t} (id int PRIMARY KEY, v text)")

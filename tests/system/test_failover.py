@@ -10,6 +10,11 @@ import psycopg
 import pytest
 from machine import PORTS, server_user, wait_for
 from postgres import VERSION, Server
+from test_backfill import (assert_ids_rise_per_key, backfilled, first_arrivals, tables_pending, wait_copied,
+                           wait_equal)
+from test_control import give, reads
+from test_slot import gap, noise
+from walpost import sync
 
 pytestmark = pytest.mark.sanitized
 
@@ -162,15 +167,86 @@ def test_F28_the_slot_is_followed_to_the_promoted_standby(make_pair, make_rig):
     assert set(timelines(rig)) == {1, 2} and not rig.walpost.events("capture_failed")
 
 
-def test_X35_F29_a_standby_is_read_and_promoted_meanwhile(make_pair, make_rig):
+@pytest.mark.slow
+def test_S18_F28_a_copy_whose_primary_fails_in_its_middle_is_void(make_pair, make_rig):
+    """All of it was read, of a primary that was ahead of its standby: not a row of it is delivered, for the
+    promoted one never had some of them.  And the former primary is no longer the one that is read."""
+    pair = make_pair(synchronized_standby_slots="''")
+    rig = make_rig(pair.primary.database())
+    rig.db.sql("CREATE TABLE t (id int PRIMARY KEY, v text)")
+    rig.db.sql("INSERT INTO t SELECT g, 'both' FROM generate_series(1, 100) g")
+    rig.db.publish("t")
+    walpost = rig.prepare(connection={"hostname": pair.hosts(), "port": 1, "on_gap": "resync"},
+                          syncs=backfilled(rig))
+    pair.primary.sql("ALTER SYSTEM SET synchronized_standby_slots = 'standby'")
+    pair.primary.reload()
+    walpost.start(databases=[rig.db])
+    wait_copied(rig, 1)
+    wait_equal(rig, "t")
+    slot = f"walpost_{rig.db.name}"
+    wait_for("the standby keeps the slot", lambda: pair.standby.sql(
+        "SELECT synced AND NOT temporary FROM pg_replication_slots WHERE slot_name = %s", slot) == [(True,)],
+        60, 0.2)
+    pair.catch_up()
+    # From here on the standby hears nothing, and no change is sent that it does not have.
+    pair.standby.sql("ALTER SYSTEM SET primary_conninfo = 'host=/nowhere'")
+    pair.standby.reload()
+    wait_for("the standby is cut off", lambda: pair.primary.sql(
+        "SELECT active FROM pg_replication_slots WHERE slot_name = 'standby'") == [(False,)], 20)
+    rig.db.sql("INSERT INTO t VALUES (1000, 'never was')")
+    rig.db.sql("UPDATE t SET v = 'never was' WHERE id = 5")
+    point = rig.db.wal_end()
+    rows = walpost.metric("walpost_backfill_rows_total")
+    give(rig, "resync", "main")
+    wait_for("every row is read", lambda: walpost.metric("walpost_backfill_rows_total") >= rows + 101, 40,
+             tail=rig.tail)
+    wait_for("the snapshot is let go", lambda: pair.primary.sql(
+        "SELECT 1 FROM pg_stat_activity WHERE application_name = 'walpost copy' AND backend_xmin IS NOT NULL") == [],
+        20, tail=rig.tail)
+    assert len(reads(rig)) == 100 and tables_pending(walpost) == 1, "none of it was delivered"
+    pair.primary.stop("immediate")
+    pair.promote()
+    move(rig, pair.standby)
+    rig.db.sql("INSERT INTO t VALUES (2000, 'on the promoted one')")
+    assert rig.db.wal_end() < point + (1 << 20)
+    noise(rig.db, 2)
+    rig.db.sql("INSERT INTO t VALUES (2001, 'on the promoted one')")
+    wait_for("it is copied after all", lambda: tables_pending(walpost) == 0 and len(reads(rig)) > 100, 60,
+             tail=rig.tail)
+    wait_equal(rig, "t")
+    records = first_arrivals(rig.receiver)
+    assert not any(r["fields"]["v"] == "never was" for r in records)
+    assert {r["id"][2:8] for r in records[100:]} == {"000002"}
+    assert_ids_rise_per_key(records)
+    assert walpost.events("backfill_begins_anew") and not walpost.events("gap_accepted")
+    # The one that failed comes back beside it: what it has is not the stream any more, and is not copied.
+    rig.db.connection.close()
+    pair.primary.start()
+    walpost.config["connections"][rig.db.name]["configuration"].update(
+        hostname="127.0.0.1", port=pair.primary.port)
+    walpost.stop()
+    walpost.write()
+    walpost.spawn()
+    event = gap(rig)
+    assert "never was on 2" in event["msg"], event
+    assert walpost.process.wait() == 1
+    assert not walpost.events("gap_accepted") and len(first_arrivals(rig.receiver)) == len(records)
+
+
+def test_X35_F29_S24_a_standby_is_read_and_copied_and_promoted_meanwhile(make_pair, make_rig):
     pair = make_pair(sync_replication_slots="off")
     rig = make_rig(pair.primary.database())
     rig.db.table("t")
-    rig.db.publish("t")
+    rig.db.sql("CREATE TABLE old (id int PRIMARY KEY, v text)")
+    rig.db.sql("INSERT INTO old SELECT g, 'there before' FROM generate_series(1, 50) g")
+    rig.db.publish("t", "old")
     end = rig.db.value("SELECT pg_current_wal_lsn()")
     wait_for("the standby has it all", lambda: pair.standby.sql(
         "SELECT pg_last_wal_replay_lsn() >= %s", end) == [(True,)], 20)
-    walpost = rig.prepare(connection={"hostname": pair.hosts()})
+    rig.add_receiver()
+    other = rig.add_receiver("other")
+    walpost = rig.prepare(connection={"hostname": pair.hosts()}, syncs={
+        "main": rig.sync("hook", ["public.t"]), "old": sync(rig.db.name, "other", ["public.old"], backfill=True)})
     pair.standby.set({"hot_standby_feedback": "off"})
     pair.standby.reload()
     wait_for("the setting holds", lambda: pair.standby.sql("SHOW hot_standby_feedback") == [("off",)], 10)
@@ -194,6 +270,14 @@ def test_X35_F29_a_standby_is_read_and_promoted_meanwhile(make_pair, make_rig):
     for i in range(10):
         rig.db.sql("INSERT INTO t VALUES (%s, 'on the primary')", i)
     rig.wait_arrived(10)
+
+    def copied():
+        """So does its snapshot."""
+        pair.primary.sql("SELECT pg_log_standby_snapshot()")
+        return len(other.poll().records) >= 50
+    wait_for("rows are copied from the standby", copied, 40, 0.3, tail=walpost.tail)
+    assert {(r["operation"], r["fields"]["v"]) for r in other.records()} == {("read", "there before")}
+    assert len(other.records()) == 50
     pair.promote()
     move(rig, pair.standby)
     rig.db.sql("INSERT INTO t VALUES (10, 'on the promoted one')")

@@ -92,6 +92,56 @@ def test_a_recreated_slot_is_accepted_on_the_operators_word(rig):
     assert "name none" in give(rig, "resync", "main", "public.t", "--gap", code=2)
 
 
+def answers(rig):
+    """[(verb, state, answer)] of the commands that a person gave, in their order; 1: done, 2: refused."""
+    with sqlite3.connect(rig.walpost.data / "state.db") as state:
+        return state.execute("SELECT verb, state, answer FROM command WHERE verb <> 'repair' ORDER BY id").fetchall()
+
+
+def test_a_second_word_about_the_same_gap_is_refused(rig):
+    """Both were given while nobody ran: one gap is accepted, once."""
+    walpost = prepared(rig)
+    walpost.stop()
+    in_the_gap(rig.db)
+    drop(rig)
+    walpost.spawn()
+    gap(rig)
+    assert walpost.process.wait() == 1
+    for _ in range(2):
+        assert "is not running" in give(rig, "resync", "main", "--gap")
+    walpost.start(databases=[rig.db])
+    assert_repaired(rig)
+    wait_for("both are answered", lambda: all(state for _, state, _ in answers(rig)), tail=rig.tail)
+    (_, first, _), (_, second, answer) = answers(rig)
+    assert (first, second) == (1, 2) and "gap" in answer, answers(rig)
+    assert len(walpost.events("gap_accepted")) == 1
+
+
+def test_a_state_that_is_older_than_the_buffer_stops_the_start(rig):
+    """It knows nothing of the generation in which the last records were numbered."""
+    walpost = prepared(rig, {"on_gap": "resync"})
+    walpost.stop()
+    shutil.copytree(walpost.data, rig.folder / "older")
+    in_the_gap(rig.db)
+    drop(rig)
+    walpost.start(databases=[rig.db])
+    assert_repaired(rig)
+    settled(rig)
+    walpost.stop()
+    arrived, confirmed = len(first_arrivals(rig.receiver)), rig.db.confirmed()
+    for old in walpost.data.glob("state.db*"):
+        old.unlink()
+    for old in (rig.folder / "older").glob("state.db*"):
+        shutil.copy(old, walpost.data)
+    rig.db.sql("UPDATE t SET v = 'not read' WHERE id = 11")
+    walpost.spawn()
+    wait_for("it is told", lambda: walpost.events("capture_failed"), tail=walpost.tail)
+    event = walpost.events("capture_failed")[0]
+    assert "generation 1, the buffer has 2" in event["msg"] and "state.db" in event["remedy"], event
+    assert walpost.process.wait() == 1
+    assert len(first_arrivals(rig.receiver)) == arrived and rig.db.confirmed() == confirmed
+
+
 def test_a_gap_is_accepted_while_what_was_read_is_still_delivered(rig):
     walpost = prepared(rig)
     rig.receiver.stop()

@@ -481,7 +481,7 @@ def test_F49_F50_a_slot_that_is_copied_and_a_database_that_is_dropped(rig):
 
 
 @pytest.mark.versions
-def test_F55_time_outs_of_the_role(rig):
+def test_F55_S15_time_outs_of_the_role(rig):
     """They are meant for its statements, and neither reading nor watching nor copying may end by them."""
     rig.db.table("t")
     rig.db.sql("INSERT INTO t SELECT g, repeat('x', 1000) FROM generate_series(1, 5000) g")

@@ -139,7 +139,7 @@ def test_records_of_random_types_are_postgresqls_own(rig, seed, note):
     assert rig.walpost.metric("walpost_source_unknown_types_total") == 0
 
 
-def test_copied_rows_of_random_types_are_postgresqls_own(rig, seed, note):
+def test_S23_copied_rows_of_random_types_are_postgresqls_own(rig, seed, note):
     tables = tables_of_all_types(rig.db, seeded(seed), note)
     for table in tables:
         table.write(ROWS)
