@@ -20,3 +20,15 @@ const struct sink_ops *sink_find(const char *name)
 	}
 	return NULL;
 }
+
+const char *sink_outcome_name(enum sink_outcome outcome)
+{
+	static const char *const names[] = {
+		[SINK_DONE] = "done",
+		[SINK_RETRY] = "retry",
+		[SINK_REJECT] = "reject",
+		[SINK_STOP] = "stop",
+	};
+
+	return names[outcome];
+}

@@ -28,6 +28,8 @@ enum sink_outcome {
 	SINK_STOP,   /* the endpoint asks for no more: 410 */
 };
 
+const char *sink_outcome_name(enum sink_outcome outcome); /* "done" */
+
 struct sink_settings {
 	const void *connection;          /* parsed by connection_options */
 	const void *sync;                /* parsed by sync_options */

@@ -7,6 +7,7 @@
 
 #include <jansson.h>
 
+#include "cdc/api/metrics_text.h"
 #include "cdc/base/clock.h"
 #include "cdc/source/source.h"
 
@@ -80,6 +81,30 @@ static bool add_loop(json_t *loops, const char *kind, const char *name, struct c
 					      text_json(name), "state", cdc_state_name(view.state),
 					      "heartbeat_age_ms", (json_int_t)age, "ok", is_ok));
 	return is_ok;
+}
+
+/* The record that a sync has longest not delivered, by its table and the hash of its key; null:
+ * there is none. */
+static json_t *oldest_json(const struct cdc_server_sync *s, int64_t now_us)
+{
+	struct cdc_behind_view b;
+	char committed[CDC_TIME_TEXT], hash[20];
+	json_t *o;
+
+	cdc_behind_read(s->behind, &b);
+	if (!b.has_oldest || !cdc_metric_get(&s->metrics->window))
+		return json_null();
+	(void)cdc_time_format(b.oldest.commit_us, committed);
+	(void)snprintf(hash, sizeof(hash), "%016" PRIx64, b.oldest.key_hash);
+	o = json_pack("{s:s, s:o, s:s}", "id", b.oldest.id, "schema", text_json(b.oldest.table),
+		      "key_hash", hash);
+	if (b.oldest.commit_us <= 0)
+		return o;
+	(void)json_object_set_new(o, "committed_at", json_string(committed));
+	(void)json_object_set_new(
+		o, "age_seconds",
+		json_real((double)cdc_lag_us(now_us, (uint64_t)b.oldest.commit_us) / 1e6));
+	return o;
 }
 
 /* Warns when the server keeps much WAL for the slot: the loops turn, yet its disk may fill. */
@@ -195,9 +220,13 @@ unsigned cdc_health_json(const struct cdc_server_setup *setup, uint64_t started_
 	for (size_t i = 0; i < setup->source_n; i++)
 		is_ok &= add_loop(loops, "source", setup->sources[i].connection,
 				  setup->sources[i].board, started_ms, now_ms);
-	for (size_t i = 0; i < setup->sync_n; i++)
+	for (size_t i = 0; i < setup->sync_n; i++) {
 		is_ok &= add_loop(loops, "sync", setup->syncs[i].name, setup->syncs[i].board,
 				  started_ms, now_ms);
+		(void)json_object_set_new(json_array_get(loops, json_array_size(loops) - 1),
+					  "oldest",
+					  oldest_json(&setup->syncs[i], cdc_clock_wall_us()));
+	}
 	for (size_t i = 0; i < setup->source_n; i++)
 		add_warning(warnings, &setup->sources[i]);
 	for (size_t i = 0; i < setup->sync_n; i++) {

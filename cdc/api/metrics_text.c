@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "cdc/source/source.h"
+#include "sinks/sink.h"
 
 /* How a cdc_metric is shown. */
 enum form {
@@ -116,11 +117,27 @@ static const struct row sync_rows[] = {
 	 SYNC(limit), FORM_PLAIN},
 	{"walpost_window_records", "gauge", "Records read from the buffer and not yet done.",
 	 SYNC(window), FORM_PLAIN},
+	{"walpost_held_records", "gauge",
+	 "Of those, what waits for a truncate, schema or message record of its table.", SYNC(held),
+	 FORM_PLAIN},
+	{"walpost_deepest_lane_records", "gauge", "Records of the lane that has most of them.",
+	 SYNC(deepest), FORM_PLAIN},
+	{"walpost_resting_lanes", "gauge", "Lanes that wait after a request of theirs failed.",
+	 SYNC(resting), FORM_PLAIN},
+	{"walpost_rate_limited", "gauge", "1 while rate_limit keeps the next request back.",
+	 SYNC(is_rate_limited), FORM_PLAIN},
+	{"walpost_endpoint_asked_milliseconds", "gauge",
+	 "How long nothing is sent still, because the endpoint asked for that with a 429.",
+	 SYNC(asked_ms), FORM_PLAIN},
+	{"walpost_accepted_timestamp_seconds", "gauge",
+	 "When the endpoint last accepted a request; 0: not yet.", SYNC(accepted_us), FORM_SECONDS},
 	{"walpost_breaker_state", "gauge", "Circuit breaker: 0 closed, 1 open, 2 half-open.",
 	 SYNC(breaker), FORM_PLAIN},
 	{"walpost_delivered_commit_timestamp_seconds", "gauge",
 	 "Commit time of the newest record delivered.", SYNC(delivered_commit_us), FORM_SECONDS},
-	{"walpost_sync_lag_seconds", "gauge", "Age of the oldest record not yet done.",
+	{"walpost_sync_lag_seconds", "gauge",
+	 "Age of the oldest record that is not delivered, parked or a dead letter; /healthz and "
+	 "/status.txt say which it is.",
 	 SYNC(oldest_us), FORM_AGE},
 	{"walpost_sync_behind", "gauge", "1 while the buffer holds records not yet read.",
 	 SYNC(is_behind), FORM_PLAIN},
@@ -190,6 +207,14 @@ void cdc_process_read(struct cdc_process *ret)
 uint64_t cdc_lag_us(int64_t now_us, uint64_t then_us)
 {
 	return then_us && now_us > 0 && (uint64_t)now_us > then_us ? (uint64_t)now_us - then_us : 0;
+}
+
+uint64_t cdc_waiting_records(const struct cdc_sync_metrics *m)
+{
+	const uint64_t all = cdc_metric_get(&m->window);
+	const uint64_t sent = cdc_metric_get(&m->in_flight_records);
+
+	return all > sent ? all - sent : 0;
 }
 
 uint64_t cdc_source_lag_bytes(const struct cdc_source_metrics *m)
@@ -355,6 +380,51 @@ static void put_histogram(struct cdc_buf *out, const struct cdc_server_setup *se
 	cdc_buf_printf(out, "} %" PRIu64 "\n", count);
 }
 
+static void put_labelled(struct cdc_buf *out, const char *name,
+			 const struct cdc_server_setup *setup, const struct cdc_server_sync *s,
+			 const char *label, const char *value)
+{
+	cdc_buf_printf(out, "%s{", name);
+	put_sync_labels(out, setup, s);
+	put_label(out, label, value, false);
+	cdc_buf_puts(out, "} ");
+}
+
+static void put_outcomes(struct cdc_buf *out, const struct cdc_server_setup *setup)
+{
+	static const char name[] = "walpost_request_outcomes_total";
+
+	put_head(
+		out, name, "counter",
+		"Requests that ended: done; retry: may be accepted later; reject: refused for what "
+		"they are; stop: the endpoint asks for no more.");
+	for (size_t k = 0; k < setup->sync_n; k++) {
+		for (size_t i = 0; i < CDC_OUTCOMES; i++) {
+			put_labelled(out, name, setup, &setup->syncs[k], "outcome",
+				     sink_outcome_name((enum sink_outcome)i));
+			cdc_buf_printf(out, "%" PRIu64 "\n",
+				       cdc_metric_get(&setup->syncs[k].metrics->outcomes[i]));
+		}
+	}
+}
+
+/* Of the window, what is under way and what is not. */
+static void put_lanes(struct cdc_buf *out, const struct cdc_server_setup *setup)
+{
+	static const char name[] = "walpost_lane_records";
+
+	put_head(out, name, "gauge",
+		 "Records in lanes: in a request without an answer, or waiting.");
+	for (size_t k = 0; k < setup->sync_n; k++) {
+		const struct cdc_sync_metrics *m = setup->syncs[k].metrics;
+
+		put_labelled(out, name, setup, &setup->syncs[k], "state", "in_flight");
+		cdc_buf_printf(out, "%" PRIu64 "\n", cdc_metric_get(&m->in_flight_records));
+		put_labelled(out, name, setup, &setup->syncs[k], "state", "waiting");
+		cdc_buf_printf(out, "%" PRIu64 "\n", cdc_waiting_records(m));
+	}
+}
+
 static void put_syncs(struct cdc_buf *out, const struct cdc_server_setup *setup, int64_t now_us)
 {
 	for (size_t i = 0; i < COUNT(sync_rows); i++) {
@@ -369,6 +439,8 @@ static void put_syncs(struct cdc_buf *out, const struct cdc_server_setup *setup,
 			cdc_buf_putc(out, '\n');
 		}
 	}
+	put_outcomes(out, setup);
+	put_lanes(out, setup);
 	for (size_t i = 0; i < COUNT(histogram_rows); i++) {
 		put_head(out, histogram_rows[i].name, "histogram", histogram_rows[i].help);
 		for (size_t k = 0; k < setup->sync_n; k++)

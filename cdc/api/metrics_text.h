@@ -27,6 +27,8 @@ void cdc_metrics_text(const struct cdc_server_setup *setup, const struct cdc_pro
 
 /* now_us - then_us in microseconds; 0 when then_us is 0 (nothing waits) or lies ahead. */
 uint64_t cdc_lag_us(int64_t now_us, uint64_t then_us);
+/* Records that were read and are in no request of a lane. */
+uint64_t cdc_waiting_records(const struct cdc_sync_metrics *m);
 /* Bytes of WAL that the server has sent of and we have not confirmed. */
 uint64_t cdc_source_lag_bytes(const struct cdc_source_metrics *m);
 

@@ -13,6 +13,7 @@
 #ifndef CDC_API_SERVER_H
 #define CDC_API_SERVER_H
 
+#include "cdc/base/behind.h"
 #include "cdc/base/board.h"
 #include "cdc/base/log.h"
 #include "cdc/base/metrics.h"
@@ -34,6 +35,7 @@ struct cdc_server_sync {
 	size_t source_index; /* into sources */
 	struct cdc_sync_metrics *metrics;
 	struct cdc_board *board;
+	struct cdc_behind *behind;
 	struct cdc_board *backfill_board; /* NULL: existing rows are not copied */
 };
 

@@ -85,6 +85,8 @@ struct cdc_buffer_metrics {
 	cdc_metric syncs;             /* group commits */
 };
 
+#define CDC_OUTCOMES 4
+
 /* Of one sync. */
 struct cdc_sync_metrics {
 	cdc_metric delivered; /* records accepted by the endpoint */
@@ -92,8 +94,16 @@ struct cdc_sync_metrics {
 	cdc_metric failed;    /* requests with any outcome but DONE */
 	cdc_metric retried;   /* requests that repeat records already sent once */
 	cdc_metric requests;
+	cdc_metric outcomes[CDC_OUTCOMES]; /* of them, by enum sink_outcome */
+	cdc_metric accepted_us;            /* wall time of the last answer that accepted */
 	cdc_metric request_bytes;
 	cdc_metric in_flight;           /* requests */
+	cdc_metric in_flight_records;   /* in the requests of lanes */
+	cdc_metric held;                /* records behind a barrier of their table */
+	cdc_metric deepest;             /* records of the lane that has most */
+	cdc_metric resting;             /* lanes that wait after a failure */
+	cdc_metric asked_ms;            /* the endpoint asked for silence (429): so long still */
+	cdc_metric is_rate_limited;     /* 1 while rate_limit keeps the next request back */
 	cdc_metric limit;               /* of them at once, as the endpoint bears it */
 	cdc_metric window;              /* records read and not yet done */
 	cdc_metric breaker;             /* 0 closed, 1 open, 2 half-open */

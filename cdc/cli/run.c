@@ -42,6 +42,7 @@ struct sync_run {
 	struct feed_run *feed;
 	struct cdc_sync_metrics metrics;
 	struct cdc_board board, backfill_board;
+	struct cdc_behind behind;
 	struct cdc_cursor cursor;      /* where it starts; its streams: the one below */
 	bool is_ready;                 /* its group is known to the buffer */
 	struct cdc_backfill *backfill; /* NULL: changes only */
@@ -234,6 +235,7 @@ static enum cdc_code new_deliver(struct run *r, struct sync_run *s, struct cdc_e
 		.backfill = s->backfill,
 		.metrics = &s->metrics,
 		.board = &s->board,
+		.behind = &s->behind,
 		.stop = &r->stop,
 		.log = log_for(r, "deliver"),
 	};
@@ -396,6 +398,7 @@ static enum cdc_code start_server(struct run *r, struct cdc_err *err)
 			.source_index = (size_t)(s->feed - r->feed_runs),
 			.metrics = &s->metrics,
 			.board = &s->board,
+			.behind = &s->behind,
 			.backfill_board = s->backfill ? &s->backfill_board : NULL,
 		};
 	}
@@ -467,6 +470,7 @@ static enum cdc_code make(struct run *r, struct cdc_err *err)
 		r->sync_runs[i].feed = feed_run_of(r, &r->config->syncs[i]);
 		cdc_board_init(&r->sync_runs[i].board);
 		cdc_board_init(&r->sync_runs[i].backfill_board);
+		cdc_behind_init(&r->sync_runs[i].behind);
 	}
 	rc = cdc_data_dir_lock(r->config->data_dir, &r->lock_fd, err);
 	if (!rc)
@@ -685,6 +689,7 @@ static void take_down(struct run *r)
 	for (size_t i = 0; r->sync_runs && i < r->sync_n; i++) {
 		cdc_board_clear(&r->sync_runs[i].board);
 		cdc_board_clear(&r->sync_runs[i].backfill_board);
+		cdc_behind_clear(&r->sync_runs[i].behind);
 	}
 	free(r->feed_runs);
 	free(r->sync_runs);

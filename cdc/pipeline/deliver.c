@@ -27,6 +27,7 @@
 #define LOOK_MS            1000  /* whether somebody replays or discards dead letters */
 #define COUNT_MS           30000 /* the same, when there are so many that counting takes time: */
 #define COUNT_MANY         10000
+#define SHOW_MS            200 /* between two looks at the lanes, for people */
 
 /* What a checkpoint says. */
 struct mark {
@@ -65,6 +66,7 @@ struct cdc_deliver {
 	uint64_t handed_ms; /* and when */
 	bool has_delivered; /* since then */
 	uint64_t looked_ms; /* at the store's parked records */
+	uint64_t shown_ms;  /* the lanes, to people */
 };
 
 /* --- life --------------------------------------------------------------------------- */
@@ -371,17 +373,29 @@ static void disable(struct cdc_deliver *d, struct cdc_err *err)
 			 KV_ERR(&failed));
 }
 
+static void count_result(struct cdc_deliver *d, const struct sink_result *r, int64_t wall_us)
+{
+	struct cdc_sync_metrics *m = d->setup.metrics;
+
+	_Static_assert(SINK_STOP + 1 == CDC_OUTCOMES, "a counter for each outcome");
+	cdc_metric_add(&m->requests, 1);
+	cdc_metric_add(&m->outcomes[r->outcome], 1);
+	cdc_metric_add(&m->request_bytes, r->sent_bytes);
+	cdc_histogram_add(&m->request, r->took_us, 1);
+	if (r->outcome == SINK_DONE)
+		cdc_metric_set(&m->accepted_us, wall_us > 0 ? (uint64_t)wall_us : 0);
+	else
+		cdc_behind_failed(d->setup.behind, r->text, wall_us);
+}
+
 static enum cdc_code take_result(struct cdc_deliver *d, const struct sink_result *r,
 				 uint64_t now_ms, int64_t wall_us, uint64_t random,
 				 struct cdc_err *err)
 {
-	struct cdc_sync_metrics *m = d->setup.metrics;
 	struct cdc_trouble trouble = {0};
 	enum cdc_code rc;
 
-	cdc_metric_add(&m->requests, 1);
-	cdc_metric_add(&m->request_bytes, r->sent_bytes);
-	cdc_histogram_add(&m->request, r->took_us, 1);
+	count_result(d, r, wall_us);
 	if (r->ticket >= cdc_lanes_n(d->lanes))
 		return cdc_parking_result(d->parking, r, now_ms, wall_us, random, err);
 	rc = cdc_lanes_result(d->lanes, r, now_ms, wall_us, random, &trouble, err);
@@ -606,16 +620,53 @@ static void last_checkpoint(struct cdc_deliver *d)
 
 /* --- the step ----------------------------------------------------------------------- */
 
-static void show(struct cdc_deliver *d)
+static void show_oldest(struct cdc_deliver *d, const struct cdc_item *item)
+{
+	struct cdc_behind_record r = {.key_hash = item->rec->key_hash,
+				      .commit_us = item->rec->commit_us};
+	size_t len;
+	const char *table = cdc_view_table(cdc_item_view(item), &len);
+
+	_Static_assert(sizeof(r.id) >= CDC_ID_TEXT, "any id fits");
+	(void)cdc_id_format(&item->rec->id, r.id);
+	(void)snprintf(r.table, sizeof(r.table), "%.*s", (int)len, table);
+	cdc_behind_oldest(d->setup.behind, &r);
+}
+
+static void show_lanes(struct cdc_deliver *d, const struct cdc_item *oldest, uint64_t now_ms)
 {
 	struct cdc_sync_metrics *m = d->setup.metrics;
-	int64_t oldest_us = cdc_window_oldest_us(d->window);
+	struct cdc_lanes_look look;
+
+	cdc_lanes_look(d->lanes, now_ms, &look);
+	cdc_metric_set(&m->in_flight_records, look.records);
+	cdc_metric_set(&m->resting, look.resting);
+	cdc_metric_set(&m->asked_ms, look.asked_ms);
+	cdc_metric_set(&m->is_rate_limited, look.is_rate_limited);
+	cdc_metric_set(&m->held, cdc_window_held(d->window));
+	cdc_metric_set(&m->deepest, cdc_window_deepest(d->window));
+	if (oldest)
+		show_oldest(d, oldest);
+	else
+		cdc_behind_oldest(d->setup.behind, NULL);
+}
+
+/* The lanes are looked at now and then while much happens, and always before a long wait. */
+static void show(struct cdc_deliver *d, uint64_t now_ms, uint64_t wait_ms)
+{
+	struct cdc_sync_metrics *m = d->setup.metrics;
+	const struct cdc_item *oldest = cdc_window_oldest(d->window);
+	int64_t oldest_us = oldest ? oldest->rec->commit_us : 0;
 
 	cdc_metric_set(&m->in_flight, in_flight(d));
 	cdc_metric_set(&m->window, cdc_window_records(d->window));
 	cdc_metric_set(&m->breaker, cdc_lanes_breaker(d->lanes)->state);
 	cdc_metric_set(&m->oldest_us, oldest_us > 0 ? (uint64_t)oldest_us : 0);
 	cdc_metric_set(&m->is_behind, d->stream.may_read);
+	if (wait_ms <= SHOW_MS && now_ms - d->shown_ms < SHOW_MS)
+		return;
+	d->shown_ms = now_ms;
+	show_lanes(d, oldest, now_ms);
 }
 
 static uint64_t sooner(uint64_t wait_ms, uint64_t at_ms, uint64_t now_ms)
@@ -715,8 +766,8 @@ enum cdc_code cdc_deliver_step(struct cdc_deliver *d, uint64_t now_ms, int64_t w
 	if (!rc && !d->is_paused)
 		rc = send_all(d, now_ms, wall_us, err);
 	checkpoint(d, now_ms);
-	show(d);
 	*ret_wait_ms = next_wait_ms(d, now_ms, wall_us);
+	show(d, now_ms, *ret_wait_ms);
 	return rc;
 }
 

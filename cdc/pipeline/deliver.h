@@ -14,6 +14,7 @@
 #ifndef CDC_PIPELINE_DELIVER_H
 #define CDC_PIPELINE_DELIVER_H
 
+#include "cdc/base/behind.h"
 #include "cdc/base/board.h"
 #include "cdc/base/log.h"
 #include "cdc/base/metrics.h"
@@ -43,6 +44,7 @@ struct cdc_deliver_setup {
 	struct cdc_backfill *backfill;         /* NULL: existing rows are never copied */
 	struct cdc_sync_metrics *metrics;
 	struct cdc_board *board;
+	struct cdc_behind *behind;
 	const struct cdc_stop *stop;
 	uint64_t window_bytes; /* most JSON bytes read and not yet done; 0: 8 MiB */
 	struct cdc_log log;

@@ -110,6 +110,23 @@ size_t cdc_lanes_in_flight(const struct cdc_lanes *l)
 	return l->in_flight;
 }
 
+void cdc_lanes_look(const struct cdc_lanes *l, uint64_t now_ms, struct cdc_lanes_look *ret)
+{
+	*ret = (struct cdc_lanes_look){
+		.asked_ms = l->hold_ms > now_ms ? l->hold_ms - now_ms : 0,
+		.is_rate_limited = l->flow.free_ms > now_ms,
+	};
+	for (size_t i = 0; i < l->lane_n; i++) {
+		const struct lane *lane = &l->lanes[i];
+
+		if (lane->is_in_flight)
+			ret->records += lane->n;
+		else if ((lane->until_ms > now_ms || lane->asked_ms > now_ms) &&
+			 cdc_window_head(l->setup.window, i))
+			ret->resting++;
+	}
+}
+
 const struct cdc_breaker *cdc_lanes_breaker(const struct cdc_lanes *l)
 {
 	return &l->breaker;

@@ -67,6 +67,15 @@ void cdc_lanes_tick(struct cdc_lanes *l, uint64_t now_ms, uint64_t random);
 void cdc_lanes_finish(struct cdc_lanes *l);
 
 size_t cdc_lanes_in_flight(const struct cdc_lanes *l);
+
+/* What keeps records back, for people. */
+struct cdc_lanes_look {
+	size_t records;       /* in the requests that are in flight */
+	size_t resting;       /* lanes with records that wait after a failure */
+	uint64_t asked_ms;    /* so long nothing goes out, as the endpoint asked; 0: it does not */
+	bool is_rate_limited; /* nor by rate_limit */
+};
+void cdc_lanes_look(const struct cdc_lanes *l, uint64_t now_ms, struct cdc_lanes_look *ret);
 const struct cdc_breaker *cdc_lanes_breaker(const struct cdc_lanes *l);
 /* How long the next call of send may wait, at most wait_ms. */
 uint64_t cdc_lanes_wait_ms(const struct cdc_lanes *l, uint64_t now_ms, uint64_t wait_ms);

@@ -20,6 +20,7 @@ struct cdc_window_chunk {
 
 struct queue {
 	struct cdc_item *head, *tail;
+	size_t n;
 };
 
 /* Ids that the stream leaves out: another input brings them. */
@@ -63,7 +64,7 @@ struct cdc_window {
 	struct cdc_parked *parked;        /* NULL: nothing is ever parked */
 	struct queue aside;
 	size_t aside_n, aside_bytes;
-	size_t records;
+	size_t records, held_n;
 	bool is_closed; /* only what fills gaps is sent */
 	uint64_t round; /* CDC_ORDER_NONE: the next lane */
 };
@@ -182,6 +183,7 @@ static void push(struct queue *q, struct cdc_item *item)
 	else
 		q->head = item;
 	q->tail = item;
+	q->n++;
 }
 
 /* Items leave from the head, but for probes. */
@@ -197,6 +199,7 @@ static void unlink_item(struct queue *q, struct cdc_item *item)
 		q->head = item->next;
 	if (q->tail == item)
 		q->tail = before;
+	q->n--;
 }
 
 static bool is_barrier(const struct cdc_item *item)
@@ -446,6 +449,7 @@ static void place_item(struct cdc_window *w, struct cdc_item *item)
 	pair_halves(item);
 	if (t->held.head || must_hold(w, item)) {
 		item->is_held = true;
+		w->held_n++;
 		push(&t->held, item);
 	} else {
 		enter_lane(w, item);
@@ -710,6 +714,7 @@ static void release_held(struct cdc_window *w, struct cdc_window_table *t)
 		struct cdc_item *item = t->held.head;
 
 		unlink_item(&t->held, item);
+		w->held_n--;
 		enter_lane(w, item);
 	}
 }
@@ -928,18 +933,33 @@ static const struct cdc_item *oldest(const struct cdc_window_input *in)
 	return NULL;
 }
 
-int64_t cdc_window_oldest_us(const struct cdc_window *w)
+const struct cdc_item *cdc_window_oldest(const struct cdc_window *w)
 {
-	int64_t oldest_us = 0;
+	const struct cdc_item *found = NULL;
 
 	for (const struct cdc_window_input *in = w->inputs; in; in = in->next) {
 		const struct cdc_item *item = oldest(in);
 
-		if (item && item->rec->commit_us > 0 &&
-		    (!oldest_us || item->rec->commit_us < oldest_us))
-			oldest_us = item->rec->commit_us;
+		if (item && (!found || (item->rec->commit_us > 0 &&
+					(found->rec->commit_us <= 0 ||
+					 item->rec->commit_us < found->rec->commit_us))))
+			found = item;
 	}
-	return oldest_us;
+	return found;
+}
+
+size_t cdc_window_held(const struct cdc_window *w)
+{
+	return w->held_n;
+}
+
+size_t cdc_window_deepest(const struct cdc_window *w)
+{
+	size_t most = 0;
+
+	for (size_t i = 0; i < w->lane_n + w->apart_n; i++)
+		most = w->lanes[i].n > most ? w->lanes[i].n : most;
+	return most;
 }
 
 void cdc_window_sent(struct cdc_item *item)

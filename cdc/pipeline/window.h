@@ -143,8 +143,14 @@ void cdc_window_close(struct cdc_window *w);
 /* Is there still one of them to be done, but for copied rows?  Only after close. */
 bool cdc_window_has_gaps(struct cdc_window *w);
 
-/* The commit time of the oldest change that is not done; 0: none, or unknown. */
-int64_t cdc_window_oldest_us(const struct cdc_window *w);
+/* The record that is not done and was committed first; one without a commit time only when there
+ * is no other.  NULL: all is done. */
+const struct cdc_item *cdc_window_oldest(const struct cdc_window *w);
+
+/* How many records wait for a barrier of their table, the barriers included. */
+size_t cdc_window_held(const struct cdc_window *w);
+/* The records of the lane that has most. */
+size_t cdc_window_deepest(const struct cdc_window *w);
 
 /*
  * The next run of a lane: at most max records of at most max_bytes of JSON (one

@@ -39,6 +39,7 @@ struct fixture {
 	struct cdc_buffer_metrics buffer_metrics[2];
 	struct cdc_sync_metrics sync_metrics[3];
 	struct cdc_board source_boards[2], sync_boards[3];
+	struct cdc_behind behind[3];
 	struct cdc_server_source sources[2];
 	struct cdc_server_sync syncs[3];
 	struct cdc_server_setup setup;
@@ -86,6 +87,7 @@ static int set_up(void **state)
 	open_buffer(f);
 	for (size_t i = 0; i < 3; i++) {
 		cdc_board_init(&f->sync_boards[i]);
+		cdc_behind_init(&f->behind[i]);
 		cdc_board_post(&f->sync_boards[i], CDC_STATE_RUNNING, NULL,
 			       NOW_US - 90 * MINUTE_US);
 		f->syncs[i] = (struct cdc_server_sync){
@@ -96,6 +98,7 @@ static int set_up(void **state)
 			.source_index = i == 2,
 			.metrics = &f->sync_metrics[i],
 			.board = &f->sync_boards[i],
+			.behind = &f->behind[i],
 		};
 	}
 	f->setup = (struct cdc_server_setup){
@@ -121,8 +124,10 @@ static int tear_down(void **state)
 	cdc_buffer_local.close(f->sources[0].buffer);
 	for (size_t i = 0; i < 2; i++)
 		cdc_board_clear(&f->source_boards[i]);
-	for (size_t i = 0; i < 3; i++)
+	for (size_t i = 0; i < 3; i++) {
 		cdc_board_clear(&f->sync_boards[i]);
+		cdc_behind_clear(&f->behind[i]);
+	}
 	(void)snprintf(command, sizeof(command), "rm -r %s", f->dir);
 	if (system(command) != 0)
 		return -1;
