@@ -12,7 +12,7 @@
  * Which requests a rule takes: match=TEXT (in the body), path=PREFIX, skip=N (not the
  * first N), every=N, count=N (then no more), for_ms=N (from now), p=0.1 with seed=N.
  * What it does: delay_ms, action=
- *   answer      status (200), retry_after, location, body
+ *   answer      status (200), retry_after, location, body; {id} in it is the first record's
  *   close, reset  ends the connection without an answer
  *   half        status line and half of the rest, then ends
  *   hang        never answers            slow  a byte of the answer every 50 ms
@@ -56,6 +56,7 @@
 #define EVENTS     64
 #define SLOW_MS    50
 #define HUGE_BYTES (UINT64_C(1) << 30)
+#define ID_LEN     39 /* of a record that was not copied */
 
 struct bytes {
 	char *data;
@@ -77,7 +78,8 @@ struct conn {
 	size_t out_at, scanned;         /* sent; looked at for the head's end */
 	bool is_dead, is_last, is_made; /* made: the answer is in out already */
 	struct decision decision;
-	uint64_t due_ms; /* of the answer, or of its next byte */
+	char first_id[ID_LEN + 1]; /* of the request's records; empty: none */
+	uint64_t due_ms;           /* of the answer, or of its next byte */
 	uint64_t huge_left;
 };
 
@@ -280,9 +282,22 @@ static void make_answer(struct conn *c, int status, const char *extra, const cha
 	put(&c->out, body, body_len);
 }
 
+/* Puts the id in every place of text that says {id}. */
+static void expand(const char *text, const char *id, struct bytes *out)
+{
+	static const char mark[] = "{id}";
+
+	for (const char *at; (at = strstr(text, mark)); text = at + sizeof(mark) - 1) {
+		put(out, text, (size_t)(at - text));
+		put(out, id, strlen(id));
+	}
+	put(out, text, strlen(text));
+}
+
 static void make_decided(struct conn *c)
 {
 	const struct decision *d = &c->decision;
+	struct bytes body = {0};
 	char extra[2048];
 
 	(void)snprintf(extra, sizeof(extra), "%s%s%s%s%s%s", d->retry_after ? "Retry-After: " : "",
@@ -300,7 +315,9 @@ static void make_decided(struct conn *c)
 		c->huge_left = HUGE_BYTES;
 		return;
 	}
-	make_answer(c, d->status, extra, d->body ? d->body : "", d->body ? strlen(d->body) : 0);
+	expand(d->body ? d->body : "", c->first_id, &body);
+	make_answer(c, d->status, extra, body.data, body.len);
+	free(body.data);
 	if (d->action == ACTION_HALF) {
 		/* The whole status line, and half of what is behind it. */
 		const char *end = memchr(c->out.data, '\n', c->out.len);
@@ -437,21 +454,38 @@ static ssize_t unchunk(const char *in, size_t len, struct bytes *out)
 	}
 }
 
-/* Records begin with their id; the envelope's object begins with a UUID. */
-static uint64_t count_records(const char *body, size_t len)
+/* The next record's id, or NULL.  Records begin with it; the envelope's object begins with a UUID.
+ */
+static const char *find_id(const char *at, const char *end)
 {
 	static const char mark[] = "{\"id\":\"";
-	const size_t mark_len = sizeof(mark) - 1, id_len = 39;
-	const char *at = body, *end = body + len;
-	uint64_t n = 0;
+	const size_t mark_len = sizeof(mark) - 1;
 
 	while ((at = memmem(at, (size_t)(end - at), mark, mark_len))) {
 		at += mark_len;
-		if ((size_t)(end - at) < id_len)
-			break;
-		n += at[8] == '-' && at[25] == '-' && at[34] == '-';
+		if ((size_t)(end - at) < ID_LEN)
+			return NULL;
+		if (at[8] == '-' && at[25] == '-' && at[34] == '-')
+			return at;
 	}
+	return NULL;
+}
+
+static uint64_t count_records(const char *body, size_t len)
+{
+	const char *at = body, *end = body + len;
+	uint64_t n = 0;
+
+	while ((at = find_id(at, end)))
+		n++;
 	return n;
+}
+
+static void note_first_id(struct conn *c, const char *body, size_t len)
+{
+	const char *id = find_id(body, body + len);
+
+	(void)snprintf(c->first_id, sizeof(c->first_id), "%.*s", id ? ID_LEN : 0, id ? id : "");
 }
 
 static void answer_stats(const struct receiver *r, struct conn *c)
@@ -523,6 +557,8 @@ static void take_request(struct receiver *r, struct conn *c, const char *path, c
 	if (serve_ours(r, c, path, body, body_len))
 		return;
 	*d = rules_decide(&r->rules, path, body, body_len, mono_ms());
+	if (d->body)
+		note_first_id(c, body, body_len);
 	status = decision_status(d);
 	r->seq++;
 	r->stats.requests++;

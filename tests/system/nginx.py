@@ -27,6 +27,10 @@ class Certificates:
         self.other_name = self._leaf("other", "ca", "subjectAltName=DNS:elsewhere.example")
         self.client = self._leaf("client", "ca", "extendedKeyUsage=clientAuth")
 
+    def for_days(self, days):
+        """Another certificate of the server's; -1: one that expired yesterday."""
+        return self._leaf(f"days{days}", "ca", "subjectAltName=DNS:localhost,IP:127.0.0.1", days)
+
     def _openssl(self, *args):
         subprocess.run(["openssl", *[str(a) for a in args]], check=True, capture_output=True,
                        cwd=self.folder)
@@ -40,13 +44,13 @@ class Certificates:
                       f"/CN=walpost tests {name}", "-out", f"{name}.pem")
         return self.folder / f"{name}.pem"
 
-    def _leaf(self, name, ca, extension):
+    def _leaf(self, name, ca, extension, days=2):
         self._key(name)
         (self.folder / f"{name}.ext").write_text(extension + "\n")
         self._openssl("req", "-new", "-key", f"{name}.key", "-subj", f"/CN=walpost-{name}", "-out",
                       f"{name}.csr")
         self._openssl("x509", "-req", "-in", f"{name}.csr", "-CA", f"{ca}.pem", "-CAkey", f"{ca}.key",
-                      "-CAcreateserial", "-days", "2", "-extfile", f"{name}.ext", "-out",
+                      "-CAcreateserial", "-days", days, "-extfile", f"{name}.ext", "-out",
                       f"{name}.pem")
         return self.folder / f"{name}.pem", self.folder / f"{name}.key"
 
@@ -60,7 +64,7 @@ class Nginx:
         self.folder.mkdir()
         self.port = PORTS.take()
         self.access = self.folder / "access.log"
-        certificate, key = leaf or certificates.server
+        self._install(leaf or certificates.server)
         client = (f"ssl_client_certificate {certificates.ca}; ssl_verify_client on;"
                   if verify else "")
         temporary = "\n".join(f"    {kind}_temp_path {self.folder}/{kind};" for kind in (
@@ -82,8 +86,8 @@ http {{
         listen 127.0.0.1:{self.port} ssl {"http2" if http2 else ""};
         ssl_protocols {protocols};
         ssl_ciphers DEFAULT:@SECLEVEL=0;
-        ssl_certificate {certificate};
-        ssl_certificate_key {key};
+        ssl_certificate {self.folder}/leaf.pem;
+        ssl_certificate_key {self.folder}/leaf.key;
         {client}
         location / {{
             proxy_pass http://127.0.0.1:{upstream_port};
@@ -93,6 +97,9 @@ http {{
     }}
 }}
 """)
+        self._start()
+
+    def _start(self):
         self.process = Process([binary(), "-p", self.folder, "-c", self.folder / "nginx.conf",
                                 "-e", self.folder / "error.log"], self.folder / "out")
 
@@ -100,6 +107,16 @@ http {{
             assert self.process.is_running, tail_of(self.folder / "error.log")
             return (self.folder / "nginx.pid").exists()
         wait_for("nginx runs", started, 10)
+
+    def _install(self, leaf):
+        for path, name in zip(leaf, ("leaf.pem", "leaf.key")):
+            shutil.copyfile(path, self.folder / name)
+
+    def show(self, leaf):
+        """The certificate from now on; what was connected is not."""
+        self.stop()
+        self._install(leaf)
+        self._start()
 
     def url(self, host="localhost"):
         return f"https://{host}:{self.port}/hook"

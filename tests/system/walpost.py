@@ -63,6 +63,7 @@ class Walpost:
                              "listen": f"127.0.0.1:{self.port}"}, config)
         self.data = pathlib.Path(self.config["data_dir"])
         self.process = None
+        self.within = []  # a command that becomes the one that is given to it
         self.write()
 
     def write(self, config=None):
@@ -78,7 +79,8 @@ class Walpost:
     def spawn(self, environment=None):
         """Starts `run` and returns at once."""
         assert not (self.process and self.process.is_running)
-        self.process = Process([self.binary, "run", "-c", self.file], self.log, env=environment)
+        self.process = Process([*self.within, self.binary, "run", "-c", self.file], self.log,
+                               env=environment)
         return self
 
     def start(self, environment=None, databases=()):
