@@ -980,7 +980,8 @@ static void an_auth_method_and_its_section_go_together(void **state)
 		 ": basic.username may not contain a colon"},
 		{"headers: [{name: X-A, value: '" SECRET "{tabel}'}]",
 		 ".headers: headers: X-A: at byte 16: this is no placeholder; there are {schema}, "
-		 "{table}, {operation}, {id}, {key.COLUMN}, {fields.COLUMN} and, where a column may "
+		 "{table}, {operation}, {id}, {key.COLUMN}, {fields.COLUMN} and, where a column "
+		 "may "
 		 "be null or not there, {key.COLUMN|TEXT}; {{ and }} stand for braces"},
 	};
 
