@@ -108,6 +108,10 @@ struct sink_ops {
 	 * CDC_CONFIG: a setting that only shows when used (a CA file that cannot be read). */
 	enum cdc_code (*open)(const struct sink_settings *s, void **ret_state, struct cdc_err *err);
 
+	/* How many of these records, from the first on, one request may hold: 1 to n.  Asked before
+	 * submit, whose job has no more.  NULL: all. */
+	size_t (*together)(void *state, const struct cdc_view *views, size_t n);
+
 	/* Takes a job; its result will come from poll.  Never waits.  CDC_BUSY when `concurrency`
 	 * jobs are in flight; CDC_LIMIT or CDC_NOMEM when the request cannot be built.  On error no
 	 * result will come. */

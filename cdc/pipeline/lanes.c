@@ -540,7 +540,21 @@ static void cut(const struct cdc_lanes *l, struct lane *lane, bool *has_more)
 	}
 }
 
-/* Submits lane->items[0..n). */
+/* The records as they lie, and no more of them than one request may hold. */
+static void keep_together(struct cdc_lanes *l, struct lane *lane, void *sink, bool *has_more)
+{
+	size_t n;
+
+	for (size_t i = 0; i < lane->n; i++)
+		l->views[i] = cdc_item_view(lane->items[i]);
+	if (!l->setup.sink->together || lane->n < 2)
+		return;
+	n = l->setup.sink->together(sink, l->views, lane->n);
+	*has_more |= n < lane->n;
+	lane->n = n;
+}
+
+/* Submits lane->items[0..n), whose views are there. */
 static enum cdc_code submit(struct cdc_lanes *l, struct lane *lane, void *sink, bool is_probe,
 			    uint64_t now_ms, struct cdc_err *err)
 {
@@ -549,7 +563,6 @@ static enum cdc_code submit(struct cdc_lanes *l, struct lane *lane, void *sink, 
 
 	lane->bytes = 0;
 	for (size_t i = 0; i < lane->n; i++) {
-		l->views[i] = cdc_item_view(lane->items[i]);
 		job.is_repeat |= lane->items[i]->was_sent;
 		lane->bytes += lane->items[i]->rec->json_len;
 	}
@@ -618,6 +631,7 @@ static enum cdc_code send_lane(struct cdc_lanes *l, size_t index, void *sink, ui
 		lane->n = cdc_window_run(l->setup.window, index, max, max_bytes, lane->items,
 					 &has_more);
 		cut(l, lane, &has_more);
+		keep_together(l, lane, sink, &has_more);
 		if (lane->n == 0 || must_linger(l, lane, has_more, now_ms))
 			return CDC_OK;
 		rc = submit(l, lane, sink, false, now_ms, &why);
@@ -673,6 +687,7 @@ static enum cdc_code send_probe(struct cdc_lanes *l, void *sink, uint64_t now_ms
 		return cdc_err_set(err, CDC_NOMEM, "out of memory for a request");
 	lane->items[0] = item;
 	lane->n = 1;
+	l->views[0] = cdc_item_view(item);
 	rc = submit(l, lane, sink, true, now_ms, &why);
 	if (rc == CDC_LIMIT) {
 		set_limit_trouble(lane, &why, ret_trouble);

@@ -519,6 +519,13 @@ static bool view_all(struct slot *slot)
 	return true;
 }
 
+/* Of what was read only what one request may hold; the rest is read again. */
+static void keep_together(const struct cdc_parking *p, struct slot *slot, void *sink)
+{
+	if (p->setup.sink->together && slot->batch->n > 1)
+		slot->batch->n = p->setup.sink->together(sink, slot->views, slot->batch->n);
+}
+
 static bool has_too_large(const struct slot *slot)
 {
 	for (size_t i = 0; i < slot->batch->n; i++) {
@@ -555,7 +562,9 @@ enum cdc_code cdc_parking_send(struct cdc_parking *p, void *sink, bool waits, ui
 		cdc_parking_put_off(p, wall_us);
 		return cdc_err_set(err, CDC_NOMEM, "out of memory for a request");
 	}
+	keep_together(p, slot, sink);
 	job.views = slot->views;
+	job.n = slot->batch->n;
 	if (has_too_large(slot))
 		return refuse_unsent(p, slot, TOO_LARGE, wall_us, err);
 	rc = p->setup.sink->submit(sink, &job, &why);

@@ -24,6 +24,7 @@ struct slot {
 	struct cdc_buf kept; /* the first bytes of the answer's body */
 	size_t keep_max;     /* so many of them */
 	size_t skip;         /* bytes of body that are not sent */
+	const char *method;  /* NULL: POST */
 	/* The lines, linked before those of all requests; libcurl only reads them. */
 	struct curl_slist own[SINK_HTTP_LINES];
 	struct curl_slist *headers; /* of all its requests; the slots share theirs */
@@ -449,6 +450,20 @@ static struct curl_slist *link_lines(struct sink_http *h, struct slot *s)
 	return list;
 }
 
+enum cdc_code sink_http_aim(struct sink_http *h, size_t slot, const char *url, const char *method,
+			    struct cdc_err *err)
+{
+	struct slot *s = &h->slots[slot];
+	CURLcode rc = url ? curl_easy_setopt(s->easy, CURLOPT_URL, url) : CURLE_OK;
+
+	if (!rc && method != s->method)
+		rc = curl_easy_setopt(s->easy, CURLOPT_CUSTOMREQUEST, method);
+	if (rc)
+		return cdc_err_set(err, CDC_NOMEM, "out of memory for a request");
+	s->method = method;
+	return CDC_OK;
+}
+
 enum cdc_code sink_http_post(struct sink_http *h, size_t slot, size_t skip, struct cdc_err *err)
 {
 	struct slot *s = &h->slots[slot];
@@ -458,7 +473,7 @@ enum cdc_code sink_http_post(struct sink_http *h, size_t slot, size_t skip, stru
 		return cdc_err_set(err, CDC_LIMIT, "the headers of a request are too many");
 	if (s->is_options) {
 		s->is_options = false;
-		(void)curl_easy_setopt(s->easy, CURLOPT_CUSTOMREQUEST, NULL);
+		(void)curl_easy_setopt(s->easy, CURLOPT_CUSTOMREQUEST, s->method);
 		(void)curl_easy_setopt(s->easy, CURLOPT_POST, 1L);
 	}
 	s->skip = skip;

@@ -1,5 +1,5 @@
 /*
- * http.h - POST requests side by side, over connections that are kept.
+ * http.h - requests with a body side by side, over connections that are kept.
  *
  * A fixed number of slots, each with one request at a time.  A request's body and
  * the header lines that it alone has are written into its slot's buffers, which are
@@ -98,12 +98,19 @@ struct cdc_buf *sink_http_body(struct sink_http *h, size_t slot);
 /* Its own header lines, empty, to be written before post: each "Name: value" and a NUL.  They go
  * before those of the settings. */
 struct cdc_buf *sink_http_lines(struct sink_http *h, size_t slot);
+/*
+ * Before post, of this request and the later ones of the slot: where it goes, NULL: as before, and
+ * by which method, NULL: POST; the text of the method outlives the slot.  Only the path and the
+ * query of a url may differ from the settings'.  CDC_NOMEM.
+ */
+enum cdc_code sink_http_aim(struct sink_http *h, size_t slot, const char *url, const char *method,
+			    struct cdc_err *err) CDC_CHECK;
 /* Sends what was written but for the first skip bytes of the body.  CDC_LIMIT: more than
  * SINK_HTTP_LINES lines, or than 64 KiB of them. */
 enum cdc_code sink_http_post(struct sink_http *h, size_t slot, size_t skip,
 			     struct cdc_err *err) CDC_CHECK;
-/* Sends an OPTIONS request without a body: it changes nothing at the server.  The slot is as before
- * when it ended. */
+/* Sends an OPTIONS request without a body, to the settings' url if aim was never called: it changes
+ * nothing at the server.  The slot is as before when it ended. */
 enum cdc_code sink_http_options(struct sink_http *h, size_t slot, struct cdc_err *err) CDC_CHECK;
 
 /*

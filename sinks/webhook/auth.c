@@ -10,6 +10,8 @@
 #include "cdc/base/buf.h"
 #include "cdc/base/crypto.h"
 #include "sinks/http/http.h"
+#include "sinks/webhook/target.h"
+#include "sinks/webhook/template.h"
 #include "sinks/webhook/token.h"
 
 #define LINE_MAX_BYTES 8192
@@ -26,8 +28,12 @@ void sink_webhook_auth_clear(struct sink_webhook_auth_parts *a)
 {
 	for (size_t i = 0; i < a->header_n; i++)
 		wipe_free(a->headers[i]);
+	for (size_t i = 0; i < a->template_n; i++)
+		wipe_free(a->templates[i]);
 	free(a->headers);
+	free(a->templates);
 	wipe_free(a->url);
+	wipe_free(a->base);
 	*a = (struct sink_webhook_auth_parts){0};
 }
 
@@ -91,45 +97,80 @@ static bool is_ours(const char *name)
 	return false;
 }
 
-static enum cdc_code add_line(struct sink_webhook_auth_parts *a, const char *name,
-			      const char *value, struct cdc_err *err)
+/* Room for one line more. */
+static bool grow(char ***lines, size_t n, size_t *cap)
+{
+	size_t more = *cap ? *cap * 2 : 8;
+	char **grown;
+
+	if (n < *cap)
+		return true;
+	grown = reallocarray(*lines, more, sizeof(*grown));
+	if (!grown)
+		return false;
+	*lines = grown;
+	*cap = more;
+	return true;
+}
+
+static char *make_line(const char *name, const char *value)
 {
 	size_t size = strlen(name) + strlen(value) + 3;
 	bool is_blank = value[strspn(value, " \t")] == '\0';
-	char *line;
+	char *line = malloc(size);
 
-	if (a->header_n == a->header_cap) {
-		size_t cap = a->header_cap ? a->header_cap * 2 : 8;
-		char **grown = reallocarray(a->headers, cap, sizeof(*grown));
-
-		if (!grown)
-			return no_memory(err);
-		a->headers = grown;
-		a->header_cap = cap;
-	}
-	line = malloc(size);
-	if (!line)
-		return no_memory(err);
 	/* "Name;" is how libcurl is told to send a header without a value. */
-	(void)snprintf(line, size, is_blank ? "%s;" : "%s: %s", name, value);
+	if (line)
+		(void)snprintf(line, size, is_blank ? "%s;" : "%s: %s", name, value);
+	return line;
+}
+
+static enum cdc_code add_line(struct sink_webhook_auth_parts *a, const char *name,
+			      const char *value, struct cdc_err *err)
+{
+	char *line = make_line(name, value);
+
+	if (!line || !grow(&a->headers, a->header_n, &a->header_cap)) {
+		wipe_free(line);
+		return no_memory(err);
+	}
 	a->headers[a->header_n++] = line;
 	return CDC_OK;
 }
 
-static bool has_line(const struct sink_webhook_auth_parts *a, const char *name)
+static enum cdc_code add_template(struct sink_webhook_auth_parts *a, const char *name,
+				  const char *value, struct cdc_err *err)
 {
-	size_t n = strlen(name);
+	char *line = make_line(name, value);
 
-	for (size_t i = 0; i < a->header_n; i++) {
-		if (strncasecmp(a->headers[i], name, n) == 0 &&
-		    (a->headers[i][n] == ':' || a->headers[i][n] == ';'))
+	if (!line || !grow(&a->templates, a->template_n, &a->template_cap)) {
+		wipe_free(line);
+		return no_memory(err);
+	}
+	a->templates[a->template_n++] = line;
+	return CDC_OK;
+}
+
+static bool is_there(char *const *lines, size_t n, const char *name)
+{
+	size_t len = strlen(name);
+
+	for (size_t i = 0; i < n; i++) {
+		if (strncasecmp(lines[i], name, len) == 0 &&
+		    (lines[i][len] == ':' || lines[i][len] == ';'))
 			return true;
 	}
 	return false;
 }
 
-static enum cdc_code add_header(struct sink_webhook_auth_parts *a, const char *key,
-				const char *name, const char *value, struct cdc_err *err)
+static bool has_line(const struct sink_webhook_auth_parts *a, const char *name)
+{
+	return is_there(a->headers, a->header_n, name) ||
+	       is_there(a->templates, a->template_n, name);
+}
+
+static enum cdc_code check_header(const struct sink_webhook_auth_parts *a, const char *key,
+				  const char *name, const char *value, struct cdc_err *err)
 {
 	if (!is_token(name))
 		return cdc_err_set(err, CDC_CONFIG, "%s: \"%s\" is not a header's name", key, name);
@@ -145,7 +186,27 @@ static enum cdc_code add_header(struct sink_webhook_auth_parts *a, const char *k
 			err, CDC_CONFIG,
 			"%s: the value of %s has a control character, such as a line end", key,
 			name);
-	return add_line(a, name, value, err);
+	return CDC_OK;
+}
+
+static enum cdc_code add_header(struct sink_webhook_auth_parts *a, const char *key,
+				const char *name, const char *value, struct cdc_err *err)
+{
+	enum cdc_code rc = check_header(a, key, name, value, err);
+
+	return rc ? rc : add_line(a, name, value, err);
+}
+
+/* One of `headers`, whose values may have placeholders. */
+static enum cdc_code add_more(struct sink_webhook_auth_parts *a, const struct cdc_opt_pair *h,
+			      struct cdc_err *err)
+{
+	enum cdc_code rc = check_header(a, "headers", h->name, h->value, err);
+
+	if (rc)
+		return rc;
+	return sink_webhook_template_is(h->value) ? add_template(a, h->name, h->value, err)
+						  : add_line(a, h->name, h->value, err);
 }
 
 void sink_webhook_auth_basic(struct cdc_buf *out, const char *user, const char *password)
@@ -211,21 +272,15 @@ static bool is_http(const char *url)
 	       (strncasecmp(url, "https://", 8) == 0 && url[8]);
 }
 
-static enum cdc_code make_url(const struct sink_webhook_connection *c,
-			      struct sink_webhook_auth_parts *a, struct cdc_err *err)
+/* The first len bytes of the url, and the parameters of auth_method: query. */
+static enum cdc_code copy_url(const struct sink_webhook_connection *c, size_t len, char **ret,
+			      struct cdc_err *err)
 {
-	size_t path = strcspn(c->url, "#");
-	bool has_query = memchr(c->url, '?', path) != NULL;
+	bool has_query = memchr(c->url, '?', len) != NULL;
 	struct cdc_buf url;
 
-	if (!is_http(c->url))
-		return cdc_err_set(err, CDC_CONFIG,
-				   "url must begin with http:// or https:// and name a host");
-	if (!is_header_value(c->url) || strchr(c->url, ' '))
-		return cdc_err_set(err, CDC_CONFIG,
-				   "url has a space or control character; write it as %%20");
 	cdc_buf_init(&url, URL_MAX);
-	cdc_buf_put(&url, c->url, path);
+	cdc_buf_put(&url, c->url, len);
 	for (size_t i = 0; c->auth_method == SINK_WEBHOOK_AUTH_QUERY && i < c->query.n; i++) {
 		cdc_buf_putc(&url, has_query ? '&' : '?');
 		sink_webhook_auth_encode(&url, c->query.items[i].name);
@@ -238,8 +293,26 @@ static enum cdc_code make_url(const struct sink_webhook_connection *c,
 		cdc_buf_clear(&url);
 		return no_memory(err);
 	}
-	a->url = (char *)url.data;
+	*ret = (char *)url.data;
 	return CDC_OK;
+}
+
+static enum cdc_code make_url(const struct sink_webhook_connection *c,
+			      struct sink_webhook_auth_parts *a, struct cdc_err *err)
+{
+	size_t len = strcspn(c->url, "#"), fixed = len;
+	enum cdc_code rc;
+
+	if (!is_http(c->url))
+		return cdc_err_set(err, CDC_CONFIG,
+				   "url must begin with http:// or https:// and name a host");
+	if (!is_header_value(c->url) || strchr(c->url, ' '))
+		return cdc_err_set(err, CDC_CONFIG,
+				   "url has a space or control character; write it as %%20");
+	if (sink_webhook_template_is(c->url))
+		fixed = sink_webhook_template_fixed(c->url, &a->has_path);
+	rc = copy_url(c, len, &a->url, err);
+	return rc ? rc : copy_url(c, fixed < len ? fixed : len, &a->base, err);
 }
 
 /* --- all of it ---------------------------------------------------------------------- */
@@ -337,8 +410,7 @@ static enum cdc_code make(const struct sink_webhook_connection *c, const char **
 	if (!rc)
 		rc = add_method(c, &a, err);
 	for (size_t i = 0; !rc && i < c->headers.n; i++)
-		rc = add_header(&a, "headers", c->headers.items[i].name, c->headers.items[i].value,
-				err);
+		rc = add_more(&a, &c->headers.items[i], err);
 	if (!rc && !has_line(&a, "User-Agent"))
 		rc = add_line(&a, "User-Agent", "walpost/" WALPOST_VERSION, err);
 	if (rc) {
@@ -374,7 +446,10 @@ enum cdc_code sink_webhook_auth_check(const void *connection, const char **ret_k
 
 	if (rc)
 		return rc;
+	rc = sink_webhook_target_check(c, &parts, ret_key, err);
 	sink_webhook_auth_clear(&parts);
+	if (rc)
+		return rc;
 	*ret_key = "allowed_networks";
 	rc = sink_webhook_auth_networks(c, &networks, err);
 	if (!rc && c->proxy && *c->proxy) {

@@ -13,8 +13,12 @@
 /* Holds secrets. */
 struct sink_webhook_auth_parts {
 	char *url;
+	char *base;     /* the part of it that is the same for every record, parameters included */
+	bool has_path;  /* the base is without some of the path */
 	char **headers; /* "Name: value" */
 	size_t header_n, header_cap;
+	char **templates; /* the same, of those that records fill in: template.h */
+	size_t template_n, template_cap;
 	bool has_token; /* Authorization comes with each request: token.h */
 };
 

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "sinks/webhook/parts.h"
+#include "sinks/webhook/template.h"
 
 #define SOURCE "/walpost/" /* and the name of the sync, which needs no escaping */
 #define TYPE   "walpost."
@@ -39,24 +40,10 @@ enum cdc_code sink_webhook_cloudevents_put(const char *sync_name, struct cdc_vie
 	return CDC_OK;
 }
 
-/* HTTP protocol binding, section 3.1.3.2: what is not printable ASCII is percent-encoded, and so
- * are space, quote and percent. */
-static void put_encoded(struct cdc_buf *out, const char *text, size_t n)
-{
-	for (size_t i = 0; i < n; i++) {
-		unsigned char c = (unsigned char)text[i];
-
-		if (c > 0x20 && c < 0x7f && c != '"' && c != '%')
-			cdc_buf_putc(out, (char)c);
-		else
-			cdc_buf_printf(out, "%%%02X", c);
-	}
-}
-
 static void put_line(struct cdc_buf *lines, const char *name, const char *text, size_t n)
 {
 	cdc_buf_puts(lines, name);
-	put_encoded(lines, text, n);
+	sink_webhook_template_encode(lines, text, n);
 	cdc_buf_putc(lines, '\0');
 }
 

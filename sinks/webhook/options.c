@@ -35,8 +35,35 @@ static const char *const encodings[] = {
 	NULL,
 };
 
+static const char *const all_methods[] = {
+	[SINK_WEBHOOK_METHOD_POST] = "POST",
+	[SINK_WEBHOOK_METHOD_PUT] = "PUT",
+	[SINK_WEBHOOK_METHOD_PATCH] = "PATCH",
+	[SINK_WEBHOOK_METHOD_DELETE] = "DELETE",
+	NULL,
+};
+
+static const char *const op_methods[] = {
+	[SINK_WEBHOOK_METHOD_POST] = "POST",       [SINK_WEBHOOK_METHOD_PUT] = "PUT",
+	[SINK_WEBHOOK_METHOD_PATCH] = "PATCH",     [SINK_WEBHOOK_METHOD_DELETE] = "DELETE",
+	[SINK_WEBHOOK_METHOD_DEFAULT] = "default", NULL,
+};
+
 #define AT(member)       offsetof(struct sink_webhook_connection, member)
 #define IN(type, member) offsetof(__typeof__(((struct sink_webhook_connection *)0)->type), member)
+
+#define METHOD(key, member)                                                                        \
+	{                                                                                          \
+		.name = key, .type = CDC_OPT_ENUM, .offset = IN(methods, member),                  \
+		.def = "default", .choices = op_methods, .help = "Of " key " records."             \
+	}
+
+static const struct cdc_opt method_options[] = {
+	METHOD("insert", insert),     METHOD("update", update),
+	METHOD("delete", delete_row), METHOD("truncate", truncate),
+	METHOD("read", read),         METHOD("message", message),
+	METHOD("schema", schema),     {0},
+};
 
 static const struct cdc_opt basic_options[] = {
 	{.name = "username",
@@ -122,7 +149,25 @@ const struct cdc_opt sink_webhook_connection_options[] = {
 	 .flags = CDC_OPT_REQUIRED | CDC_OPT_HTTP,
 	 .offset = AT(url),
 	 .max = 2048,
-	 .help = "Where records are posted: http:// or https://."},
+	 .help = "Where records are sent: http:// or https://.  Path and query may have "
+		 "placeholders: "
+		 "{schema}, {table}, {operation}, {id}, {key.COLUMN}, {fields.COLUMN}, and "
+		 "{key.COLUMN|TEXT} where a column may be null or not there.  Records that differ "
+		 "in "
+		 "them go in different requests."},
+	{.name = "method",
+	 .type = CDC_OPT_ENUM,
+	 .offset = AT(method),
+	 .def = "POST",
+	 .choices = all_methods,
+	 .help = "Method of the requests; each has a body, whatever the method."},
+	{.name = "methods",
+	 .type = CDC_OPT_GROUP,
+	 .offset = AT(methods),
+	 .group = method_options,
+	 .help = "Methods by operation, such as {delete: DELETE}; default: as method says.  "
+		 "Records "
+		 "whose methods differ go in different requests."},
 	{.name = "auth_method",
 	 .type = CDC_OPT_ENUM,
 	 .offset = AT(auth_method),
@@ -155,7 +200,8 @@ const struct cdc_opt sink_webhook_connection_options[] = {
 	 .flags = CDC_OPT_SECRET,
 	 .offset = AT(headers),
 	 .max = 64,
-	 .help = "More headers of each request."},
+	 .help = "More headers of each request.  Values may have placeholders, as url; {{ and }} "
+		 "are braces."},
 	{.name = "ca_cert",
 	 .type = CDC_OPT_STR,
 	 .offset = AT(ca_cert),

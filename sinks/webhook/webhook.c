@@ -13,6 +13,7 @@
 #include "sinks/webhook/body.h"
 #include "sinks/webhook/partial.h"
 #include "sinks/webhook/sign.h"
+#include "sinks/webhook/target.h"
 #include "sinks/webhook/token.h"
 
 #define BODY_MAX  (256u << 20) /* the largest record and its envelope fit well */
@@ -32,6 +33,8 @@ struct stamp {
 struct sink_webhook_state {
 	struct sink_http *http;
 	struct sink_webhook_body body;
+	struct sink_webhook_target *target; /* NULL: all goes to one place */
+	bool has_path;                      /* of which http has a part only */
 	struct sink_webhook_sign *sign;
 	struct cdc_encoder *encoder; /* NULL: bodies are not compressed, */
 	struct cdc_buf plain;        /* else what they are before */
@@ -55,6 +58,7 @@ static void close_state(void *state)
 		return;
 	sink_http_close(s->http);
 	sink_webhook_body_clear(&s->body);
+	sink_webhook_target_free(s->target);
 	sink_webhook_sign_free(s->sign);
 	sink_webhook_token_free(s->token);
 	free(s->has_new_token);
@@ -225,10 +229,13 @@ static enum cdc_code open_http(struct sink_webhook_state *s, const struct sink_s
 		rc = sink_webhook_auth_make(c, &auth, err);
 	if (rc)
 		return rc;
-	http.url = auth.url;
+	http.url = auth.base;
 	http.headers = (const char *const *)auth.headers;
 	http.header_n = auth.header_n;
-	rc = sink_http_open(&http, &s->http, err);
+	s->has_path = auth.has_path;
+	rc = sink_webhook_target_new(c, &auth, &s->target, err);
+	if (!rc)
+		rc = sink_http_open(&http, &s->http, err);
 	if (!rc)
 		rc = open_token(s, c, http, err);
 	sink_webhook_auth_clear(&auth);
@@ -348,16 +355,37 @@ static enum cdc_code write_request(struct sink_webhook_state *s, const struct si
 	return rc;
 }
 
+static size_t together(void *state, const struct cdc_view *views, size_t n)
+{
+	struct sink_webhook_state *s = state;
+
+	return s->target ? sink_webhook_target_together(s->target, views, n) : n;
+}
+
+/* Where the slot's request goes: where its first record does, as all of them. */
+static enum cdc_code aim(struct sink_webhook_state *s, size_t slot, const struct sink_job *job,
+			 struct cdc_buf *lines, struct cdc_err *err)
+{
+	const char *url, *method;
+	enum cdc_code rc =
+		sink_webhook_target_put(s->target, job->views[0], &url, &method, lines, err);
+
+	return rc ? rc : sink_http_aim(s->http, slot, url, method, err);
+}
+
 static enum cdc_code submit(void *state, const struct sink_job *job, struct cdc_err *err)
 {
 	struct sink_webhook_state *s = state;
+	struct cdc_buf *lines;
 	enum cdc_code rc;
 	size_t slot, skip;
 
 	if (!sink_http_slot(s->http, &slot))
 		return cdc_err_set(err, CDC_BUSY, "every request slot is in use");
-	rc = write_request(s, job, sink_http_lines(s->http, slot), sink_http_body(s->http, slot),
-			   &skip, err);
+	lines = sink_http_lines(s->http, slot);
+	rc = write_request(s, job, lines, sink_http_body(s->http, slot), &skip, err);
+	if (!rc && s->target)
+		rc = aim(s, slot, job, lines, err);
 	if (!rc && s->partials)
 		rc = sink_webhook_partial_note(&s->partials[slot], job, err);
 	hold(s);
@@ -395,10 +423,12 @@ static size_t poll_results(void *state, uint64_t wait_ms, struct sink_result *re
  * An OPTIONS request is not a POST: that it is not known to the endpoint (405, 501), or not right
  * (400, 415, ...), says nothing.  These answers would most likely be those to a POST as well.
  */
-static enum cdc_code judge_status(int status, struct cdc_err *err)
+static enum cdc_code judge_status(int status, bool is_whole_path, struct cdc_err *err)
 {
 	const char *what = NULL, *remedy = NULL;
 
+	if (!is_whole_path && (status == 404 || status == 410))
+		return CDC_OK; /* nobody said that there is something */
 	if (status >= 300 && status < 400) {
 		what = "it redirects, and a redirect is not followed";
 		remedy = "set url to where it redirects";
@@ -451,11 +481,12 @@ static enum cdc_code probe(void *state, char *ret_text, size_t text_size, struct
 	if (answer.end != SINK_HTTP_ANSWERED)
 		return cdc_err_set(err, answer.end == SINK_HTTP_TIMEOUT ? CDC_TIMEOUT : CDC_IO,
 				   "%s", answer.reason);
-	rc = judge_status(answer.status, err);
+	rc = judge_status(answer.status, !s->has_path, err);
 	if (rc)
 		return rc;
-	(void)snprintf(ret_text, text_size, "answers (status %d to an OPTIONS request)",
-		       answer.status);
+	(void)snprintf(ret_text, text_size, "answers (status %d to an OPTIONS request%s)",
+		       answer.status,
+		       s->has_path ? " for the path before its first placeholder" : "");
 	return CDC_OK;
 }
 
@@ -490,8 +521,9 @@ static enum cdc_code check_sync(const void *connection, const void *sync,
 				const struct sink_plan *plan, const char **ret_key,
 				struct cdc_err *err)
 {
-	(void)connection;
-	return sink_webhook_body_check(sync, plan, ret_key, err);
+	enum cdc_code rc = sink_webhook_body_check(sync, plan, ret_key, err);
+
+	return rc ? rc : sink_webhook_target_check_sync(connection, plan, ret_key, err);
 }
 
 const struct sink_ops sink_webhook = {
@@ -505,6 +537,7 @@ const struct sink_ops sink_webhook = {
 	.check_sync = check_sync,
 	.moves = false,
 	.open = open_state,
+	.together = together,
 	.submit = submit,
 	.poll = poll_results,
 	.probe = probe,

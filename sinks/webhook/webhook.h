@@ -18,6 +18,14 @@ enum sink_webhook_auth {
 	SINK_WEBHOOK_AUTH_OAUTH,
 };
 
+enum sink_webhook_method {
+	SINK_WEBHOOK_METHOD_POST,
+	SINK_WEBHOOK_METHOD_PUT,
+	SINK_WEBHOOK_METHOD_PATCH,
+	SINK_WEBHOOK_METHOD_DELETE,
+	SINK_WEBHOOK_METHOD_DEFAULT, /* of one operation: as of all */
+};
+
 enum sink_webhook_oauth_style { SINK_WEBHOOK_OAUTH_BASIC, SINK_WEBHOOK_OAUTH_BODY };
 
 enum sink_webhook_shape {
@@ -36,7 +44,11 @@ enum sink_webhook_mode {
 
 /* `configuration` of a connection of type webhook. */
 struct sink_webhook_connection {
-	char *url;
+	char *url;       /* template.h */
+	unsigned method; /* enum sink_webhook_method, but for DEFAULT */
+	struct {
+		unsigned insert, update, delete_row, truncate, read, message, schema;
+	} methods;            /* enum sink_webhook_method */
 	unsigned auth_method; /* enum sink_webhook_auth */
 	char *secret;
 	struct {
@@ -45,7 +57,7 @@ struct sink_webhook_connection {
 	struct {
 		char *name, *value;
 	} header;
-	struct cdc_opt_pairs query, headers;
+	struct cdc_opt_pairs query, headers; /* the values of headers: template.h */
 	struct {
 		char *token_endpoint, *client_id, *client_secret;
 		struct cdc_opt_strs scopes;

@@ -978,6 +978,11 @@ static void an_auth_method_and_its_section_go_together(void **state)
 		 ": headers: \"X Y\" is not a header's name"},
 		{"auth_method: basic\n      basic: {username: 'a:b'}",
 		 ": basic.username may not contain a colon"},
+		{"headers: [{name: X-A, value: '" SECRET "{tabel}'}]",
+		 ".headers: headers: X-A: at byte 16: this is no placeholder; there are {schema}, "
+		 "{table}, {operation}, {id}, {key.COLUMN}, {fields.COLUMN} and, where a column "
+		 "may "
+		 "be null or not there, {key.COLUMN|TEXT}; {{ and }} stand for braces"},
 	};
 
 	(void)state;
