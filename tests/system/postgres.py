@@ -84,6 +84,17 @@ def is_open_to_all(path):
 
 
 @functools.cache
+def open_folder(folder):
+    """A folder of programs, or its copy where server_user() can enter it."""
+    if server_user() is None or is_open_to_all(folder):
+        return folder
+    copy = pathlib.Path(tempfile.mkdtemp(prefix=f"walpost-{folder.name}-", dir="/tmp"))
+    atexit.register(shutil.rmtree, copy, ignore_errors=True)
+    copy.chmod(0o755)
+    shutil.copytree(folder, copy, symlinks=True, dirs_exist_ok=True)
+    return copy
+
+
 def programs(version):
     """The folder of a version's initdb and postgres, in a place that server_user() can enter.
 
@@ -94,13 +105,7 @@ def programs(version):
     unpacked = ROOT / "build" / "postgresql" / str(version)
     assert (unpacked / "bin" / "postgres").exists(), \
         f"PostgreSQL {version} is not there: run tests/fetch_postgresql.py {version}"
-    if server_user() is None or is_open_to_all(unpacked):
-        return unpacked / "bin"
-    copy = pathlib.Path(tempfile.mkdtemp(prefix=f"walpost-postgresql{version}-", dir="/tmp"))
-    atexit.register(shutil.rmtree, copy, ignore_errors=True)
-    copy.chmod(0o755)
-    shutil.copytree(unpacked, copy, symlinks=True, dirs_exist_ok=True)
-    return copy / "bin"
+    return open_folder(unpacked) / "bin"
 
 
 class Server:

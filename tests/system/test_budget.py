@@ -14,8 +14,8 @@ pytestmark = pytest.mark.receiving
 BUDGET = 16 << 20
 
 
-def insert(rig, first, n, width=300):
-    """Rows that do not compress well."""
+def insert(rig, first, n, width=3000):
+    """Rows that do not compress well, wide ones: bytes fill a buffer, and rows cost the test time."""
     rig.db.sql("INSERT INTO t SELECT g, (SELECT string_agg(md5(g::text || i), '')"
                f" FROM generate_series(1, {width // 32}) i)"
                f" FROM generate_series({first}, {first + n - 1}) g")
@@ -33,7 +33,7 @@ def one_dead_two_healthy(rig, on_full):
 def test_full_with_stop_holds_the_slot_and_loses_nothing(rig):
     one_dead_two_healthy(rig, "stop")
     for i in range(12):
-        insert(rig, i * 10000, 10000)
+        insert(rig, i * 1000, 1000)
     end = rig.db.wal_end()
     wait_for("the program says that it fills", lambda: rig.walpost.events("buffer_fills"), 20,
              tail=rig.walpost.tail)
@@ -41,7 +41,7 @@ def test_full_with_stop_holds_the_slot_and_loses_nothing(rig):
     time.sleep(2)
     assert rig.db.confirmed() < end, "the slot waits"
     stays("the files stay below the budget", lambda: rig.walpost.disk_bytes() < BUDGET * 1.1, 2)
-    assert len(rig.receivers["one"].poll().records) < 120000, "all wait when it is full"
+    assert len(rig.receivers["one"].poll().records) < 12000, "all wait when it is full"
     assert rig.walpost.process.is_running
     rig.receivers["dead"].start()
     for name in ("dead", "one", "two"):
@@ -52,7 +52,7 @@ def test_full_with_stop_holds_the_slot_and_loses_nothing(rig):
 def test_full_with_stop_survives_a_kill(rig):
     one_dead_two_healthy(rig, "stop")
     for i in range(8):
-        insert(rig, i * 10000, 10000)
+        insert(rig, i * 1000, 1000)
     wait_for("the program says that it fills", lambda: rig.walpost.events("buffer_fills"), 20,
              tail=rig.walpost.tail)
     for _ in range(2):
@@ -67,7 +67,7 @@ def test_full_with_stop_survives_a_kill(rig):
 def test_full_with_suspend_lets_the_others_go_on(rig):
     one_dead_two_healthy(rig, "suspend")
     for i in range(24):
-        insert(rig, i * 10000, 10000)
+        insert(rig, i * 1000, 1000)
     end = rig.db.wal_end()
     for name in ("one", "two"):
         rig.assert_whole(rig.receivers[name], seconds=60)
@@ -102,7 +102,7 @@ def test_delivered_records_are_evicted_when_room_is_needed(rig):
     rig.start(batch_size=500, change={"buffer": {"max_bytes": "16MiB", "retention": "24h"}})
     biggest = 0
     for i in range(15):
-        insert(rig, i * 10000, 10000)
+        insert(rig, i * 1000, 1000)
         biggest = max(biggest, rig.walpost.disk_bytes())
     rig.assert_whole(seconds=90)
     biggest = max(biggest, rig.walpost.disk_bytes())
@@ -145,7 +145,7 @@ def test_F37_a_full_disk_loses_nothing_and_recovers(rig, small_disk):
     rig.start(batch_size=500, change={"data_dir": str(small_disk.path / "data"),
                                       "buffer": {"max_bytes": "1GiB"}})
     for i in range(12):
-        insert(rig, i * 20000, 20000)
+        insert(rig, i * 2000, 2000)
     wait_for("the full disk is an error in the log", lambda: any(
         e.get("code") == "full" for e in rig.walpost.events()), 40, tail=rig.walpost.tail)
     assert rig.walpost.process.is_running
@@ -165,7 +165,7 @@ def test_a_disk_filled_by_others_and_a_kill_meanwhile(rig, small_disk):
     rig.assert_whole()
     small_disk.fill()
     for i in range(4):
-        insert(rig, 100000 + i * 5000, 5000)
+        insert(rig, 100000 + i * 500, 500)
     time.sleep(2)
     assert rig.walpost.process.is_running, rig.walpost.tail()
     rig.walpost.kill()
@@ -190,7 +190,7 @@ def test_a_disk_that_is_full_and_never_grows_drains_by_delivery(rig, small_disk)
     rig.start(batch_size=500, change={"data_dir": str(small_disk.path / "data"),
                                       "buffer": {"max_bytes": "1GiB"}})
     for i in range(12):
-        insert(rig, i * 20000, 20000)
+        insert(rig, i * 2000, 2000)
     wait_for("the full disk is an error in the log", lambda: any(
         e.get("code") == "full" for e in rig.walpost.events()), 40, tail=rig.walpost.tail)
     rig.receiver.start()

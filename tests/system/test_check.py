@@ -8,7 +8,7 @@ import subprocess
 import psycopg
 import pytest
 from machine import PORTS, ROOT, Process, as_server_user, tail_of, wait_for
-from postgres import PASSWORD
+from postgres import PASSWORD, open_folder
 from walpost import Walpost, source, sync, webhook
 
 pytestmark = pytest.mark.sanitized
@@ -252,7 +252,7 @@ def test_F12_a_standby_is_refused_or_told_by_version(own_server, folder):
 
 def pgbouncer():
     """Debian's, unpacked by tests/run.sh and not installed."""
-    folder = ROOT / "build" / "pgbouncer"
+    folder = open_folder(ROOT / "build" / "pgbouncer")
     path = folder / "usr" / "sbin" / "pgbouncer"
     assert path.exists(), "no pgbouncer; tests/run.sh provides one"
     libraries = [str(p.parent) for p in folder.rglob("libcares.so.2")]
