@@ -163,11 +163,39 @@ static void add_taken_out(json_t *warnings, const struct cdc_server_source *s)
 	add_source_warning(warnings, s, text);
 }
 
+static void add_publication(json_t *warnings, const struct cdc_server_source *s)
+{
+	const uint64_t left = cdc_metric_get(&s->metrics->left_tables);
+	const uint64_t lost = cdc_metric_get(&s->metrics->lost_operations);
+	char text[240];
+
+	if (cdc_metric_get(&s->metrics->publication_gone))
+		add_source_warning(warnings, s,
+				   "the publication is not there any more; the log names it");
+	if (left) {
+		(void)snprintf(text, sizeof(text),
+			       "%" PRIu64 " tables left the publication while it was read: their "
+			       "changes do not come any more; the log names them, and what to do",
+			       left);
+		add_source_warning(warnings, s, text);
+	}
+	if (lost) {
+		(void)snprintf(
+			text, sizeof(text),
+			"the publication stopped sending %" PRIu64 " of insert, update, "
+			"delete and truncate while it was read; the log names them, and what "
+			"to do",
+			lost);
+		add_source_warning(warnings, s, text);
+	}
+}
+
 static void add_warning(json_t *warnings, const struct cdc_server_source *s)
 {
 	add_taken_out(warnings, s);
 	add_slot(warnings, s);
 	add_hurt_tables(warnings, s);
+	add_publication(warnings, s);
 }
 
 static void add_caution(json_t *warnings, const struct cdc_server_sync *s)

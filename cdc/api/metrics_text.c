@@ -46,6 +46,22 @@ static const struct row source_rows[] = {
 	 "Tables that were taken out of walpost's own publication because they lost their replica "
 	 "identity, and are not captured.",
 	 SOURCE(taken_out_tables), FORM_PLAIN},
+	{"walpost_source_publication_gone", "gauge",
+	 "1 while the publication is not there any more.", SOURCE(publication_gone), FORM_PLAIN},
+	{"walpost_source_publication_tables", "gauge",
+	 "Tables that the publication holds, partitions included; 0 before the first look.",
+	 SOURCE(publication_tables), FORM_PLAIN},
+	{"walpost_source_left_tables", "gauge",
+	 "Tables that left the publication while it was read, and are still there and still out.",
+	 SOURCE(left_tables), FORM_PLAIN},
+	{"walpost_source_lost_operations", "gauge",
+	 "Operations (insert, update, delete, truncate) that the publication stopped sending while "
+	 "it was read.",
+	 SOURCE(lost_operations), FORM_PLAIN},
+	{"walpost_source_publication_changes_total", "counter",
+	 "Changes of the publication, of its tables, filters and columns, that were noticed while "
+	 "it was read.",
+	 SOURCE(publication_changes), FORM_PLAIN},
 	{"walpost_source_too_large_records_total", "counter",
 	 "Records above max_record_bytes; they become dead letters.", SOURCE(too_large),
 	 FORM_PLAIN},

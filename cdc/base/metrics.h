@@ -71,7 +71,13 @@ struct cdc_source_metrics {
 	cdc_metric slot_used_percent;
 	cdc_metric hurt_tables;      /* published, and UPDATE of them fails */
 	cdc_metric taken_out_tables; /* of our own publication, for that, and still out */
-	cdc_metric gap_bytes;        /* WAL between what was read and what can be had; 0: no gap */
+	/* What became of the publication while it was read; see struct cdc_publication_report. */
+	cdc_metric publication_gone; /* 1: it is not there */
+	cdc_metric publication_tables;
+	cdc_metric left_tables;
+	cdc_metric lost_operations;
+	cdc_metric publication_changes; /* news of it that a person should know */
+	cdc_metric gap_bytes; /* WAL between what was read and what can be had; 0: no gap */
 };
 
 /* Of one buffer. */

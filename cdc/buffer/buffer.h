@@ -108,6 +108,12 @@ struct cdc_read {
 	bool is_at_end; /* there was nothing more to read at that moment */
 };
 
+/* What the files of a buffer hold. */
+struct cdc_buffer_look {
+	struct cdc_buffer_state state;
+	uint64_t bytes; /* on disk */
+};
+
 typedef enum cdc_code cdc_schema_fn(void *arg, struct cdc_view schema, struct cdc_err *err);
 
 struct cdc_buffer_ops {
@@ -119,6 +125,14 @@ struct cdc_buffer_ops {
 	 * what to do.  Called by main before any other thread.
 	 */
 	enum cdc_code (*open)(const struct cdc_buffer_settings *s, struct cdc_buffer **ret,
+			      struct cdc_err *err);
+
+	/*
+	 * What the files of a slot's buffer hold, without a buffer: for `walpost check`,
+	 * also beside the process that works with them.  Nothing is made, recovered or
+	 * written.  CDC_MISSING: there are none; CDC_CONFIG, CDC_CORRUPT, CDC_IO.
+	 */
+	enum cdc_code (*look)(const char *dir, const char *slot, struct cdc_buffer_look *ret,
 			      struct cdc_err *err);
 
 	/* Writes what was appended, stops the writer, closes.  Every reader is closed before.  NULL

@@ -980,6 +980,89 @@ static struct cdc_buffer *make(const struct cdc_buffer_settings *s)
 	return b;
 }
 
+/* --- a look from outside -------------------------------------------------------------- */
+
+static bool look_at_sequence(void *arg, const struct cdc_local_sequence *s)
+{
+	struct cdc_buffer_state *st = arg;
+
+	if (s->number == CDC_SEQ_STREAM) {
+		st->last_id = s->last_id;
+		st->epoch = s->epoch;
+	}
+	return true;
+}
+
+static bool skip_gap(void *arg, const char *group, const struct cdc_gap *gap)
+{
+	(void)arg;
+	(void)group;
+	(void)gap;
+	return true;
+}
+
+static bool skip_schema(void *arg, const void *packed, size_t len)
+{
+	(void)arg;
+	(void)packed;
+	(void)len;
+	return true;
+}
+
+static enum cdc_code look_into(struct cdc_local_db *db, struct cdc_buffer_look *ret,
+			       struct cdc_err *err)
+{
+	const struct cdc_local_load load = {.arg = &ret->state,
+					    .sequence = look_at_sequence,
+					    .gap = skip_gap,
+					    .schema = skip_schema};
+	struct cdc_local_state state;
+	enum cdc_code rc = cdc_local_db_check(db, err);
+
+	if (!rc)
+		rc = cdc_local_db_state(db, &state, err);
+	if (!rc)
+		rc = cdc_local_db_load(db, &load, err);
+	if (!rc)
+		ret->state.durable = state.durable;
+	return rc;
+}
+
+static uint64_t size_of(const char *path, const char *suffix)
+{
+	char *name = NULL;
+	struct stat st;
+	uint64_t size = 0;
+
+	if (asprintf(&name, "%s%s", path, suffix) >= 0 && stat(name, &st) == 0)
+		size = (uint64_t)st.st_size;
+	free(name);
+	return size;
+}
+
+static enum cdc_code local_look(const char *dir, const char *slot, struct cdc_buffer_look *ret,
+				struct cdc_err *err)
+{
+	struct cdc_local_db *db = NULL;
+	char *path = NULL;
+	enum cdc_code rc;
+
+	*ret = (struct cdc_buffer_look){0};
+	if (asprintf(&path, "%s/buffer-%s.db", dir, slot) < 0)
+		return cdc_err_set(err, CDC_NOMEM, "out of memory");
+	if (access(path, F_OK) != 0) {
+		rc = cdc_err_set(err, CDC_MISSING, "%s: %s", path, strerror(errno));
+	} else {
+		ret->bytes = size_of(path, "") + size_of(path, "-wal");
+		rc = cdc_local_db_open(path, NULL, false, &db, err);
+	}
+	if (!rc)
+		rc = look_into(db, ret, err);
+	cdc_local_db_close(db);
+	free(path);
+	return rc;
+}
+
 static enum cdc_code local_open(const struct cdc_buffer_settings *s, struct cdc_buffer **ret,
 				struct cdc_err *err)
 {
@@ -1010,6 +1093,7 @@ static enum cdc_code local_open(const struct cdc_buffer_settings *s, struct cdc_
 const struct cdc_buffer_ops cdc_buffer_local = {
 	.name = "local",
 	.open = local_open,
+	.look = local_look,
 	.close = local_close,
 	.batch_new = cdc_local_batch_new,
 	.append = local_append,

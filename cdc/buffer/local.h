@@ -84,6 +84,9 @@ struct cdc_local_load {
 enum cdc_code cdc_local_db_open(const char *path, const char *vfs, bool is_writer,
 				struct cdc_local_db **ret, struct cdc_err *err) CDC_CHECK;
 void cdc_local_db_close(struct cdc_local_db *db);
+/* Is it a buffer, of this format?  CDC_CONFIG, CDC_CORRUPT.  For a reader: a writer has looked when
+ * it is open. */
+enum cdc_code cdc_local_db_check(struct cdc_local_db *db, struct cdc_err *err) CDC_CHECK;
 
 enum cdc_code cdc_local_db_state(struct cdc_local_db *db, struct cdc_local_state *ret,
 				 struct cdc_err *err) CDC_CHECK;

@@ -289,7 +289,31 @@ static enum cdc_code create(struct cdc_local_db *db, struct cdc_err *err)
 		err);
 }
 
-static enum cdc_code check_format(struct cdc_local_db *db, struct cdc_err *err)
+enum cdc_code cdc_local_db_check(struct cdc_local_db *db, struct cdc_err *err)
+{
+	uint64_t id = 0, version = 0;
+	enum cdc_code rc = pragma(db, "PRAGMA application_id", &id, err);
+
+	if (!rc)
+		rc = pragma(db, "PRAGMA user_version", &version, err);
+	if (rc)
+		return rc;
+	if (id != APPLICATION_ID) {
+		(void)cdc_err_set(err, CDC_CORRUPT, "%s is not a buffer of walpost", db->path);
+		return corrupt(db->path, err);
+	}
+	if (version != FORMAT_VERSION) {
+		(void)cdc_err_set(err, CDC_CONFIG,
+				  "%s has format %llu, this version reads format %d", db->path,
+				  (unsigned long long)version, FORMAT_VERSION);
+		return cdc_err_remedy(err,
+				      "run the walpost that wrote it, or use another data_dir");
+	}
+	return CDC_OK;
+}
+
+/* An empty file becomes a buffer. */
+static enum cdc_code check_or_create(struct cdc_local_db *db, struct cdc_err *err)
 {
 	uint64_t id = 0, version = 0, pages = 0;
 	enum cdc_code rc = pragma(db, "PRAGMA application_id", &id, err);
@@ -300,17 +324,8 @@ static enum cdc_code check_format(struct cdc_local_db *db, struct cdc_err *err)
 		rc = pragma(db, "PRAGMA page_count", &pages, err);
 	if (rc)
 		return rc;
-	if (id == 0 && version == 0 && pages <= 1)
-		return create(db, err);
-	if (id != APPLICATION_ID) {
-		(void)cdc_err_set(err, CDC_CORRUPT, "%s is not a buffer of walpost", db->path);
-		return corrupt(db->path, err);
-	}
-	if (version != FORMAT_VERSION)
-		return cdc_err_set(err, CDC_CONFIG,
-				   "%s has format %llu, this version reads format %d", db->path,
-				   (unsigned long long)version, FORMAT_VERSION);
-	return CDC_OK;
+	return id == 0 && version == 0 && pages <= 1 ? create(db, err)
+						     : cdc_local_db_check(db, err);
 }
 
 /* Debian's SQLite zeroes what is deleted unless told otherwise. */
@@ -330,7 +345,7 @@ static enum cdc_code set_up_writer(struct cdc_local_db *db, struct cdc_err *err)
 	if (rc)
 		return rc;
 	(void)sqlite3_wal_hook(db->db, count_wal, db);
-	return check_format(db, err);
+	return check_or_create(db, err);
 }
 
 static enum cdc_code set_up_reader(struct cdc_local_db *db, struct cdc_err *err)

@@ -5,11 +5,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <sys/statvfs.h>
-#include <unistd.h>
 
+#include "cdc/cli/check_files.h"
 #include "cdc/cli/cli.h"
-#include "cdc/cli/data_dir.h"
 #include "cdc/cli/feed.h"
 #include "cdc/record/value.h"
 #include "cdc/source/chosen.h"
@@ -174,51 +172,6 @@ static void check_destination(const struct cdc_sync *sync, struct tally *t)
 	sink->close(state);
 }
 
-/* Can the folder be made and written, and is there room for the buffers?  A running walpost holds
- * it: fine, too. */
-static void check_data_dir(const struct cdc_config *config, size_t feed_n, struct tally *t)
-{
-	struct cdc_finding found = {.verdict = CDC_PASS, .name = "data_dir"};
-	struct cdc_err err;
-	struct statvfs fs;
-	bool was_there = access(config->data_dir, F_OK) == 0;
-	uint64_t free_bytes, want = config->max_bytes * feed_n;
-	enum cdc_code rc;
-	int fd = -1;
-
-	memset(&err, 0, sizeof(err));
-	t->subject = "buffer";
-	rc = cdc_data_dir_lock(config->data_dir, &fd, &err);
-	if (rc && rc != CDC_HELD) {
-		print_error(t, CDC_FAIL, "data_dir", &err);
-		return;
-	}
-	if (statvfs(config->data_dir, &fs) == 0) {
-		free_bytes = (uint64_t)fs.f_bavail * fs.f_frsize;
-		(void)snprintf(
-			found.text, sizeof(found.text),
-			"%s can be written%s, %llu MiB free, at most %llu MiB needed",
-			config->data_dir, rc == CDC_HELD ? " (a running walpost holds it)" : "",
-			(unsigned long long)(free_bytes >> 20), (unsigned long long)(want >> 20));
-		if (free_bytes < want) {
-			found.verdict = CDC_WARN;
-			(void)snprintf(found.remedy, sizeof(found.remedy),
-				       "free disk space, or set buffer.max_bytes so that it fits");
-		}
-	}
-	print_finding(t, &found);
-	if (fd >= 0)
-		(void)close(fd);
-	if (!was_there && fd >= 0) {
-		/* check leaves nothing behind */
-		char lock[4200];
-
-		(void)snprintf(lock, sizeof(lock), "%s/lock", config->data_dir);
-		(void)unlink(lock);
-		(void)rmdir(config->data_dir);
-	}
-}
-
 int cdc_cli_check(const struct cdc_cli_args *args)
 {
 	struct cdc_feed *feeds = NULL;
@@ -248,7 +201,8 @@ int cdc_cli_check(const struct cdc_cli_args *args)
 			check_selection(&config->syncs[i], &t);
 		for (size_t i = 0; i < config->sync_n; i++)
 			check_destination(&config->syncs[i], &t);
-		check_data_dir(config, feed_n, &t);
+		t.subject = "buffer";
+		cdc_check_files(config, feeds, feed_n, print_finding, &t);
 	}
 	print_verdict(&t, args->is_config_only);
 	cdc_feeds_free(feeds, feed_n);

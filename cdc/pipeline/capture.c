@@ -49,9 +49,11 @@ struct cdc_capture {
 	unsigned warned_percent; /* of the WAL budget: the highest step that was told */
 	enum cdc_wal_status told_wal;   /* the worst that was told */
 	bool is_unwatched, was_standby; /* the last look failed; the server was in recovery */
+	bool is_publication_unwatched;  /* the last look at it failed */
 	struct cdc_hurt_report hurt;    /* the last look at the tables' identities */
 	struct cdc_absent absent;       /* those that were taken out for it */
 	bool is_hurt_stuck; /* one could not be taken out of the publication, which was told */
+	uint32_t absences;  /* gaps that were noted of tables that came back */
 	uint32_t promoted;  /* the timeline that it writes since, while it was read; 0: none */
 	bool reply_requested;
 	cdc_lsn started_lsn;      /* where the session began */
@@ -920,6 +922,116 @@ static void watch_tables(struct cdc_capture *c)
 	c->hurt = now;
 }
 
+/* --- what becomes of the publication ------------------------------------------------- */
+
+static const char *news_event(enum cdc_publication_news_kind kind)
+{
+	switch (kind) {
+	case CDC_NEWS_PUBLICATION_GONE:
+		return "publication_is_gone";
+	case CDC_NEWS_PUBLICATION_BACK:
+		return "publication_is_back";
+	case CDC_NEWS_PUBLICATION_CHANGED:
+		return "publication_changed";
+	case CDC_NEWS_TABLE_LEFT:
+		return "table_left_publication";
+	case CDC_NEWS_TABLE_BACK:
+		return "table_is_back";
+	case CDC_NEWS_TABLE_JOINED:
+		return "table_published";
+	case CDC_NEWS_TABLE_DROPPED:
+		return "table_dropped";
+	case CDC_NEWS_TABLE_RENAMED:
+		return "table_renamed";
+	case CDC_NEWS_FILTER_CHANGED:
+		return "table_filter_changed";
+	case CDC_NEWS_COLUMNS_CHANGED:
+		return "table_columns_changed";
+	}
+	return "";
+}
+
+/* What stopped coming, or came back, is a person's to know; all else is the life of a database. */
+static bool is_warning(const struct cdc_publication_news *n)
+{
+	return n->kind != CDC_NEWS_TABLE_JOINED && n->kind != CDC_NEWS_TABLE_DROPPED &&
+	       (n->kind != CDC_NEWS_TABLE_RENAMED || n->remedy[0]);
+}
+
+/* What was changed in a table while it was out is a gap of each sync that has it. */
+static void note_absence(struct cdc_capture *c, const struct cdc_publication_news *n)
+{
+	struct cdc_gap_row gap = {
+		.first = end_id(c), .last = end_id(c), .at_us = cdc_clock_wall_us()};
+	struct cdc_err err;
+	enum cdc_code rc = CDC_OK;
+
+	memset(&err, 0, sizeof(err));
+	/* Several tables may come back at one place. */
+	gap.last.row = ++c->absences;
+	(void)snprintf(gap.reason, sizeof(gap.reason),
+		       "%.120s was out of the publication: what was changed in it meanwhile was "
+		       "not read",
+		       n->table);
+	if (c->setup.plan.settings->on_gap == CDC_ON_GAP_RESYNC) {
+		rc = cdc_store_table_gap(c->setup.store, &gap, n->table, c->row.generation,
+					 c->setup.syncs, c->setup.sync_n, &err);
+	} else {
+		for (size_t i = 0; i < c->setup.sync_n && !rc; i++) {
+			(void)snprintf(gap.sync, sizeof(gap.sync), "%s", c->setup.syncs[i]);
+			rc = cdc_store_gap_put(c->setup.store, &gap, &err);
+		}
+	}
+	if (rc)
+		LOG_WARN(&c->setup.log, "gap_not_noted", KV("connection", c->setup.connection),
+			 KV("table", (const char *)n->table), KV_ERR(&err));
+}
+
+static void take_news(void *arg, const struct cdc_publication_news *n)
+{
+	struct cdc_capture *c = arg;
+	const enum cdc_log_level level = is_warning(n) ? CDC_LOG_WARN : CDC_LOG_INFO;
+	char at[CDC_LSN_TEXT], remedy[sizeof(n->remedy) + 128];
+
+	(void)cdc_lsn_format(c->received, at);
+	(void)snprintf(remedy, sizeof(remedy), "%s", n->remedy);
+	if (n->kind == CDC_NEWS_TABLE_BACK) {
+		note_absence(c, n);
+		if (c->setup.plan.settings->on_gap != CDC_ON_GAP_RESYNC)
+			(void)snprintf(remedy, sizeof(remedy), "walpost resync %.64s %s",
+				       c->setup.sync_n ? c->setup.syncs[0] : "SYNC", n->table);
+	}
+	if (level == CDC_LOG_WARN)
+		cdc_metric_add(&c->setup.metrics->publication_changes, 1);
+	CDC_LOG_AT(&c->setup.log, level, news_event(n->kind), KV("connection", c->setup.connection),
+		   KV("table", (const char *)n->table), KV("received_lsn", (const char *)at),
+		   KV("note", (const char *)n->text), KV("remedy", (const char *)remedy));
+}
+
+/* Nobody says in the stream that something does not come any more. */
+static void watch_publication(struct cdc_capture *c)
+{
+	struct cdc_source_metrics *m = c->setup.metrics;
+	struct cdc_publication_report r;
+	struct cdc_err why;
+	enum cdc_code rc;
+
+	memset(&why, 0, sizeof(why));
+	rc = cdc_source_watch_publication(c->source, take_news, c, &r, &why);
+	if (rc == CDC_BUSY)
+		return;
+	if (rc && !c->is_publication_unwatched)
+		LOG_WARN(&c->setup.log, "publication_is_unwatched",
+			 KV("connection", c->setup.connection), KV_ERR(&why));
+	c->is_publication_unwatched = rc != CDC_OK;
+	if (rc)
+		return;
+	cdc_metric_set(&m->publication_tables, r.table_n);
+	cdc_metric_set(&m->publication_gone, r.is_gone);
+	cdc_metric_set(&m->left_tables, r.left_n);
+	cdc_metric_set(&m->lost_operations, r.lost_n);
+}
+
 static void log_buffer(struct cdc_capture *c, const struct cdc_err *err)
 {
 	if (err->code == c->reported)
@@ -1006,6 +1118,7 @@ static enum cdc_code stream(struct cdc_capture *c, struct cdc_err *err)
 		if (rc)
 			return rc;
 		watch_tables(c);
+		watch_publication(c);
 		if (must_reopen(c))
 			break;
 		if (is_dry || c->is_blocked)

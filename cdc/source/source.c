@@ -13,6 +13,7 @@
 #include "cdc/source/lookup.h"
 #include "cdc/source/pgconn.h"
 #include "cdc/source/pgoutput.h"
+#include "cdc/source/publication_watch.h"
 #include "cdc/source/quote.h"
 #include "cdc/source/server.h"
 #include "cdc/source/slot_watch.h"
@@ -30,6 +31,9 @@
 #define LARGE_BYTES (16u << 20) /* of a message: worth a new connection to be rid of */
 #define LARGE_MS    2000
 #define TLS_RECORDS 4 /* reads that empty what TLS may hold back: a record is 16 KiB, a read 8 */
+
+/* What the second connection is asked for beside the stream, one at a time. */
+enum watched { WATCHED_NOTHING, WATCHED_SLOT, WATCHED_TABLES, WATCHED_PUBLICATION };
 
 struct cdc_source {
 	const struct cdc_source_plan *plan;
@@ -49,13 +53,14 @@ struct cdc_source {
 	cdc_lsn large_end; /* of what the last large message was part of; 0: there was none */
 	uint64_t large_ms; /* monotonic: when it came */
 	bool is_streaming;
-	bool has_published; /* made the publication, and nobody knows yet */
-	bool is_watching;   /* a question about the slot is under way */
-	uint64_t watch_ms;  /* monotonic: when it was asked last */
+	bool has_published;   /* made the publication, and nobody knows yet */
+	enum watched watched; /* the question that is under way */
+	uint64_t watch_ms;    /* monotonic: when the slot was asked for last */
 	char watch_sql[CDC_SLOT_SQL_MAX];
-	bool is_watching_tables; /* the same of the tables' identities */
-	uint64_t tables_ms;
+	uint64_t tables_ms; /* the same of the tables' identities */
 	char tables_sql[CDC_IDENTITY_SQL_MAX];
+	uint64_t publication_ms; /* the same of the publication */
+	struct cdc_publication_watch publication;
 	char *held; /* a frame of held_n bytes that did not fit into the batch; libpq's */
 	size_t held_n;
 };
@@ -82,6 +87,7 @@ enum cdc_code cdc_source_new(const struct cdc_source_plan *plan, struct cdc_sour
 	cdc_lookup_init(&s->lookup, plan->settings, plan->slot, plan->stop);
 	cdc_describer_init(&s->describer, &s->lookup);
 	cdc_text_map_init(&s->known, KNOWN_MAX);
+	cdc_publication_watch_init(&s->publication, plan);
 	s->catalog = cdc_catalog_new(&s->lookup);
 	if (!s->catalog) {
 		cdc_source_free(s);
@@ -110,6 +116,7 @@ void cdc_source_free(struct cdc_source *s)
 	cdc_catalog_free(s->catalog);
 	cdc_describer_clear(&s->describer);
 	cdc_text_map_clear(&s->known);
+	cdc_publication_watch_clear(&s->publication);
 	cdc_server_clear(&s->server);
 	pgo_clear(&s->decoder);
 	free(s);
@@ -243,6 +250,9 @@ enum cdc_code cdc_source_start(struct cdc_source *s, cdc_lsn lsn, unsigned gener
 	s->is_streaming = true;
 	s->watch_ms = 0;
 	s->tables_ms = cdc_clock_mono_ms(); /* they were looked at while connecting */
+	s->publication_ms = 0;
+	cdc_publication_watch_begin(&s->publication, s->server.info.server_version,
+				    s->server.info.system_id);
 	cdc_identity_sql(s->server.info.server_version, s->plan->settings->publication,
 			 s->tables_sql);
 	cdc_slot_sql(s->server.info.server_version, s->slot, PQbackendPID(s->stream->pg),
@@ -566,7 +576,7 @@ void cdc_source_stop(struct cdc_source *s, cdc_lsn flush)
 		drain(s->stream->pg, cdc_clock_mono_ms() + STOP_MS);
 	close_stream(s);
 	cdc_lookup_clear(&s->lookup);
-	s->is_watching = s->is_watching_tables = false;
+	s->watched = WATCHED_NOTHING;
 }
 
 /* --- how the slot stands ----------------------------------------------------------------- */
@@ -582,25 +592,45 @@ static enum cdc_code judge_report(const struct cdc_source *s, const struct cdc_s
 	return cdc_standby_error(s->stream->where, s->plan->slot, r->standby_names, err);
 }
 
+/* Begins the question when it is due and no other is under way; goes on with it, CDC_BUSY until the
+ * answer is there. */
+static enum cdc_code ask(struct cdc_source *s, enum watched what, uint64_t *asked_ms,
+			 const char *(*sql)(struct cdc_source *s), const char *doing,
+			 PGresult **ret, struct cdc_err *err)
+{
+	const uint64_t now_ms = cdc_clock_mono_ms();
+	const char *text;
+	enum cdc_code rc;
+
+	CDC_ASSERT(s->is_streaming);
+	if (s->watched == WATCHED_NOTHING && (!*asked_ms || now_ms - *asked_ms >= WATCH_MS)) {
+		*asked_ms = now_ms;
+		text = sql(s);
+		if (!text)
+			return cdc_err_set(err, CDC_NOMEM, "out of memory for %s", doing);
+		s->watched = what;
+		cdc_lookup_begin(&s->lookup, text, doing);
+	}
+	if (s->watched != what)
+		return CDC_BUSY;
+	rc = cdc_lookup_step(&s->lookup, ret, err);
+	if (rc != CDC_BUSY)
+		s->watched = WATCHED_NOTHING;
+	return rc;
+}
+
+static const char *slot_sql(struct cdc_source *s)
+{
+	return s->watch_sql;
+}
+
 enum cdc_code cdc_source_watch(struct cdc_source *s, struct cdc_slot_report *ret,
 			       struct cdc_err *err)
 {
 	CDC_AUTO(cdc_pgconn_clear_result) PGresult *answer = NULL;
-	const uint64_t now_ms = cdc_clock_mono_ms();
-	enum cdc_code rc;
+	enum cdc_code rc = ask(s, WATCHED_SLOT, &s->watch_ms, slot_sql,
+			       "reading how the slot stands", &answer, err);
 
-	CDC_ASSERT(s->is_streaming);
-	if (!s->is_watching) {
-		if (s->is_watching_tables || (s->watch_ms && now_ms - s->watch_ms < WATCH_MS))
-			return CDC_BUSY;
-		s->watch_ms = now_ms;
-		s->is_watching = true;
-		cdc_lookup_begin(&s->lookup, s->watch_sql, "reading how the slot stands");
-	}
-	rc = cdc_lookup_step(&s->lookup, &answer, err);
-	if (rc == CDC_BUSY)
-		return rc;
-	s->is_watching = false;
 	if (rc == CDC_CONFIG)
 		return cdc_err_set(err, CDC_IO, "%s: the slot %s cannot be watched",
 				   s->stream->where, s->slot);
@@ -610,28 +640,55 @@ enum cdc_code cdc_source_watch(struct cdc_source *s, struct cdc_slot_report *ret
 	return judge_report(s, ret, err);
 }
 
+static const char *tables_sql(struct cdc_source *s)
+{
+	return s->tables_sql;
+}
+
 enum cdc_code cdc_source_watch_tables(struct cdc_source *s, struct cdc_hurt_report *ret,
 				      struct cdc_err *err)
 {
 	CDC_AUTO(cdc_pgconn_clear_result) PGresult *answer = NULL;
-	const uint64_t now_ms = cdc_clock_mono_ms();
-	enum cdc_code rc;
+	enum cdc_code rc = ask(s, WATCHED_TABLES, &s->tables_ms, tables_sql,
+			       "reading the tables' identities", &answer, err);
 
-	CDC_ASSERT(s->is_streaming);
-	if (!s->is_watching_tables) {
-		if (s->is_watching || now_ms - s->tables_ms < WATCH_MS)
-			return CDC_BUSY;
-		s->tables_ms = now_ms;
-		s->is_watching_tables = true;
-		cdc_lookup_begin(&s->lookup, s->tables_sql, "reading the tables' identities");
-	}
-	rc = cdc_lookup_step(&s->lookup, &answer, err);
-	if (rc == CDC_BUSY)
-		return rc;
-	s->is_watching_tables = false;
 	if (!rc)
 		cdc_identity_read(answer, ret);
 	return rc;
+}
+
+bool cdc_source_asks_for(const struct cdc_source_plan *plan, const char *table)
+{
+	for (size_t i = 0; i < plan->table_n; i++) {
+		if (cdc_pattern_matches(plan->tables[i], table, strlen(table)))
+			return true;
+	}
+	return plan->table_n == 0;
+}
+
+static const char *publication_sql(struct cdc_source *s)
+{
+	return cdc_publication_watch_sql(&s->publication);
+}
+
+enum cdc_code cdc_source_watch_publication(struct cdc_source *s, cdc_publication_news_fn *fn,
+					   void *arg, struct cdc_publication_report *ret,
+					   struct cdc_err *err)
+{
+	CDC_AUTO(cdc_pgconn_clear_result) PGresult *answer = NULL, *missing = NULL;
+	const char *sql;
+	enum cdc_code rc = ask(s, WATCHED_PUBLICATION, &s->publication_ms, publication_sql,
+			       "reading the publication", &answer, err);
+
+	if (rc)
+		return rc;
+	/* Seldom, and short: the stream waits for it. */
+	sql = cdc_publication_watch_missing_sql(&s->publication, answer);
+	if (sql)
+		rc = cdc_lookup_ask(&s->lookup, sql, "reading what became of tables", &missing,
+				    err);
+	return rc ? rc
+		  : cdc_publication_watch_take(&s->publication, answer, missing, fn, arg, ret, err);
 }
 
 enum cdc_code cdc_source_unpublish(struct cdc_source *s, const struct cdc_hurt_table *table,
@@ -641,7 +698,7 @@ enum cdc_code cdc_source_unpublish(struct cdc_source *s, const struct cdc_hurt_t
 	struct cdc_buf sql;
 	enum cdc_code rc;
 
-	CDC_ASSERT(!s->is_watching && !s->is_watching_tables);
+	CDC_ASSERT(s->watched == WATCHED_NOTHING);
 	cdc_buf_init(&sql, SQL_MAX);
 	cdc_buf_puts(&sql, "BEGIN; SET LOCAL lock_timeout = '1s'; ALTER PUBLICATION ");
 	cdc_quote_name(&sql, s->plan->settings->publication);
@@ -649,6 +706,8 @@ enum cdc_code cdc_source_unpublish(struct cdc_source *s, const struct cdc_hurt_t
 	rc = cdc_lookup_ask(&s->lookup, cdc_quote_end(&sql),
 			    "taking a table out of the publication", &answer, err);
 	cdc_buf_clear(&sql);
+	if (!rc)
+		cdc_publication_watch_forget(&s->publication, table->name);
 	return rc;
 }
 

@@ -245,6 +245,47 @@ struct cdc_hurt_report {
 enum cdc_code cdc_source_watch_tables(struct cdc_source *s, struct cdc_hurt_report *ret,
 				      struct cdc_err *err) CDC_CHECK;
 
+/* What was found to be new about the publication since the look before. */
+enum cdc_publication_news_kind {
+	CDC_NEWS_PUBLICATION_GONE,
+	CDC_NEWS_PUBLICATION_BACK,
+	CDC_NEWS_PUBLICATION_CHANGED, /* operations, partitions by their root, generated columns */
+	CDC_NEWS_TABLE_LEFT,          /* and is still there: its changes do not come any more */
+	CDC_NEWS_TABLE_BACK,          /* one of those */
+	CDC_NEWS_TABLE_JOINED,
+	CDC_NEWS_TABLE_DROPPED,
+	CDC_NEWS_TABLE_RENAMED, /* its records have another name */
+	CDC_NEWS_FILTER_CHANGED,
+	CDC_NEWS_COLUMNS_CHANGED,
+};
+struct cdc_publication_news {
+	enum cdc_publication_news_kind kind;
+	char table[128];  /* "public.orders"; "" for the publication itself */
+	char text[320];   /* one sentence */
+	char remedy[480]; /* SQL or a setting; may be empty */
+};
+typedef void cdc_publication_news_fn(void *arg, const struct cdc_publication_news *n);
+
+struct cdc_publication_report {
+	bool is_gone;   /* it is not there */
+	size_t table_n; /* in it, partitions included */
+	size_t left_n;  /* tables that left it while it was read, are still there and still out */
+	size_t lost_n;  /* operations that stopped coming meanwhile */
+};
+
+/* Does the plan ask for a table of this name, by itself or by a pattern? */
+bool cdc_source_asks_for(const struct cdc_source_plan *plan, const char *table);
+
+/*
+ * Asks the same way, every 5 s, what the publication is, and calls fn for each
+ * difference from the look before, also of a former stream; only of tables that the
+ * plan asks for.  CDC_BUSY: nothing was looked at; CDC_OK: *ret is new.  Everything
+ * else: as for watch_tables.
+ */
+enum cdc_code cdc_source_watch_publication(struct cdc_source *s, cdc_publication_news_fn *fn,
+					   void *arg, struct cdc_publication_report *ret,
+					   struct cdc_err *err) CDC_CHECK;
+
 /* Takes a table out of the publication; waits at most 1 s for its lock and 5.5 s in all.
  * CDC_TIMEOUT: somebody holds the table; CDC_CONFIG: our role may not. */
 enum cdc_code cdc_source_unpublish(struct cdc_source *s, const struct cdc_hurt_table *table,

@@ -48,6 +48,15 @@ static enum cdc_code read_version(const struct cdc_sql_ops *ops, struct cdc_sql 
 			take_version, ret_version, err);
 }
 
+static enum cdc_code is_newer(int64_t version, int64_t newest, struct cdc_err *err)
+{
+	(void)cdc_err_set(err, CDC_CONFIG,
+			  "the state was written by a newer walpost: its version is %lld, this "
+			  "program knows up to %lld",
+			  (long long)version, (long long)newest);
+	return cdc_err_remedy(err, "run the newer walpost, or use another data_dir");
+}
+
 enum cdc_code cdc_sql_migrate(const struct cdc_sql_ops *ops, struct cdc_sql *db,
 			      struct cdc_err *err)
 {
@@ -62,13 +71,8 @@ enum cdc_code cdc_sql_migrate(const struct cdc_sql_ops *ops, struct cdc_sql *db,
 		rc = read_version(ops, db, &version, err);
 	if (rc)
 		return rc;
-	if (version > newest) {
-		(void)cdc_err_set(err, CDC_CONFIG,
-				  "the state was written by a newer walpost: its version is %lld, "
-				  "this program knows up to %lld",
-				  (long long)version, (long long)newest);
-		return cdc_err_remedy(err, "run the newer walpost, or use another data_dir");
-	}
+	if (version > newest)
+		return is_newer(version, newest, err);
 	while (version < newest && !rc)
 		rc = apply(ops, db, ++version, err);
 	return rc;
@@ -82,8 +86,10 @@ enum cdc_code cdc_sql_check_version(const struct cdc_sql_ops *ops, struct cdc_sq
 
 	if (rc || version == newest)
 		return rc;
-	(void)cdc_err_set(err, CDC_CONFIG,
-			  "the state was written by another version of walpost (%lld, this program "
+	if (version > newest)
+		return is_newer(version, newest, err);
+	(void)cdc_err_set(err, CDC_EPOCH,
+			  "the state was written by an older walpost (version %lld, this program "
 			  "has %lld)",
 			  (long long)version, (long long)newest);
 	return cdc_err_remedy(err, "give commands with the program that runs, or start this one "

@@ -31,8 +31,8 @@ struct cdc_store;
 enum cdc_code cdc_store_open(const char *dir, struct cdc_store **ret,
 			     struct cdc_err *err) CDC_CHECK;
 /* The state.db that is in DIR, whichever process works with it: for commands of a person beside a
- * walpost that runs, or between two runs.  CDC_MISSING; CDC_CONFIG: of another version.  Nothing is
- * made or migrated. */
+ * walpost that runs, or between two runs.  CDC_MISSING; CDC_CONFIG: written by a newer walpost;
+ * CDC_EPOCH: by an older one.  Nothing is made or migrated. */
 enum cdc_code cdc_store_attach(const char *dir, struct cdc_store **ret,
 			       struct cdc_err *err) CDC_CHECK;
 /* Writes what was handed over, stops the thread.  NULL is fine. */

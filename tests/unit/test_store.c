@@ -1187,12 +1187,14 @@ static void nothing_is_made_or_changed_by_attaching(void **state)
 	struct cdc_err err = {0};
 
 	assert_int_equal(cdc_store_attach("/tmp/test_store.nowhere", &other, &err), CDC_MISSING);
-	sql_once(f, "INSERT INTO migration (version, applied_us) VALUES (1000, 1)");
-	assert_int_equal(cdc_store_attach(f->dir, &other, &err), CDC_CONFIG);
-	assert_non_null(strstr(err.msg, "another version"));
-	sql_once(f, "DELETE FROM migration WHERE version = 1000");
 	assert_int_equal(cdc_store_attach(f->dir, &other, &err), CDC_OK);
 	cdc_store_close(other);
+	sql_once(f, "INSERT INTO migration (version, applied_us) VALUES (1000, 1)");
+	assert_int_equal(cdc_store_attach(f->dir, &other, &err), CDC_CONFIG);
+	assert_non_null(strstr(err.msg, "newer walpost"));
+	sql_once(f, "DELETE FROM migration WHERE version > 1");
+	assert_int_equal(cdc_store_attach(f->dir, &other, &err), CDC_EPOCH);
+	assert_non_null(strstr(err.msg, "older walpost"));
 }
 
 static void what_is_desired_lasts_and_goes_with_its_sync(void **state)

@@ -1,0 +1,640 @@
+#include "cdc/source/publication_watch.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cdc/source/pgconn.h"
+#include "cdc/source/quote.h"
+
+#define SCHEMA_VERSION    150000      /* the first with FOR TABLES IN SCHEMA, filters and lists */
+#define GENERATED_VERSION 180000      /* the first whose publications may have generated columns */
+#define ARENA_MAX         (64u << 20) /* 500,000 tables */
+#define SQL_MAX           (64u << 10)
+#define ASKED_MAX         1000 /* of tables that are gone, what became of them */
+#define NEWS_MAX          50   /* of tables at a time */
+
+/* Columns of the answer.  The first row is the publication's: oid 0, its options as name. */
+enum column {
+	COLUMN_OID,
+	COLUMN_UNDER,
+	COLUMN_NAME,
+	COLUMN_UNDER_NAME,
+	COLUMN_FILTER,
+	COLUMN_COLUMNS
+};
+
+enum missing { MISSING_OID, MISSING_SQL_NAME, MISSING_KIND, MISSING_PERSISTENCE };
+
+void cdc_publication_watch_init(struct cdc_publication_watch *w, const struct cdc_source_plan *plan)
+{
+	*w = (struct cdc_publication_watch){.plan = plan};
+	cdc_buf_init(&w->sql, SQL_MAX);
+}
+
+static void forget_all(struct cdc_publication_watch *w)
+{
+	cdc_arena_free(w->last.arena);
+	w->last = (struct cdc_publication_look){0};
+	w->left_n = 0;
+	w->lost[0] = '\0';
+}
+
+void cdc_publication_watch_clear(struct cdc_publication_watch *w)
+{
+	forget_all(w);
+	cdc_buf_clear(&w->sql);
+}
+
+void cdc_publication_watch_begin(struct cdc_publication_watch *w, int version,
+				 const char *system_id)
+{
+	if (strcmp(w->system_id, system_id) != 0)
+		forget_all(w);
+	(void)snprintf(w->system_id, sizeof(w->system_id), "%s", system_id);
+	w->version = version;
+}
+
+void cdc_publication_watch_forget(struct cdc_publication_watch *w, const char *name)
+{
+	struct cdc_publication_look *l = &w->last;
+	size_t n = 0;
+
+	for (size_t i = 0; i < l->table_n; i++) {
+		if (strcmp(l->tables[i].under_name, name) != 0)
+			l->tables[n++] = l->tables[i];
+	}
+	l->table_n = n;
+}
+
+/* --- the statements ---------------------------------------------------------------------- */
+
+/*
+ * m: the members; t: they, and below them the partitions, each with the member;
+ * s: what is sent, under which name.  By the root: a member that is below no other,
+ * and its partitions under its name; else every table that has rows, under its own.
+ */
+static const char members_sql[] =
+	"m AS (SELECT r.prrelid AS oid FROM pg_catalog.pg_publication_rel r "
+	"JOIN p ON r.prpubid = p.oid UNION SELECT c.oid FROM p, pg_catalog.pg_class c "
+	"WHERE p.puballtables AND c.relkind IN ('r', 'p') AND c.relpersistence = 'p' "
+	"AND c.oid >= 16384";
+static const char of_schemas_sql[] =
+	" UNION SELECT c.oid FROM pg_catalog.pg_publication_namespace n JOIN p ON n.pnpubid = "
+	"p.oid JOIN pg_catalog.pg_class c ON c.relnamespace = n.pnnspid "
+	"WHERE c.relkind IN ('r', 'p')";
+static const char sent_sql[] =
+	"), t AS (SELECT m.oid AS member, m.oid AS oid FROM m "
+	"UNION SELECT t.member, i.inhrelid FROM t JOIN pg_catalog.pg_inherits i ON i.inhparent = "
+	"t.oid JOIN pg_catalog.pg_class c ON c.oid = i.inhrelid WHERE c.relispartition), "
+	"b AS (SELECT DISTINCT oid FROM t WHERE oid <> member), "
+	"u AS (SELECT t.oid, t.member AS under FROM t, p WHERE p.pubviaroot "
+	"AND t.member NOT IN (SELECT oid FROM b) UNION SELECT t.oid, t.oid FROM t, p "
+	"WHERE NOT p.pubviaroot), "
+	"s AS (SELECT c.oid, u.under, pg_catalog.concat(n.nspname, '.', c.relname) AS name, "
+	"pg_catalog.concat(un.nspname, '.', uc.relname) AS under_name, ";
+static const char limits_sql[] =
+	"pg_catalog.hashtextextended(r.prqual::pg_catalog.text, 0) AS filter, "
+	"(SELECT pg_catalog.string_agg(a.attname, ', ' ORDER BY a.attnum) "
+	"FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND a.attnum = ANY (r.prattrs)) "
+	"AS columns";
+static const char of_sql[] =
+	" FROM u JOIN pg_catalog.pg_class c ON c.oid = u.oid "
+	"JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace "
+	"JOIN pg_catalog.pg_class uc ON uc.oid = u.under "
+	"JOIN pg_catalog.pg_namespace un ON un.oid = uc.relnamespace "
+	"LEFT JOIN pg_catalog.pg_publication_rel r ON r.prrelid = c.oid AND u.under = c.oid "
+	"AND r.prpubid = (SELECT oid FROM p) WHERE c.relpersistence = 'p' "
+	"AND (c.relkind = 'r' OR u.under = c.oid AND (SELECT pubviaroot FROM p))), "
+	"d AS (SELECT coalesce(pg_catalog.hashtextextended(pg_catalog.string_agg("
+	"pg_catalog.concat_ws(' ', oid, under, name, under_name, filter, columns), E'\\n' "
+	"ORDER BY oid), 0), 0) AS digest FROM s) ";
+
+const char *cdc_publication_watch_sql(struct cdc_publication_watch *w)
+{
+	struct cdc_buf *sql = &w->sql;
+
+	cdc_buf_reset(sql, SQL_MAX);
+	cdc_buf_puts(sql, "WITH RECURSIVE p AS (SELECT oid, puballtables, pubviaroot, "
+			  "pg_catalog.concat(CASE WHEN pubinsert THEN 'i' END, CASE WHEN pubupdate "
+			  "THEN 'u' END, CASE WHEN pubdelete THEN 'd' END, CASE WHEN pubtruncate "
+			  "THEN 't' END, CASE WHEN pubviaroot THEN 'r' END");
+	if (w->version >= GENERATED_VERSION)
+		cdc_buf_puts(sql, ", CASE WHEN pubgencols = 's' THEN 'g' END");
+	cdc_buf_puts(sql, ") AS options FROM pg_catalog.pg_publication WHERE pubname = ");
+	cdc_quote_text(sql, w->plan->settings->publication);
+	cdc_buf_puts(sql, "), ");
+	cdc_buf_puts(sql, members_sql);
+	cdc_buf_puts(sql, w->version >= SCHEMA_VERSION ? of_schemas_sql : "");
+	cdc_buf_puts(sql, sent_sql);
+	cdc_buf_puts(sql,
+		     w->version >= SCHEMA_VERSION
+			     ? limits_sql
+			     : "NULL::pg_catalog.text AS filter, NULL::pg_catalog.text AS columns");
+	cdc_buf_puts(sql, of_sql);
+	cdc_buf_puts(
+		sql,
+		"SELECT * FROM (SELECT 0::pg_catalog.oid AS oid, NULL::pg_catalog.oid AS under, "
+		"p.options, "
+		"d.digest::pg_catalog.text, NULL::pg_catalog.text, NULL::pg_catalog.text "
+		"FROM p, d UNION ALL SELECT c.oid, NULL, NULL, NULL, NULL, NULL "
+		"FROM pg_catalog.pg_class c WHERE c.oid = ANY ('{");
+	for (size_t i = 0; i < w->left_n; i++)
+		cdc_buf_printf(sql, "%s%u", i ? "," : "", w->left[i].oid);
+	cdc_buf_puts(sql,
+		     "}'::pg_catalog.oid[]) UNION ALL SELECT s.oid, s.under, s.name, s.under_name, "
+		     "s.filter::pg_catalog.text, s.columns FROM s, d "
+		     "WHERE d.digest::pg_catalog.text <> ");
+	cdc_quote_text(sql, w->last.digest);
+	cdc_buf_puts(sql, ") o ORDER BY o.under IS NOT NULL, o.oid");
+	return cdc_quote_end(sql);
+}
+
+/* --- reading a look ---------------------------------------------------------------------- */
+
+static enum cdc_code no_memory(struct cdc_err *err)
+{
+	return cdc_err_set(err, CDC_NOMEM, "out of memory for the publication's tables");
+}
+
+static bool has_publication(const PGresult *answer)
+{
+	return PQntuples(answer) > 0 && cdc_pgconn_u32(answer, 0, COLUMN_OID) == 0;
+}
+
+/* Rows from the first that is a table on; of those that left only the OID is told. */
+static int first_table(const PGresult *answer)
+{
+	int i = 1;
+
+	while (i < PQntuples(answer) && PQgetisnull(answer, i, COLUMN_UNDER))
+		i++;
+	return i;
+}
+
+static bool is_as_before(const struct cdc_publication_watch *w, const PGresult *answer)
+{
+	return strcmp(cdc_pgconn_text(answer, 0, COLUMN_UNDER_NAME), w->last.digest) == 0;
+}
+
+static enum cdc_code read_look(const PGresult *answer, struct cdc_publication_look *ret,
+			       struct cdc_err *err)
+{
+	const int first = first_table(answer), end = PQntuples(answer);
+	struct cdc_arena *a = ret->arena = cdc_arena_new(ARENA_MAX);
+
+	ret->exists = true;
+	(void)snprintf(ret->options, sizeof(ret->options), "%s",
+		       cdc_pgconn_text(answer, 0, COLUMN_NAME));
+	(void)snprintf(ret->digest, sizeof(ret->digest), "%s",
+		       cdc_pgconn_text(answer, 0, COLUMN_UNDER_NAME));
+	ret->tables = a ? cdc_arena_alloc(a, (size_t)(end - first) * sizeof(*ret->tables)) : NULL;
+	if (!ret->tables)
+		return no_memory(err);
+	for (int i = first; i < end; i++) {
+		struct cdc_published *t = &ret->tables[ret->table_n++];
+
+		*t = (struct cdc_published){
+			.oid = cdc_pgconn_u32(answer, i, COLUMN_OID),
+			.under = cdc_pgconn_u32(answer, i, COLUMN_UNDER),
+			.name = cdc_arena_strdup(a, cdc_pgconn_text(answer, i, COLUMN_NAME)),
+			.under_name =
+				cdc_arena_strdup(a, cdc_pgconn_text(answer, i, COLUMN_UNDER_NAME)),
+			.filter = cdc_arena_strdup(a, cdc_pgconn_text(answer, i, COLUMN_FILTER)),
+			.columns = cdc_arena_strdup(a, cdc_pgconn_text(answer, i, COLUMN_COLUMNS)),
+		};
+		if (!t->name || !t->under_name || !t->filter || !t->columns)
+			return no_memory(err);
+	}
+	return CDC_OK;
+}
+
+const char *cdc_publication_watch_missing_sql(struct cdc_publication_watch *w,
+					      const PGresult *answer)
+{
+	const char *before = "";
+	size_t asked = 0;
+	int row;
+
+	if (!w->last.arena || !has_publication(answer) || is_as_before(w, answer))
+		return NULL;
+	row = first_table(answer);
+	cdc_buf_reset(&w->sql, SQL_MAX);
+	cdc_buf_puts(&w->sql, "SELECT c.oid, pg_catalog.format('%I.%I', n.nspname, c.relname), "
+			      "c.relkind, c.relpersistence FROM pg_catalog.pg_class c "
+			      "JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace "
+			      "WHERE c.oid = ANY ('{");
+	for (size_t i = 0; i < w->last.table_n && asked < ASKED_MAX; i++) {
+		const uint32_t oid = w->last.tables[i].oid;
+
+		while (row < PQntuples(answer) && cdc_pgconn_u32(answer, row, COLUMN_OID) < oid)
+			row++;
+		if (row < PQntuples(answer) && cdc_pgconn_u32(answer, row, COLUMN_OID) == oid)
+			continue;
+		cdc_buf_printf(&w->sql, "%s%u", before, oid);
+		before = ",";
+		asked++;
+	}
+	cdc_buf_puts(&w->sql, "}'::pg_catalog.oid[])");
+	return asked ? cdc_quote_end(&w->sql) : NULL;
+}
+
+/* --- what is new ------------------------------------------------------------------------- */
+
+struct telling {
+	struct cdc_publication_watch *w;
+	const PGresult *missing;
+	cdc_publication_news_fn *fn;
+	void *arg;
+	size_t told, untold; /* of tables */
+};
+
+static const char *publication_of(const struct telling *t)
+{
+	return t->w->plan->settings->publication;
+}
+
+static void put_publication(const struct telling *t, struct cdc_publication_news *n,
+			    const char *change)
+{
+	struct cdc_buf name;
+	const char *text;
+
+	cdc_buf_init(&name, 256);
+	cdc_quote_name(&name, publication_of(t));
+	text = cdc_quote_end(&name);
+	(void)snprintf(n->remedy, sizeof(n->remedy), "ALTER PUBLICATION %s %s", text ? text : "...",
+		       change);
+	cdc_buf_clear(&name);
+}
+
+static void tell(struct telling *t, struct cdc_publication_news *n)
+{
+	if (n->table[0] && !cdc_source_asks_for(t->w->plan, n->table))
+		return;
+	if (n->table[0] && t->told == NEWS_MAX) {
+		t->untold++;
+		return;
+	}
+	t->told += n->table[0] != '\0';
+	t->fn(t->arg, n);
+}
+
+static void name_table(struct cdc_publication_news *n, const char *name)
+{
+	(void)snprintf(n->table, sizeof(n->table), "%s", name);
+}
+
+static struct cdc_left_table *find_left(struct cdc_publication_watch *w, uint32_t oid)
+{
+	for (size_t i = 0; i < w->left_n; i++) {
+		if (w->left[i].oid == oid)
+			return &w->left[i];
+	}
+	return NULL;
+}
+
+static void unleave(struct cdc_publication_watch *w, struct cdc_left_table *l)
+{
+	*l = w->left[--w->left_n];
+}
+
+static void leave(struct cdc_publication_watch *w, const struct cdc_published *p)
+{
+	struct cdc_left_table *l;
+
+	if (w->left_n == CDC_LEFT_MAX || !cdc_source_asks_for(w->plan, p->under_name))
+		return;
+	l = &w->left[w->left_n++];
+	l->oid = p->oid;
+	(void)snprintf(l->name, sizeof(l->name), "%s", p->under_name);
+}
+
+/* Of what left, that which was dropped since is not out any more. */
+static void drop_left(struct cdc_publication_watch *w, const PGresult *answer)
+{
+	const int end = first_table(answer);
+
+	for (size_t i = w->left_n; i-- > 0;) {
+		bool is_there = false;
+
+		for (int row = 1; row < end && !is_there; row++)
+			is_there = cdc_pgconn_u32(answer, row, COLUMN_OID) == w->left[i].oid;
+		if (!is_there)
+			unleave(w, &w->left[i]);
+	}
+}
+
+static int find_missing(const struct telling *t, uint32_t oid)
+{
+	for (int i = 0; t->missing && i < PQntuples(t->missing); i++) {
+		if (cdc_pgconn_u32(t->missing, i, MISSING_OID) == oid)
+			return i;
+	}
+	return -1;
+}
+
+static void tell_dropped(struct telling *t, const struct cdc_published *p)
+{
+	struct cdc_publication_news n = {.kind = CDC_NEWS_TABLE_DROPPED};
+
+	name_table(&n, p->under_name);
+	if (p->under != p->oid)
+		(void)snprintf(n.text, sizeof(n.text), "its partition %s was dropped", p->name);
+	else
+		(void)snprintf(n.text, sizeof(n.text), "it was dropped");
+	tell(t, &n);
+}
+
+static void tell_left(struct telling *t, const struct cdc_published *p, int row, bool is_via_root)
+{
+	struct cdc_publication_news n = {.kind = CDC_NEWS_TABLE_LEFT};
+	const char *sql_name = cdc_pgconn_text(t->missing, row, MISSING_SQL_NAME);
+	char change[320];
+
+	name_table(&n, p->under_name);
+	(void)snprintf(change, sizeof(change), "ADD TABLE ONLY %s;", sql_name);
+	put_publication(t, &n, change);
+	if (cdc_pgconn_text(t->missing, row, MISSING_PERSISTENCE)[0] != 'p') {
+		(void)snprintf(n.text, sizeof(n.text),
+			       "it is unlogged now, so its changes are not in the WAL");
+		(void)snprintf(n.remedy, sizeof(n.remedy), "ALTER TABLE %s SET LOGGED;", sql_name);
+	} else if (p->under != p->oid) {
+		(void)snprintf(
+			n.text, sizeof(n.text),
+			"%s is no partition of it any more, and not published by itself: its "
+			"changes do not come any more",
+			p->name);
+	} else if (cdc_pgconn_text(t->missing, row, MISSING_KIND)[0] == 'p' && !is_via_root) {
+		(void)snprintf(n.text, sizeof(n.text),
+			       "publication %s sends its changes under the names of its partitions "
+			       "now",
+			       publication_of(t));
+		put_publication(t, &n, "SET (publish_via_partition_root = true);");
+	} else {
+		(void)snprintf(n.text, sizeof(n.text),
+			       "it is not in publication %s any more: its changes do not come",
+			       publication_of(t));
+	}
+	tell(t, &n);
+	leave(t->w, p);
+}
+
+static void tell_missing(struct telling *t, const struct cdc_published *p, bool is_via_root)
+{
+	const int row = find_missing(t, p->oid);
+
+	if (row < 0)
+		tell_dropped(t, p);
+	else
+		tell_left(t, p, row, is_via_root);
+}
+
+static void tell_joined(struct telling *t, const struct cdc_published *p)
+{
+	struct cdc_left_table *left = find_left(t->w, p->oid);
+	struct cdc_publication_news n = {.kind = left ? CDC_NEWS_TABLE_BACK
+						      : CDC_NEWS_TABLE_JOINED};
+
+	name_table(&n, p->under_name);
+	if (left) {
+		(void)snprintf(n.text, sizeof(n.text),
+			       "it is published again; what was changed in between was not read");
+		unleave(t->w, left);
+		tell(t, &n);
+	} else if (p->under == p->oid) {
+		(void)snprintf(n.text, sizeof(n.text), "it is published now");
+		tell(t, &n);
+	}
+}
+
+static void tell_other_name(struct telling *t, const struct cdc_published *was,
+			    const struct cdc_published *is)
+{
+	struct cdc_publication_news n = {.kind = CDC_NEWS_TABLE_RENAMED};
+
+	/* Who asked for the former name is concerned, whoever asks for the new one as well. */
+	name_table(&n, cdc_source_asks_for(t->w->plan, was->under_name) ? was->under_name
+									: is->under_name);
+	(void)snprintf(n.text, sizeof(n.text), "changes of %s come as %s from now on", was->name,
+		       is->under_name);
+	if (!cdc_source_asks_for(t->w->plan, is->under_name))
+		(void)snprintf(n.remedy, sizeof(n.remedy), "name %s in schemas", is->under_name);
+	tell(t, &n);
+}
+
+static void tell_limits(struct telling *t, const struct cdc_published *was,
+			const struct cdc_published *is)
+{
+	struct cdc_publication_news n = {.kind = CDC_NEWS_FILTER_CHANGED};
+
+	name_table(&n, is->under_name);
+	if (strcmp(was->filter, is->filter) != 0) {
+		(void)snprintf(n.text, sizeof(n.text), "%s",
+			       !*is->filter    ? "it has no row filter any more: all its rows come"
+			       : !*was->filter ? "it has a row filter now: not all its rows come"
+					       : "its row filter is another: other rows come");
+		tell(t, &n);
+	}
+	if (strcmp(was->columns, is->columns) != 0) {
+		n.kind = CDC_NEWS_COLUMNS_CHANGED;
+		(void)snprintf(n.text, sizeof(n.text),
+			       "its column list is another: what comes is %s",
+			       *is->columns ? is->columns : "every column");
+		tell(t, &n);
+	}
+}
+
+/* Both lists are by OID. */
+static void compare_tables(struct telling *t, const struct cdc_publication_look *was,
+			   const struct cdc_publication_look *is)
+{
+	const bool is_via_root = strchr(is->options, 'r') != NULL;
+	size_t a = 0, b = 0;
+
+	while (a < was->table_n || b < is->table_n) {
+		const struct cdc_published *old = a < was->table_n ? &was->tables[a] : NULL;
+		const struct cdc_published *new = b < is->table_n ? &is->tables[b] : NULL;
+
+		if (!new || (old && old->oid < new->oid)) {
+			tell_missing(t, old, is_via_root);
+			a++;
+			continue;
+		}
+		if (!old || new->oid < old->oid) {
+			tell_joined(t, new);
+			b++;
+			continue;
+		}
+		if (old->under != new->under ||
+		    (new->under == new->oid &&strcmp(old->name, new->name) != 0))
+			tell_other_name(t, old, new);
+		tell_limits(t, old, new);
+		a++;
+		b++;
+	}
+	if (t->untold) {
+		struct cdc_publication_news n = {.kind = CDC_NEWS_PUBLICATION_CHANGED};
+
+		(void)snprintf(n.text, sizeof(n.text),
+			       "publication %s: %zu more such news of tables are not listed",
+			       publication_of(t), t->untold);
+		tell(t, &n);
+	}
+}
+
+/* The operations of one that another does not have. */
+static size_t missing_operations(const char *of, const char *in, char ret[64])
+{
+	static const char letters[] = "iudt";
+	static const char *const names[] = {"insert", "update", "delete", "truncate"};
+	size_t n = 0, len = 0;
+
+	ret[0] = '\0';
+	for (size_t i = 0; letters[i]; i++) {
+		if (!strchr(of, letters[i]) || strchr(in, letters[i]))
+			continue;
+		len += (size_t)snprintf(ret + len, 64 - len, "%s%s", n ? ", " : "", names[i]);
+		n++;
+	}
+	return n;
+}
+
+static void tell_option(struct telling *t, const char *text, const char *change)
+{
+	struct cdc_publication_news n = {.kind = CDC_NEWS_PUBLICATION_CHANGED};
+
+	(void)snprintf(n.text, sizeof(n.text), "publication %s was changed: %s", publication_of(t),
+		       text);
+	if (change)
+		put_publication(t, &n, change);
+	tell(t, &n);
+}
+
+static void compare_options(struct telling *t, const char *was, const char *is)
+{
+	char names[64], text[200];
+
+	if (missing_operations(was, is, names)) {
+		(void)snprintf(text, sizeof(text), "%s of its tables does not come any more",
+			       names);
+		tell_option(t, text, "SET (publish = 'insert, update, delete, truncate');");
+	}
+	if (missing_operations(is, was, names)) {
+		(void)snprintf(text, sizeof(text),
+			       "%s of its tables comes from now on; what there was before was not "
+			       "read",
+			       names);
+		tell_option(t, text, NULL);
+	}
+	if (!strchr(was, 'r') != !strchr(is, 'r'))
+		tell_option(t,
+			    strchr(is, 'r')
+				    ? "changes of partitions come under the name of the "
+				      "partitioned table from now on"
+				    : "changes of partitioned tables come under the names of "
+				      "their partitions from now on",
+			    strchr(is, 'r') ? NULL : "SET (publish_via_partition_root = true);");
+	if (!strchr(was, 'g') != !strchr(is, 'g'))
+		tell_option(t,
+			    strchr(is, 'g') ? "stored generated columns come from now on"
+					    : "generated columns do not come any more",
+			    strchr(is, 'g') ? NULL : "SET (publish_generated_columns = stored);");
+}
+
+/* Keeps which operations stopped coming, until they come again. */
+static void note_lost(struct cdc_publication_watch *w, const char *was, const char *is)
+{
+	static const char letters[] = "iudt";
+	size_t n = 0;
+	char lost[sizeof(w->lost)];
+
+	for (size_t i = 0; letters[i]; i++) {
+		if (!strchr(is, letters[i]) &&
+		    (strchr(was, letters[i]) || strchr(w->lost, letters[i])))
+			lost[n++] = letters[i];
+	}
+	lost[n] = '\0';
+	memcpy(w->lost, lost, sizeof(lost));
+}
+
+static void tell_existence(struct telling *t, bool exists)
+{
+	struct cdc_publication_news n = {.kind = exists ? CDC_NEWS_PUBLICATION_BACK
+							: CDC_NEWS_PUBLICATION_GONE};
+
+	if (exists)
+		(void)snprintf(n.text, sizeof(n.text),
+			       "publication %s is there again; changes made meanwhile cannot be "
+			       "read",
+			       publication_of(t));
+	else
+		(void)snprintf(
+			n.text, sizeof(n.text),
+			"publication %s is not there any more: the next change of one of its "
+			"tables ends the stream",
+			publication_of(t));
+	tell(t, &n);
+}
+
+/* A look at the publication that is there. */
+static enum cdc_code take_look(struct telling *t, const PGresult *answer, struct cdc_err *err)
+{
+	struct cdc_publication_watch *w = t->w;
+	struct cdc_publication_look look = {0};
+	const bool has_changed = !w->last.arena || !is_as_before(w, answer);
+	char was[sizeof(look.options)];
+	enum cdc_code rc = CDC_OK;
+
+	if (w->last.arena && !w->last.exists)
+		tell_existence(t, true);
+	drop_left(w, answer);
+	memcpy(was, w->last.options, sizeof(was));
+	if (has_changed)
+		rc = read_look(answer, &look, err);
+	if (rc) {
+		cdc_arena_free(look.arena);
+		return rc;
+	}
+	if (w->last.arena) {
+		const char *is = cdc_pgconn_text(answer, 0, COLUMN_NAME);
+
+		compare_options(t, was, is);
+		note_lost(w, was, is);
+		if (has_changed)
+			compare_tables(t, &w->last, &look);
+	}
+	if (has_changed) {
+		cdc_arena_free(w->last.arena);
+		w->last = look;
+	}
+	w->last.exists = true;
+	(void)snprintf(w->last.options, sizeof(w->last.options), "%s",
+		       cdc_pgconn_text(answer, 0, COLUMN_NAME));
+	return CDC_OK;
+}
+
+enum cdc_code cdc_publication_watch_take(struct cdc_publication_watch *w, const PGresult *answer,
+					 const PGresult *missing, cdc_publication_news_fn *fn,
+					 void *arg, struct cdc_publication_report *ret,
+					 struct cdc_err *err)
+{
+	struct telling t = {.w = w, .missing = missing, .fn = fn, .arg = arg};
+	enum cdc_code rc = CDC_OK;
+
+	if (has_publication(answer)) {
+		rc = take_look(&t, answer, err);
+	} else if (w->last.exists) {
+		tell_existence(&t, false);
+		w->last.exists = false;
+	}
+	if (rc)
+		return rc;
+	*ret = (struct cdc_publication_report){
+		.table_n = w->last.exists ? w->last.table_n : 0,
+		.is_gone = w->last.arena && !w->last.exists,
+		.left_n = w->left_n,
+		.lost_n = strlen(w->lost),
+	};
+	return CDC_OK;
+}

@@ -1,0 +1,136 @@
+"""What somebody does to the publication while it is read: the stream says nothing of it, walpost does."""
+
+import pytest
+from machine import wait_for
+
+pytestmark = [pytest.mark.receiving, pytest.mark.versions]
+
+
+def told(rig, event, seconds=30, **fields):
+    """The first event of this name with these fields."""
+    def found():
+        return [e for e in rig.walpost.events(event) if all(e.get(k) == v for k, v in fields.items())]
+    wait_for(f"{event} {fields}", found, seconds, tail=rig.walpost.tail)
+    return found()[0]
+
+
+def watched(rig):
+    """Until the publication was looked at: what comes later is news."""
+    wait_for("the first look", lambda: rig.walpost.metric("walpost_source_publication_tables"), 30,
+             tail=rig.walpost.tail)
+
+
+def test_F21_a_table_that_leaves_the_publication_is_told_and_comes_back(rig):
+    rig.db.table("t")
+    rig.db.table("u")
+    rig.db.sql("CREATE TABLE gone (id int PRIMARY KEY)")
+    rig.db.sql("CREATE TABLE named (id int PRIMARY KEY)")
+    rig.db.publish("t", "u", "gone", "named")
+    walpost = rig.start()
+    watched(rig)
+    rig.db.sql("INSERT INTO t VALUES (1, 'a')")
+    rig.assert_whole()
+    rig.db.sql("ALTER PUBLICATION walpost DROP TABLE t")
+    left = told(rig, "table_left_publication")
+    assert left["table"] == "public.t" and left["level"] == "warn" and "not in publication walpost" in left["note"]
+    wait_for("it is counted", lambda: walpost.metric("walpost_source_left_tables") == 1, 10, tail=walpost.tail)
+    assert "1 tables left the publication" in walpost.get("/healthz")[1]
+    rig.db.server.sql("INSERT INTO t VALUES (2, 'unread')", database=rig.db.name)
+    rig.db.sql("INSERT INTO u VALUES (1, 'b')")
+    rig.wait_arrived(2)
+    rig.db.sql(left["remedy"].rstrip(";"))
+    back = told(rig, "table_is_back", table="public.t")
+    wait_for("nothing is out", lambda: walpost.metric("walpost_source_left_tables") == 0, 10, tail=walpost.tail)
+    assert "left the publication" not in walpost.get("/healthz")[1]
+    assert back["remedy"] == "walpost resync main public.t"
+    done = walpost.command(*back["remedy"].split()[1:])
+    assert done.returncode == 0, done.stderr
+    wait_for("what was not read is copied", lambda: any(
+        r["operation"] == "read" and r["fields"] == {"id": 2, "v": "unread"} for r in rig.receiver.records()),
+        30, tail=walpost.tail)
+    rig.db.sql("ALTER TABLE named RENAME TO renamed")
+    assert "come as public.renamed" in told(rig, "table_renamed", table="public.named")["note"]
+    rig.db.sql("DROP TABLE gone")
+    assert told(rig, "table_dropped", table="public.gone")["level"] == "info"
+    assert [e["table"] for e in walpost.events("table_left_publication")] == ["public.t"], walpost.tail()
+    assert walpost.metric("walpost_source_reconnects_total") == 0
+    walpost.stop()
+    assert "public.t was out of the publication" in walpost.command("status").stdout
+
+
+def test_F21_a_partition_that_is_detached_is_told(rig):
+    rig.db.sql("CREATE TABLE r (id int PRIMARY KEY) PARTITION BY RANGE (id)")
+    for i in range(2):
+        rig.db.sql(f"CREATE TABLE r{i} PARTITION OF r FOR VALUES FROM ({i}0) TO ({i + 1}0)")
+    rig.db.sql("CREATE TABLE alone (id int PRIMARY KEY)")
+    rig.db.server.sql("CREATE PUBLICATION walpost FOR TABLE r, alone WITH (publish_via_partition_root = true)",
+                      database=rig.db.name)
+    rig.start(tables=["public.r"])
+    watched(rig)
+    # Nobody asks for it, so its coming and going is no news.
+    rig.db.server.sql("ALTER PUBLICATION walpost DROP TABLE alone", database=rig.db.name)
+    rig.db.sql("INSERT INTO r VALUES (1), (11)")
+    rig.wait_arrived(2)
+    rig.db.sql("ALTER TABLE r DETACH PARTITION r1")
+    left = told(rig, "table_left_publication")
+    assert left["table"] == "public.r" and "public.r1 is no partition of it" in left["note"], left
+    assert "ADD TABLE ONLY public.r1" in left["remedy"]
+    rig.db.sql("DROP TABLE r1")
+    wait_for("what is dropped is not out", lambda: rig.walpost.metric("walpost_source_left_tables") == 0, 30,
+             tail=rig.walpost.tail)
+    rig.db.sql("DROP TABLE r0")
+    assert "public.r0 was dropped" in told(rig, "table_dropped", table="public.r")["note"]
+    assert "public.alone" not in rig.walpost.log_text()
+
+
+def test_F23_options_of_the_publication_that_change_are_told(rig):
+    rig.db.sql("CREATE TABLE t (id int PRIMARY KEY)")
+    rig.db.sql("CREATE TABLE r (id int PRIMARY KEY) PARTITION BY RANGE (id)")
+    rig.db.sql("CREATE TABLE r0 PARTITION OF r FOR VALUES FROM (0) TO (10)")
+    rig.db.server.sql("CREATE PUBLICATION walpost FOR TABLE t, r WITH (publish_via_partition_root = true)",
+                      database=rig.db.name)
+    walpost = rig.start()
+    watched(rig)
+
+    def alter(statement):
+        rig.db.server.sql(f"ALTER PUBLICATION walpost {statement}", database=rig.db.name)
+    has_filters = rig.db.connection.info.server_version >= 150000
+    if has_filters:
+        alter("SET TABLE t WHERE (id < 10), r")
+    alter("SET (publish = 'insert, truncate')")
+    changed = told(rig, "publication_changed")
+    assert "update, delete of its tables does not come" in changed["note"], changed
+    wait_for("it is counted", lambda: walpost.metric("walpost_source_lost_operations") == 2, 10, tail=walpost.tail)
+    assert "stopped sending 2 of" in walpost.get("/healthz")[1]
+    if has_filters:
+        assert "has a row filter now" in told(rig, "table_filter_changed", table="public.t")["note"]
+        alter("SET TABLE t (id), r")
+    alter("SET (publish_via_partition_root = false)")
+    rig.db.server.sql(changed["remedy"].rstrip(";"), database=rig.db.name)
+    left = told(rig, "table_left_publication", table="public.r")
+    assert "names of its partitions" in left["note"] and "publish_via_partition_root = true" in left["remedy"]
+    assert "come as public.r0" in told(rig, "table_renamed", table="public.r")["note"]
+    wait_for("it is over", lambda: walpost.metric("walpost_source_lost_operations") == 0, 30, tail=walpost.tail)
+    assert "stopped sending" not in walpost.get("/healthz")[1]
+    if has_filters:
+        assert "what comes is id" in told(rig, "table_columns_changed", table="public.t")["note"]
+    rig.db.server.sql(left["remedy"].rstrip(";"), database=rig.db.name)
+    told(rig, "table_is_back", table="public.r")
+    assert len(walpost.events("table_left_publication")) == 1, "the other tables stayed"
+    assert not walpost.events("table_dropped")
+
+
+def test_F20_a_publication_that_is_gone_is_told_before_a_change_comes(rig):
+    rig.db.sql("CREATE TABLE t (id int PRIMARY KEY)")
+    rig.db.server.sql("CREATE PUBLICATION walpost FOR TABLE t", database=rig.db.name)
+    walpost = rig.start()
+    watched(rig)
+    rig.db.server.sql("DROP PUBLICATION walpost", database=rig.db.name)
+    assert "not there any more" in told(rig, "publication_is_gone")["note"]
+    wait_for("health tells", lambda: "the publication is not there any more" in walpost.get("/healthz")[1], 10,
+             tail=walpost.tail)
+    assert not walpost.events("capture_failed")
+    rig.db.server.sql("CREATE PUBLICATION walpost FOR TABLE t", database=rig.db.name)
+    told(rig, "publication_is_back")
+    wait_for("it is over", lambda: walpost.metric("walpost_source_publication_gone") == 0, 10, tail=walpost.tail)
+    assert not walpost.events("table_left_publication")
