@@ -21,15 +21,21 @@ static void open_breaker(struct cdc_breaker *b, uint64_t now_ms, uint64_t random
 
 static bool is_due(const struct cdc_breaker *b, uint64_t now_ms)
 {
-	return b->state == CDC_BREAKER_CLOSED && b->failures != 0 &&
+	return b->state == CDC_BREAKER_CLOSED && b->has_begun &&
 	       (b->failures >= CDC_BREAKER_FAILURES || now_ms - b->first_ms >= CDC_BREAKER_MS);
+}
+
+void cdc_breaker_doubt(struct cdc_breaker *b, uint64_t now_ms)
+{
+	if (!b->has_begun)
+		b->first_ms = now_ms;
+	b->has_begun = true;
 }
 
 bool cdc_breaker_fail(struct cdc_breaker *b, bool is_probe, uint64_t retry_after_ms,
 		      uint64_t now_ms, uint64_t random)
 {
-	if (b->failures == 0)
-		b->first_ms = now_ms;
+	cdc_breaker_doubt(b, now_ms);
 	if (b->failures != UINT32_MAX)
 		b->failures++;
 	if (retry_after_ms > CDC_RETRY_AFTER_CAP)
@@ -66,7 +72,7 @@ uint64_t cdc_breaker_next_ms(const struct cdc_breaker *b)
 {
 	switch (b->state) {
 	case CDC_BREAKER_CLOSED:
-		return b->failures ? b->first_ms + CDC_BREAKER_MS : UINT64_MAX;
+		return b->has_begun ? b->first_ms + CDC_BREAKER_MS : UINT64_MAX;
 	case CDC_BREAKER_OPEN:
 		return b->until_ms;
 	case CDC_BREAKER_HALF_OPEN:

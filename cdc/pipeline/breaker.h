@@ -5,6 +5,8 @@
  * Half-open: one probe is on its way, and what it says decides.  It opens when
  * nothing was accepted during five failures, or during the 10 s since the first
  * one; every probe that fails opens it again for longer; anything accepted closes it.
+ * A refusal whose cause is still being looked for (lanes.h) begins the 10 s and is none
+ * of the five: so many in a row are nothing strange where half of the records are refused.
  *
  * Threads: pure; a breaker belongs to its caller.
  * Layer: pipeline (base).
@@ -24,7 +26,8 @@ enum cdc_breaker_state { CDC_BREAKER_CLOSED, CDC_BREAKER_OPEN, CDC_BREAKER_HALF_
 struct cdc_breaker {
 	enum cdc_breaker_state state;
 	unsigned failures; /* since anything was accepted */
-	uint64_t first_ms; /* of the first of them */
+	bool has_begun;    /* first_ms says when */
+	uint64_t first_ms; /* of the first failure, or doubt */
 	unsigned openings; /* since anything was accepted */
 	uint64_t until_ms; /* open: no probe before */
 	uint64_t asked_ms; /* as the endpoint asked by Retry-After: no probe before */
@@ -37,6 +40,9 @@ bool cdc_breaker_accept(struct cdc_breaker *b);
  * Returns whether this opened the breaker (again). */
 bool cdc_breaker_fail(struct cdc_breaker *b, bool is_probe, uint64_t retry_after_ms,
 		      uint64_t now_ms, uint64_t random);
+
+/* A request was refused, and it is being looked for whose trouble that is. */
+void cdc_breaker_doubt(struct cdc_breaker *b, uint64_t now_ms);
 
 /* Time passed.  Returns whether this opened the breaker. */
 bool cdc_breaker_tick(struct cdc_breaker *b, uint64_t now_ms, uint64_t random);

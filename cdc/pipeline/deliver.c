@@ -24,9 +24,9 @@
 #define TURN_MS            1000 /* longest wait: the heartbeat */
 #define STOP_MS            8000 /* for requests in flight */
 #define FINISH_TURN_MS     20
-#define LOOK_MS            1000  /* whether somebody replays or discards dead letters */
-#define COUNT_MS           30000 /* the same, when there are so many that counting takes time: */
-#define COUNT_MANY         10000
+#define LOOK_MS            1000 /* whether somebody replays or discards dead letters */
+#define COUNT_PER_MS       10   /* parked records and dead letters: to count them takes time */
+#define COUNT_MS           30000
 #define SHOW_MS            200 /* between two looks at the lanes, for people */
 
 /* What a checkpoint says. */
@@ -67,6 +67,7 @@ struct cdc_deliver {
 	bool has_delivered; /* since then */
 	uint64_t looked_ms; /* at the store's parked records */
 	uint64_t shown_ms;  /* the lanes, to people */
+	bool is_uncounted;  /* they have changed since */
 };
 
 /* --- life --------------------------------------------------------------------------- */
@@ -433,12 +434,13 @@ static enum cdc_code take_results(struct cdc_deliver *d, uint64_t now_ms, int64_
 
 /* --- parked records ----------------------------------------------------------------- */
 
-/* So many that counting them takes time? */
-static bool has_many(const struct cdc_deliver *d)
+/* How long after they were counted last they may be counted again: seldom, when there are many. */
+static uint64_t count_ms(const struct cdc_deliver *d)
 {
 	const struct cdc_park_totals *t = cdc_parking_totals(d->parking);
+	uint64_t wait_ms = (t->waiting + t->dead + t->replay) / COUNT_PER_MS;
 
-	return t->waiting + t->dead + t->replay >= COUNT_MANY;
+	return wait_ms < COUNT_MS ? wait_ms : COUNT_MS;
 }
 
 static enum cdc_code count_parked(struct cdc_deliver *d, uint64_t now_ms, struct cdc_err *err)
@@ -451,6 +453,7 @@ static enum cdc_code count_parked(struct cdc_deliver *d, uint64_t now_ms, struct
 		return rc;
 	cdc_parking_set_totals(d->parking, &totals);
 	d->looked_ms = now_ms;
+	d->is_uncounted = false;
 	return CDC_OK;
 }
 
@@ -480,7 +483,7 @@ static enum cdc_code check_room(struct cdc_deliver *d, uint64_t now_ms, struct c
 static enum cdc_code write_parked(struct cdc_deliver *d, uint64_t now_ms, int64_t wall_us,
 				  struct cdc_err *err)
 {
-	bool is_counted = !has_many(d) || now_ms - d->looked_ms >= COUNT_MS;
+	bool is_counted = now_ms - d->looked_ms >= count_ms(d);
 	struct cdc_park_totals totals;
 	struct cdc_parking_write w;
 	enum cdc_code rc;
@@ -497,6 +500,7 @@ static enum cdc_code write_parked(struct cdc_deliver *d, uint64_t now_ms, int64_
 		return rc;
 	cdc_parking_written(d->parking, &w, now_ms);
 	d->has_delivered = true;
+	d->is_uncounted = !is_counted;
 	if (is_counted) {
 		cdc_parking_set_totals(d->parking, &totals);
 		d->looked_ms = now_ms;
@@ -512,7 +516,8 @@ static enum cdc_code send_parked(struct cdc_deliver *d, uint64_t now_ms, int64_t
 	struct cdc_batch *batch;
 	enum cdc_code rc = CDC_OK;
 
-	if (t->dead + t->replay && now_ms - d->looked_ms >= (has_many(d) ? COUNT_MS : LOOK_MS))
+	if ((t->dead + t->replay || d->is_uncounted) &&
+	    now_ms - d->looked_ms >= (count_ms(d) > LOOK_MS ? count_ms(d) : LOOK_MS))
 		rc = count_parked(d, now_ms, err);
 	while (!rc && cdc_parking_next(d->parking, now_ms, wall_us, &what, &batch)) {
 		bool waits;

@@ -10,6 +10,8 @@
 #include "cdc/pipeline/trouble.h"
 
 #define BISECT_RETRY_FAILURES 3    /* of a batch that fails with 5xx while others are accepted */
+#define COMPARISONS_MAX       8    /* with other records, before a refusal counts as a failure */
+#define REFUSALS_TOLD_MS      1000 /* in the log no more often than that */
 #define LEARNED_MIN           1024 /* bytes: a batch is not made smaller for its size alone */
 
 /* A lane has at most one request in flight. */
@@ -25,7 +27,11 @@ struct lane {
 	uint64_t since_ms;  /* linger: the run waits since; 0: not */
 	uint64_t failed_at; /* counter at the last failure */
 	size_t suspects;    /* so many records at its head were refused together: halve them */
+	size_t width;       /* most records of the next request; 0: as many as may be */
 	struct cdc_suspect alone; /* the record at its head, sent alone */
+	bool is_refused;          /* the last failure of that was a refusal */
+	struct cdc_id compared;   /* the last other record that was sent to compare with it */
+	unsigned comparisons;     /* since anything was accepted */
 };
 
 struct cdc_lanes {
@@ -45,7 +51,9 @@ struct cdc_lanes {
 	bool is_finishing;
 	struct cdc_breaker breaker;
 	char told[sizeof(((struct sink_result *)0)->text)]; /* why it opened last */
-	uint64_t hold_ms;                                   /* 429: nothing goes out before */
+	bool has_refused;     /* some lane waits for something to be accepted, to compare with */
+	uint64_t refusals_ms; /* when one was told last */
+	uint64_t hold_ms;     /* 429: nothing goes out before */
 	bool has_no_probe;    /* nothing in the lanes could be one, when it was looked for */
 	struct cdc_id probed; /* the last probe that failed; zero: none since it opened */
 
@@ -193,10 +201,28 @@ static bool may_start(const struct cdc_lanes *l, uint64_t now_ms)
 	return cdc_flow_may_start(&l->flow, counted(l), now_ms);
 }
 
+/* What was refused before this began can be tried once more, for the proof. */
+static void end_comparisons(struct cdc_lanes *l, uint64_t begun)
+{
+	l->has_refused = false;
+	for (size_t i = 0; i < l->lane_n; i++) {
+		struct lane *lane = &l->lanes[i];
+
+		if (!lane->alone.failures || !lane->is_refused)
+			continue;
+		l->has_refused = true;
+		lane->comparisons = 0;
+		if (begun > lane->alone.failed_at)
+			lane->until_ms = 0;
+	}
+}
+
 void cdc_lanes_accepted(struct cdc_lanes *l, uint64_t begun)
 {
 	if (l->accepted_begun < begun)
 		l->accepted_begun = begun;
+	if (l->has_refused)
+		end_comparisons(l, begun);
 	if (cdc_breaker_accept(&l->breaker))
 		recovered(l);
 }
@@ -314,6 +340,7 @@ static void accept_job(struct cdc_lanes *l, struct lane *lane, size_t index, int
 	count_accepted(l, lane->items, lane->n, wall_us);
 	for (size_t i = 0; i < lane->n; i++)
 		cdc_window_done(l->setup.window, lane->items[i]);
+	lane->width = lane->width * 2 < l->setup.settings->batch_size ? lane->width * 2 : 0;
 	if (had_head) {
 		lane->alone = (struct cdc_suspect){0};
 		lane->suspects -= lane->n < lane->suspects ? lane->n : lane->suspects;
@@ -365,6 +392,8 @@ static struct cdc_trouble trouble_of(const struct lane *lane, const struct sink_
 static void forget_head(struct lane *lane)
 {
 	lane->alone = (struct cdc_suspect){0};
+	lane->compared = (struct cdc_id){0};
+	lane->comparisons = 0;
 	lane->suspects -= lane->suspects ? 1 : 0;
 	lane->attempt = 0;
 	lane->until_ms = lane->asked_ms = 0;
@@ -386,12 +415,43 @@ static bool is_in_trouble(struct cdc_lanes *l, struct lane *lane, const struct s
 	return cdc_suspect_fail(&lane->alone, r, &rule);
 }
 
+/* Is it still to be found out whether the endpoint refuses just this?  Then there is no wait. */
+static bool is_searching(struct cdc_lanes *l, struct lane *lane, size_t index,
+			 const struct sink_result *r)
+{
+	if (r->outcome != SINK_REJECT || r->is_never_record || lane->is_probe)
+		return false;
+	if (lane->n > 1)
+		return true;
+	if (l->setup.settings->order == CDC_ORDER_SYNC || l->is_finishing ||
+	    ++lane->comparisons > COMPARISONS_MAX)
+		return false;
+	return cdc_window_other(l->setup.window, index, &lane->compared) != NULL;
+}
+
+static void tell_failure(struct cdc_lanes *l, const struct lane *lane, const struct sink_result *r,
+			 bool is_search, uint64_t now_ms)
+{
+	bool is_refusal = r->outcome == SINK_REJECT && !r->is_never_record;
+
+	if (l->breaker.state != CDC_BREAKER_CLOSED ||
+	    (is_refusal ? l->refusals_ms && now_ms - l->refusals_ms < REFUSALS_TOLD_MS
+			: !cdc_log_is_due(lane->attempt)))
+		return;
+	if (is_refusal)
+		l->refusals_ms = now_ms;
+	LOG_WARN(&l->setup.log, "request_failed", KV("sync", l->setup.sync),
+		 KV("attempt", lane->attempt + is_search), KV("status", r->status),
+		 KV("records", lane->n), KV("reason", (const char *)r->text));
+}
+
 static void fail_job(struct cdc_lanes *l, struct lane *lane, size_t index,
 		     const struct sink_result *r, uint64_t now_ms, uint64_t random,
 		     struct cdc_trouble *ret_trouble)
 {
 	bool is_head = lane->items[0] == cdc_window_head(l->setup.window, index);
 	uint64_t asked = asked_ms(l, r);
+	bool is_search;
 
 	if (lane->is_probe)
 		l->probed = lane->items[0]->rec->id;
@@ -399,22 +459,31 @@ static void fail_job(struct cdc_lanes *l, struct lane *lane, size_t index,
 		(void)cdc_lanes_failed(l, r, lane->is_probe, false, now_ms, random);
 		return;
 	}
-	lane->attempt++;
-	lane->until_ms = now_ms + cdc_backoff_ms(lane->attempt, random);
+	is_search = is_searching(l, lane, index, r);
+	if (is_search) {
+		cdc_breaker_doubt(&l->breaker, now_ms);
+		lane->until_ms = now_ms;
+	} else {
+		lane->comparisons = 0;
+		lane->attempt++;
+		lane->until_ms = now_ms + cdc_backoff_ms(lane->attempt, random);
+	}
 	if (must_halve(l, lane, r)) {
 		lane->suspects = lane->n;
 		lane->until_ms = now_ms;
 	}
 	if (asked)
 		lane->asked_ms = now_ms + asked;
-	lane->failed_at = cdc_lanes_failed(l, r, lane->is_probe, true, now_ms, random);
-	if (l->breaker.state == CDC_BREAKER_CLOSED && cdc_log_is_due(lane->attempt))
-		LOG_WARN(&l->setup.log, "request_failed", KV("sync", l->setup.sync),
-			 KV("attempt", lane->attempt), KV("status", r->status),
-			 KV("records", lane->n), KV("reason", (const char *)r->text));
-	if (lane->n == 1 && is_head && is_in_trouble(l, lane, r, now_ms)) {
+	lane->failed_at = cdc_lanes_failed(l, r, lane->is_probe, !is_search, now_ms, random);
+	tell_failure(l, lane, r, is_search, now_ms);
+	if (lane->n > 1 || !is_head)
+		return;
+	lane->is_refused = r->outcome == SINK_REJECT && !r->is_never_record;
+	l->has_refused |= lane->is_refused;
+	if (is_in_trouble(l, lane, r, now_ms)) {
 		*ret_trouble = trouble_of(lane, r);
 		forget_head(lane);
+		lane->width = 1;
 	}
 }
 
@@ -598,7 +667,7 @@ static bool must_linger(const struct cdc_lanes *l, struct lane *lane, bool has_m
 			uint64_t now_ms)
 {
 	if (!l->setup.settings->linger_ms || l->is_finishing || has_more || lane->attempt ||
-	    lane->suspects)
+	    lane->suspects || lane->alone.failures)
 		return false;
 	if (!lane->since_ms)
 		lane->since_ms = now_ms;
@@ -612,6 +681,28 @@ static uint64_t lane_due_ms(const struct cdc_lanes *l, const struct lane *lane)
 	return due > l->hold_ms ? due : l->hold_ms;
 }
 
+/* The record to be sent in place of a head that was refused, while nothing shows that the endpoint
+ * accepts others.  NULL: the head itself. */
+static struct cdc_item *choose_other(struct cdc_lanes *l, struct lane *lane, size_t index)
+{
+	struct cdc_item *item = NULL;
+
+	if (!lane->alone.failures || !lane->is_refused || l->is_finishing ||
+	    l->setup.settings->order == CDC_ORDER_SYNC || l->accepted_begun > lane->alone.failed_at)
+		return NULL;
+	item = cdc_window_other(l->setup.window, index, &lane->compared);
+	lane->compared = item ? item->rec->id : (struct cdc_id){0};
+	return item;
+}
+
+/* Most records of the lane's next request. */
+static size_t most_records(const struct cdc_lanes *l, const struct lane *lane)
+{
+	size_t most = lane->suspects ? (lane->suspects + 1) / 2 : l->setup.settings->batch_size;
+
+	return lane->width && lane->width < most ? lane->width : most;
+}
+
 static enum cdc_code send_lane(struct cdc_lanes *l, size_t index, void *sink, uint64_t now_ms,
 			       struct cdc_trouble *ret_trouble, struct cdc_err *err)
 {
@@ -619,17 +710,20 @@ static enum cdc_code send_lane(struct cdc_lanes *l, size_t index, void *sink, ui
 	const struct cdc_deliver_settings *s = l->setup.settings;
 	uint64_t max_bytes =
 		l->fitting && l->fitting < s->batch_bytes ? l->fitting : s->batch_bytes;
+	struct cdc_item *other = choose_other(l, lane, index);
 	enum cdc_code rc = CDC_LIMIT;
 
 	while (rc == CDC_LIMIT) {
-		size_t max = lane->suspects ? (lane->suspects + 1) / 2 : s->batch_size;
+		size_t max = most_records(l, lane);
 		struct cdc_err why = {0};
-		bool has_more;
+		bool has_more = true;
 
 		if (!reserve(l, lane, max))
 			return cdc_err_set(err, CDC_NOMEM, "out of memory for a request");
-		lane->n = cdc_window_run(l->setup.window, index, max, max_bytes, lane->items,
-					 &has_more);
+		lane->items[0] = other;
+		lane->n = other ? 1
+				: cdc_window_run(l->setup.window, index, max, max_bytes,
+						 lane->items, &has_more);
 		cut(l, lane, &has_more);
 		keep_together(l, lane, sink, &has_more);
 		if (lane->n == 0 || must_linger(l, lane, has_more, now_ms))

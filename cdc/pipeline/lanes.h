@@ -3,9 +3,12 @@
  * means for them and for the endpoint.
  *
  * A lane has at most one request in flight.  Every failure is first the endpoint's:
- * the lane waits, a batch that is refused is halved down to the one record that is
- * the cause, the breaker counts.  What turns out to be a record's own trouble
- * (trouble.h) is handed to the caller, who takes it out of the window.
+ * the lane waits, and the breaker counts.  A batch that is refused is halved down to the
+ * one record that is the cause; then, if nothing else was accepted since, other records of
+ * the lane are sent alone, to see whether they are.  Only when none of those was accepted
+ * the refusal counts.  What turns out to be a record's own trouble (trouble.h) is handed to
+ * the caller, who takes it out of the window; behind it a lane's requests grow again from
+ * one record, since where one is refused others may be.
  *
  * Time and chance are arguments; the only thing done to the outside is the sink's
  * submit, so simulations drive it with a sink that answers by script.

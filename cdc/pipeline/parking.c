@@ -38,6 +38,8 @@ struct cdc_parking {
 	struct slot *reading; /* between next, and send or put_off */
 	struct note *notes;
 	size_t note_n, note_cap;
+	size_t put_n; /* notes of records that are parked: they are written with what stands aside
+		       */
 	struct cdc_park_change *changes; /* of the last collect */
 	struct cdc_park_head *heads;
 	size_t change_cap, head_cap;
@@ -211,6 +213,7 @@ enum cdc_code cdc_parking_take(struct cdc_parking *p, const struct cdc_trouble *
 		clear_note(&p->notes[--p->note_n]);
 		return rc;
 	}
+	p->put_n += !is_last; /* what comes behind a dead letter does not wait for it */
 	log_record(p, is_last ? "record_dead" : "record_parked",
 		   is_last ? ++p->dead_n : ++p->parked_n, cdc_item_view(t->item), t->status,
 		   t->text);
@@ -223,7 +226,7 @@ bool cdc_parking_must_write(const struct cdc_parking *p, uint64_t now_ms)
 {
 	size_t n, bytes;
 
-	if (p->note_n)
+	if (p->note_n > p->put_n)
 		return true;
 	(void)cdc_window_aside(p->setup.window, &n, &bytes);
 	return n && (bytes >= WRITE_BYTES || now_ms - p->written_ms >= CDC_PARKING_WRITE_MS);
@@ -363,7 +366,7 @@ void cdc_parking_written(struct cdc_parking *p, const struct cdc_parking_write *
 			key->is_in_flight = false;
 		clear_note(&p->notes[i]);
 	}
-	p->aside_n = p->note_n = 0;
+	p->aside_n = p->note_n = p->put_n = 0;
 	for (size_t i = 0; i < w->head_n; i++)
 		set_head(p, &w->heads[i]);
 	p->written_ms = now_ms;

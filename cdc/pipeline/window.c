@@ -5,6 +5,8 @@
 
 #include "cdc/record/key.h"
 
+#define OTHERS_MAX 1000 /* records of a lane that are looked at for another key */
+
 struct cdc_window_chunk {
 	struct cdc_window_chunk *next;
 	struct cdc_window_input *input;
@@ -706,6 +708,19 @@ struct cdc_item *cdc_window_probe(struct cdc_window *w, const struct cdc_id *aft
 		found = probe_of(w, in, after, seen, cap);
 	free(seen);
 	return found;
+}
+
+struct cdc_item *cdc_window_other(struct cdc_window *w, size_t lane, const struct cdc_id *after)
+{
+	const struct cdc_item *head = w->lanes[lane].head;
+	struct cdc_item *item = head ? head->next : NULL;
+
+	for (size_t i = 0; item && i < OTHERS_MAX; i++, item = item->next) {
+		if (item->rec->key_hash != head->rec->key_hash && !item->is_second &&
+		    cdc_id_cmp(&item->rec->id, after) > 0 && is_first_of_key(w, item))
+			return item;
+	}
+	return NULL;
 }
 
 static void release_held(struct cdc_window *w, struct cdc_window_table *t)

@@ -172,6 +172,13 @@ size_t cdc_window_run(struct cdc_window *w, size_t lane, size_t max, size_t max_
 struct cdc_item *cdc_window_probe(struct cdc_window *w, const struct cdc_id *after,
 				  const bool *is_suspect);
 
+/*
+ * The next record of a lane that may be sent alone in place of the lane's head, to compare
+ * the two: of another key, the first of it, waiting for nothing, with an id above after.
+ * NULL: there is none near.
+ */
+struct cdc_item *cdc_window_other(struct cdc_window *w, size_t lane, const struct cdc_id *after);
+
 /* The first record of a lane, or NULL. */
 struct cdc_item *cdc_window_head(struct cdc_window *w, size_t lane);
 

@@ -434,3 +434,25 @@ def test_kill_at_random_moments_while_keys_are_parked(rig, seed):
     rig.walpost.start(databases=[rig.db])
     rig.assert_whole(seconds=90)
     wait_state(rig, 0, 0)
+
+
+def test_half_of_all_records_are_refused_and_the_others_are_delivered(rig):
+    """What is refused is parked as fast as the endpoint answers, and is no outage."""
+    rig.db.table("t", bulk=True)
+    rig.db.publish("t")
+    rig.add_receiver().control({"match": '"v":"bad', "status": 400, "action": "answer"})
+    rig.start(**LATER)
+    # The last ones are good: without others that are accepted nothing shows whose trouble it is.
+    rig.db.sql("INSERT INTO t SELECT g, CASE WHEN g <= 20000 AND g % 2 = 0 THEN 'bad' ELSE 'good' END"
+               " FROM generate_series(1, 20500) g")
+    stored = Stored(rig)
+
+    def is_over():
+        return (rig.walpost.metric("walpost_delivered_records_total") == 10500
+                and stored.run("SELECT count(*) FROM parked") == [(10000,)])
+    wait_for("half of them are delivered, half are parked", is_over, 90, 0.2, tail=rig.tail)
+    assert not rig.walpost.events("endpoint_trouble")
+    assert {r["key"]["id"] for r in stored.parked()} == set(range(2, 20001, 2))
+    arrived = rig.receiver.records()
+    assert sorted(r["key"]["id"] for r in arrived) == sorted(
+        [*range(1, 20001, 2), *range(20001, 20501)])

@@ -87,6 +87,21 @@ static void ten_seconds_of_one_failure_open_it(void **state)
 	assert_int_equal(b.state, CDC_BREAKER_OPEN);
 }
 
+static void a_doubt_begins_the_ten_seconds_and_is_no_failure(void **state)
+{
+	struct cdc_breaker b = {0};
+
+	(void)state;
+	for (uint64_t now = 500; now < 500 + CDC_BREAKER_MS; now++)
+		cdc_breaker_doubt(&b, now);
+	for (int i = 1; i < CDC_BREAKER_FAILURES; i++)
+		assert_false(cdc_breaker_fail(&b, false, 0, 600, 0));
+	assert_false(cdc_breaker_tick(&b, 499 + CDC_BREAKER_MS, 0));
+	assert_true(cdc_breaker_tick(&b, 500 + CDC_BREAKER_MS, 0));
+	assert_true(cdc_breaker_accept(&b));
+	assert_int_equal(cdc_breaker_next_ms(&b), UINT64_MAX);
+}
+
 static void a_failed_probe_opens_it_for_longer_and_an_accepted_one_closes_it(void **state)
 {
 	struct cdc_breaker b = {0};
@@ -211,6 +226,7 @@ int main(void)
 		cmocka_unit_test(five_failures_open_it),
 		cmocka_unit_test(something_accepted_between_keeps_it_closed),
 		cmocka_unit_test(ten_seconds_of_one_failure_open_it),
+		cmocka_unit_test(a_doubt_begins_the_ten_seconds_and_is_no_failure),
 		cmocka_unit_test(a_failed_probe_opens_it_for_longer_and_an_accepted_one_closes_it),
 		cmocka_unit_test(retry_after_holds_the_probe_up_to_a_day),
 		cmocka_unit_test(an_outage_is_nobodys_record_trouble),
