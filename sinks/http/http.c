@@ -2,12 +2,15 @@
 
 #include <curl/curl.h>
 #include <errno.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <sys/epoll.h>
 #include <sys/socket.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "cdc/base/clock.h"
 #include "cdc/base/crypto.h"
@@ -17,6 +20,12 @@
 #define LINES_MAX  (64u << 10)
 #define DNS_S      60  /* a name is asked for again */
 #define LIFETIME_S 300 /* a connection is made anew, so that a name's new address is found */
+#define EVENTS     64  /* of one look at the sockets */
+
+/* Of a socket, beside what the epoll looks for: */
+#define OWN  ((uint16_t)(1u << 15)) /* open_socket made it, so its end will be heard of */
+#define IDLE ((uint16_t)(1u << 14)) /* no request has it now */
+#define LOOK ((uint16_t) ~(OWN | IDLE))
 
 struct slot {
 	CURL *easy;
@@ -34,7 +43,7 @@ struct slot {
 	uint64_t begun_us;
 	char error[CURL_ERROR_SIZE];
 	bool is_busy, is_options, is_waiting, is_refused;
-	const struct sink_http_networks *networks;
+	struct sink_http *http;
 };
 
 struct sink_http {
@@ -50,6 +59,10 @@ struct sink_http {
 	struct curl_slist *headers;      /* of all requests but the side one */
 	size_t keep_max;
 	int wake_fd;
+	int epoll_fd;      /* over wake_fd and the sockets of libcurl */
+	uint16_t *watched; /* by socket: what the epoll looks for, OWN and IDLE */
+	size_t watched_n;
+	uint64_t due_ms; /* then libcurl is to be called though no socket is ready */
 };
 
 static uint64_t mono_us(void)
@@ -96,18 +109,76 @@ static size_t count_head(char *bytes, size_t size, size_t n, void *arg)
 	return s->head > SINK_HTTP_ANSWER_BYTES ? 0 : size * n;
 }
 
+/* --- sockets ------------------------------------------------------------------------ */
+
+static uint16_t *watched_place(struct sink_http *h, curl_socket_t fd)
+{
+	size_t n = h->watched_n ? h->watched_n : 64, at = (size_t)fd;
+	uint16_t *grown;
+
+	if (at < h->watched_n)
+		return &h->watched[at];
+	while (n <= at)
+		n *= 2;
+	grown = reallocarray(h->watched, n, sizeof(*grown));
+	if (!grown)
+		return NULL;
+	memset(grown + h->watched_n, 0, (n - h->watched_n) * sizeof(*grown));
+	h->watched = grown;
+	h->watched_n = n;
+	return &h->watched[at];
+}
+
+static void watch(struct sink_http *h, curl_socket_t fd, uint16_t *watched, uint16_t wanted)
+{
+	struct epoll_event event = {.events = wanted, .data = {.fd = fd}};
+	int how = !wanted ? EPOLL_CTL_DEL : *watched & LOOK ? EPOLL_CTL_MOD : EPOLL_CTL_ADD;
+
+	if ((*watched & LOOK) != wanted && epoll_ctl(h->epoll_fd, how, fd, &event))
+		wanted = 0;
+	*watched = (*watched & OWN) | wanted;
+}
+
+/*
+ * What libcurl wants to know of a socket.  Between two requests it wants nothing of a connection,
+ * which stays in the epoll nevertheless: the next one finds it there.  A socket that cannot be
+ * watched makes its request time out.
+ */
+static int want(CURL *easy, curl_socket_t fd, int what, void *arg, void *unused)
+{
+	struct sink_http *h = arg;
+	uint16_t *watched = watched_place(h, fd);
+
+	(void)easy;
+	(void)unused;
+	if (!watched)
+		return 0;
+	if (what == CURL_POLL_REMOVE && *watched & OWN)
+		*watched |= IDLE;
+	else
+		watch(h, fd, watched,
+		      (uint16_t)((what & CURL_POLL_IN ? EPOLLIN : 0) |
+				 (what & CURL_POLL_OUT ? EPOLLOUT : 0)));
+	return 0;
+}
+
 /* Called with the very address that is connected to next, so that a name which resolves to another
  * one each time gains nothing. */
 static curl_socket_t open_socket(void *arg, curlsocktype purpose, struct curl_sockaddr *to)
 {
 	struct slot *s = arg;
-	const char *what = sink_http_networks_refuse(s->networks, &to->addr);
+	const char *what = sink_http_networks_refuse(&s->http->networks, &to->addr);
 	char text[SINK_HTTP_ADDRESS_TEXT];
 
 	(void)purpose;
 	if (!what) {
+		int fd = socket(to->family, to->socktype | SOCK_CLOEXEC, to->protocol);
+		uint16_t *watched = fd < 0 ? NULL : watched_place(s->http, fd);
+
+		if (watched)
+			*watched = OWN;
 		s->barred[0] = '\0';
-		return socket(to->family, to->socktype | SOCK_CLOEXEC, to->protocol);
+		return fd;
 	}
 	sink_http_address_text(&to->addr, text);
 	(void)snprintf(s->barred, sizeof(s->barred),
@@ -116,6 +187,41 @@ static curl_socket_t open_socket(void *arg, curlsocktype purpose, struct curl_so
 	errno = EACCES;
 	return CURL_SOCKET_BAD;
 }
+
+static int close_socket(void *arg, curl_socket_t fd)
+{
+	struct sink_http *h = arg;
+
+	if ((size_t)fd < h->watched_n)
+		h->watched[fd] = 0;
+	return close(fd);
+}
+
+static int set_timer(CURLM *multi, long timeout_ms, void *arg)
+{
+	struct sink_http *h = arg;
+
+	(void)multi;
+	h->due_ms = timeout_ms < 0 ? UINT64_MAX : cdc_clock_mono_ms() + (uint64_t)timeout_ms;
+	return 0;
+}
+
+static bool open_sockets(struct sink_http *h)
+{
+	struct epoll_event event = {.events = EPOLLIN, .data = {.fd = h->wake_fd}};
+
+	h->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+	if (h->epoll_fd < 0 ||
+	    (h->wake_fd >= 0 && epoll_ctl(h->epoll_fd, EPOLL_CTL_ADD, h->wake_fd, &event)))
+		return false;
+	(void)curl_multi_setopt(h->multi, CURLMOPT_SOCKETFUNCTION, want);
+	(void)curl_multi_setopt(h->multi, CURLMOPT_SOCKETDATA, h);
+	(void)curl_multi_setopt(h->multi, CURLMOPT_TIMERFUNCTION, set_timer);
+	(void)curl_multi_setopt(h->multi, CURLMOPT_TIMERDATA, h);
+	return true;
+}
+
+/* --- settings ----------------------------------------------------------------------- */
 
 static bool is_pem(const char *text)
 {
@@ -270,6 +376,8 @@ static CURLcode set_up(struct slot *slot, const struct sink_http_settings *s)
 	(void)curl_easy_setopt(e, CURLOPT_HEADERDATA, slot);
 	(void)curl_easy_setopt(e, CURLOPT_OPENSOCKETFUNCTION, open_socket);
 	(void)curl_easy_setopt(e, CURLOPT_OPENSOCKETDATA, slot);
+	(void)curl_easy_setopt(e, CURLOPT_CLOSESOCKETFUNCTION, close_socket);
+	(void)curl_easy_setopt(e, CURLOPT_CLOSESOCKETDATA, slot->http);
 	(void)curl_easy_setopt(e, CURLOPT_ERRORBUFFER, slot->error);
 	(void)curl_easy_setopt(e, CURLOPT_PRIVATE, slot);
 	(void)curl_easy_setopt(e, CURLOPT_HTTPHEADER, slot->headers);
@@ -289,7 +397,7 @@ static CURLcode set_up(struct slot *slot, const struct sink_http_settings *s)
 static CURLcode open_slot(struct sink_http *h, struct slot *slot,
 			  const struct sink_http_settings *s)
 {
-	slot->networks = &h->networks;
+	slot->http = h;
 	cdc_buf_init(&slot->body, s->body_max);
 	cdc_buf_init(&slot->lines, LINES_MAX);
 	cdc_buf_init(&slot->kept, SINK_HTTP_ANSWER_BYTES);
@@ -327,6 +435,8 @@ enum cdc_code sink_http_open(const struct sink_http_settings *s, struct sink_htt
 	if (!h)
 		return cdc_err_set(err, CDC_NOMEM, "out of memory");
 	h->wake_fd = s->wake_fd;
+	h->epoll_fd = -1;
+	h->due_ms = UINT64_MAX;
 	h->networks = s->networks ? *s->networks : (struct sink_http_networks){.is_any = true};
 	h->keep_max = s->keep_max < SINK_HTTP_ANSWER_BYTES ? s->keep_max : SINK_HTTP_ANSWER_BYTES;
 	h->multi = curl_multi_init();
@@ -342,6 +452,10 @@ enum cdc_code sink_http_open(const struct sink_http_settings *s, struct sink_htt
 	if (!h->multi || !h->headers || !h->slots || rc) {
 		sink_http_close(h);
 		return cannot_open(rc, err);
+	}
+	if (!open_sockets(h)) {
+		sink_http_close(h);
+		return cdc_err_set(err, CDC_IO, "no more file descriptors");
 	}
 	(void)curl_multi_setopt(h->multi, CURLMOPT_MAXCONNECTS, (long)s->slots);
 	*ret = h;
@@ -369,6 +483,9 @@ void sink_http_close(struct sink_http *h)
 	curl_slist_free_all(h->headers);
 	if (h->multi)
 		(void)curl_multi_cleanup(h->multi);
+	if (h->epoll_fd >= 0)
+		(void)close(h->epoll_fd);
+	free(h->watched);
 	free(h);
 }
 
@@ -699,26 +816,62 @@ static void release_bodies(struct sink_http *h)
 	h->has_large = false;
 }
 
+/* Lets libcurl move what can be moved; waits for that until end_ms.  Returns whether wake_fd is
+ * readable. */
+static bool turn(struct sink_http *h, uint64_t end_ms)
+{
+	struct epoll_event events[EVENTS];
+	uint64_t now_ms = cdc_clock_mono_ms(), until_ms = h->due_ms < end_ms ? h->due_ms : end_ms;
+	uint64_t wait_ms = until_ms > now_ms ? until_ms - now_ms : 0;
+	int n, running;
+	bool is_woken = false;
+
+	n = epoll_wait(h->epoll_fd, events, EVENTS, (int)(wait_ms < INT_MAX ? wait_ms : INT_MAX));
+	for (int i = 0; i < n; i++) {
+		int fd = events[i].data.fd, how = 0;
+
+		if (fd == h->wake_fd) {
+			is_woken = true;
+			continue;
+		}
+		if (h->watched[fd] & IDLE) {
+			watch(h, fd, &h->watched[fd], 0);
+			continue;
+		}
+		how |= events[i].events & EPOLLIN ? CURL_CSELECT_IN : 0;
+		how |= events[i].events & EPOLLOUT ? CURL_CSELECT_OUT : 0;
+		how |= events[i].events & (EPOLLERR | EPOLLHUP) ? CURL_CSELECT_ERR : 0;
+		(void)curl_multi_socket_action(h->multi, fd, how, &running);
+	}
+	return is_woken;
+}
+
+/* What is due by time, requests that were added since the last turn among it. */
+static void run_due(struct sink_http *h)
+{
+	int running;
+
+	if (cdc_clock_mono_ms() < h->due_ms)
+		return;
+	h->due_ms = UINT64_MAX;
+	(void)curl_multi_socket_action(h->multi, CURL_SOCKET_TIMEOUT, 0, &running);
+}
+
 size_t sink_http_poll(struct sink_http *h, uint64_t wait_ms, struct sink_http_answer *ret,
 		      size_t max)
 {
-	struct curl_waitfd wake = {.fd = h->wake_fd, .events = CURL_WAIT_POLLIN};
 	uint64_t end_ms = cdc_clock_mono_ms() + wait_ms;
-	int running;
+	bool is_over = false;
+	size_t n;
 
 	release_bodies(h);
+	run_due(h);
 	for (;;) {
-		uint64_t now_ms;
-		size_t n;
-
-		(void)curl_multi_perform(h->multi, &running);
 		n = collect(h, ret, max);
-		now_ms = cdc_clock_mono_ms();
-		if (n || now_ms >= end_ms || wake.revents)
+		if (n || is_over)
 			return n;
-		wake.revents = 0;
-		if (curl_multi_poll(h->multi, &wake, h->wake_fd >= 0 ? 1 : 0,
-				    (int)(end_ms - now_ms), NULL))
-			return 0;
+		is_over = turn(h, end_ms);
+		run_due(h);
+		is_over |= cdc_clock_mono_ms() >= end_ms;
 	}
 }
