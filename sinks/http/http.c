@@ -129,14 +129,25 @@ static uint16_t *watched_place(struct sink_http *h, curl_socket_t fd)
 	return &h->watched[at];
 }
 
-static void watch(struct sink_http *h, curl_socket_t fd, uint16_t *watched, uint16_t wanted)
+static bool set_watch(struct sink_http *h, curl_socket_t fd, int how, uint16_t wanted)
 {
 	struct epoll_event event = {.events = wanted, .data = {.fd = fd}};
-	int how = !wanted ? EPOLL_CTL_DEL : *watched & LOOK ? EPOLL_CTL_MOD : EPOLL_CTL_ADD;
 
-	if ((*watched & LOOK) != wanted && epoll_ctl(h->epoll_fd, how, fd, &event))
-		wanted = 0;
-	*watched = (*watched & OWN) | wanted;
+	return epoll_ctl(h->epoll_fd, how, fd, &event) == 0;
+}
+
+static void watch(struct sink_http *h, curl_socket_t fd, uint16_t *watched, uint16_t wanted)
+{
+	uint16_t now = *watched & LOOK;
+	bool ok = true;
+
+	/* A descriptor that libcurl closed by itself has left the epoll, and may come again. */
+	if (!wanted)
+		(void)set_watch(h, fd, EPOLL_CTL_DEL, 0);
+	else if (now != wanted)
+		ok = (now && set_watch(h, fd, EPOLL_CTL_MOD, wanted)) ||
+		     set_watch(h, fd, EPOLL_CTL_ADD, wanted);
+	*watched = (*watched & OWN) | (ok ? wanted : 0);
 }
 
 /*
