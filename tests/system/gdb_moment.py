@@ -75,6 +75,42 @@ def new_records():
     return value("batch->n") > 0
 
 
+PUT, FAILED, DEAD, REFUSED, DONE = range(5)  # enum cdc_park_act
+
+
+def writes(act):
+    """Of cdc_store_park: is a change of this kind among those that are to be written?"""
+    return any(value(f"changes[{i}].act") == act for i in range(min(value("n"), 100)))
+
+
+class Behind:
+    """Moments that count only behind another one."""
+
+    def __init__(self, where, question):
+        self.is_there = False
+        Moment(where, lambda: self._note(question))
+
+    def _note(self, question):
+        self.is_there = self.is_there or bool(question())
+        return False
+
+
+def behind_parking(where, question=lambda: True):
+    parking = Behind("cdc_store_park", lambda: writes(PUT))
+    Moment(where, lambda: parking.is_there and question())
+
+
+def inside_parking():
+    """While the transaction of the store is on its way to the disk."""
+    parking = Behind("cdc_store_park", lambda: writes(PUT))
+    for name in ("fsync", "fdatasync"):
+        Moment(name, lambda: parking.is_there and is_called_from("cdc/store/"))
+
+
+def is_replayed():
+    return value("slot->is_replay") != 0
+
+
 MOMENTS = {
     # received, not appended
     "append": lambda: Moment(function("cdc_buffer_local.append"), new_records),
@@ -86,14 +122,63 @@ MOMENTS = {
     "confirm": lambda: Moment("cdc_source_status", lambda: value("flush") > LSN),
     # confirmed (or nearly), nothing handed to the sink
     "submit": lambda: Moment(function("sink_webhook.submit"), lambda: True),
-    # answered, not checkpointed
+    # answered, and the sink has not said so
+    "answer": lambda: Moment("sink_http_outcome", lambda: True),
+    # the sink has said so, and nothing has come of it
+    "outcome": lambda: Moment("cdc_lanes_result", lambda: True),
+    # its records are done, and a checkpoint is not due
+    "done": lambda: after("accept_job", lambda: True),
+    # a checkpoint is due, not handed over
     "checkpoint": lambda: Moment("cdc_store_checkpoint",
                                  lambda: position_is_above("c->streams")),
     # checkpointed in memory, not durable
     "store_sync": lambda: sync_of("cdc/store/", False),
+    # durable, and nobody knows
+    "store_synced": lambda: sync_of("cdc/store/", True),
     # checkpoint durable, nothing evicted
     "evict": lambda: Moment(function("cdc_buffer_local.commit"),
                             lambda: position_is_above("position->streams")),
+    # the buffer knows that it may evict
+    "evicted": lambda: after(function("cdc_buffer_local.commit"),
+                             lambda: position_is_above("position->streams")),
+
+    # half of the way to the one record that is refused
+    "halving": lambda: Moment("lanes.c:submit", lambda: 1 < value("lane->suspects") < 6),
+    # its trouble is proved, nothing is written
+    "trouble": lambda: Moment("cdc_parking_take", lambda: True),
+    # it is being written
+    "park": lambda: Moment("cdc_store_park", lambda: writes(PUT)),
+    "park_sync": inside_parking,
+    # written, and the engine does not know
+    "parked": lambda: after("cdc_store_park", lambda: writes(PUT)),
+    # known, and no checkpoint has passed it
+    "parked_checkpoint": lambda: behind_parking("cdc_store_checkpoint"),
+    # the checkpoint that passes it is durable
+    "parked_evict": lambda: behind_parking(function("cdc_buffer_local.commit")),
+
+    # a parked record was accepted, and is still in the store
+    "retry_answer": lambda: Moment("accept_slot", lambda: not is_replayed()),
+    "erase": lambda: Moment("cdc_store_park", lambda: writes(DONE)),
+    # it is not
+    "erased": lambda: after("cdc_store_park", lambda: writes(DONE)),
+
+    # a parked record was refused for the last time, and is no dead letter yet
+    "refusal": lambda: Moment("note_record", lambda: value("act") == DEAD),
+    "bury": lambda: Moment("cdc_store_park", lambda: writes(DEAD)),
+    # it is one, and the next of its key has not been tried
+    "buried": lambda: after("cdc_store_park", lambda: writes(DEAD)),
+
+    # a dead letter is to be replayed: read, not sent; accepted, not erased; erased
+    "replay_read": lambda: Moment("cdc_parking_send", lambda: value("p->reading->is_replay") != 0),
+    "replay_answer": lambda: Moment("accept_slot", is_replayed),
+    "replay_erase": lambda: Moment("cdc_store_park", lambda: writes(DONE)),
+    "replay_erased": lambda: after("cdc_store_park", lambda: writes(DONE)),
+
+    # the sync is to go back: taken up, decided, written, begun anew
+    "back": lambda: Moment("go_back", lambda: True),
+    "back_write": lambda: Moment("cdc_store_replay", lambda: True),
+    "back_written": lambda: after("cdc_store_replay", lambda: True),
+    "back_made": lambda: after("make_anew", lambda: True),
 }
 
 gdb.execute("set pagination off")

@@ -1,6 +1,7 @@
 """kill -9 at every arrow: read -> append -> durable -> confirm -> send -> answer -> checkpoint -> evict.
 
-gdb holds the moments inside the program, a stopped collaborator those outside.
+And those of what stands aside: halve -> park -> try again -> erase, bury, replay.  gdb holds the
+moments inside the program, a stopped collaborator those outside.
 """
 
 import os
@@ -9,36 +10,54 @@ import random
 import signal
 import time
 
+import checker
 import machine
 import pytest
 from load import Writers
 from machine import ROOT, Process, tail_of, wait_for
+from test_control import give
+from test_parking import LATER, REFUSED, Stored, insert
+from test_replay import replayed
 
 pytestmark = pytest.mark.receiving
 
 # Debug symbols and no inlining, so that every function can be stopped in.
 DEBUG_BUILD = pathlib.Path(os.environ.get("WALPOST_DEBUG_BUILD", ROOT / "build" / "dev"))
 
+# Moments at which it makes no difference what the rows are.
+BRIEFLY = ("answer", "outcome", "done", "store_synced", "evicted")
+
+# What no other one collides with, so that one database sees them all.
 TRANSACTIONS = {
     "one row": ["INSERT INTO t VALUES (1000, 'one')"],
-    "ten thousand rows": ["INSERT INTO t SELECT g, 'many' FROM generate_series(1000, 10999) g"],
     "a changed key": ["UPDATE t SET id = 2000, v = 'moved' WHERE id = 1"],
-    "a truncate": ["INSERT INTO t VALUES (1000, 'before')", "TRUNCATE t",
-                   "INSERT INTO t VALUES (1000, 'after')"],
+    "ten thousand rows": ["INSERT INTO t SELECT g, 'many' FROM generate_series(10001, 20000) g"],
+    "a truncate": ["INSERT INTO t VALUES (30000, 'before')", "TRUNCATE t",
+                   "INSERT INTO t VALUES (30000, 'after')"],
 }
+
+
+def start_steady(rig, **delivery):
+    """A sync that has delivered something and stands still."""
+    rig.db.table("t")
+    rig.db.publish("t")
+    rig.start(build=DEBUG_BUILD, **{"batch_size": 100, "concurrency": 4, **delivery})
+    rig.db.sql("INSERT INTO t SELECT g, 'x' FROM generate_series(1, 50) g")
+    rig.assert_whole()
+    wait_steady(rig)
+
+
+def wait_steady(rig):
+    """Until everything that was delivered is confirmed and checkpointed."""
+    end, last = rig.db.wal_end(), max(rig.receiver.poll().records)
+    stored = Stored(rig)
+    wait_for("all is confirmed and checkpointed", lambda: rig.db.confirmed() >= end and stored.run(
+        "SELECT count(*) FROM cursor_stream WHERE id >= ?", last) == [(1,)], 15, tail=rig.walpost.tail)
 
 
 @pytest.fixture
 def steady(rig):
-    """A sync that has delivered something and stands still."""
-    rig.db.table("t")
-    rig.db.publish("t")
-    rig.start(build=DEBUG_BUILD, batch_size=100, concurrency=4)
-    rig.db.sql("INSERT INTO t SELECT g, 'x' FROM generate_series(1, 50) g")
-    rig.assert_whole()
-    end = rig.db.wal_end()
-    wait_for("all is confirmed", lambda: rig.db.confirmed() >= end, 15, tail=rig.walpost.tail)
-    time.sleep(0.5)  # and checkpointed, at most 200 ms after the last delivery
+    start_steady(rig)
     return rig
 
 
@@ -51,6 +70,8 @@ def transact(rig, name):
 def killed_at(rig, moment, act):
     """Stops walpost at the moment that act() leads to, and kills it there."""
     armed, log = rig.folder / "armed", rig.folder / "gdb.log"
+    for path in (armed, log):  # of an earlier moment
+        path.unlink(missing_ok=True)
     command = ["gdb", "-nx", "-batch", "-iex", "set debuginfod enabled off", "-p",
                rig.walpost.process.pid, "-x", pathlib.Path(__file__).parent / "gdb_moment.py"]
     scope = pathlib.Path("/proc/sys/kernel/yama/ptrace_scope")
@@ -74,20 +95,169 @@ def killed_at(rig, moment, act):
             gdb.kill()
 
 
-@pytest.mark.parametrize("transaction", TRANSACTIONS)
 @pytest.mark.parametrize("moment", ["append", "buffer_sync", "buffer_synced", "confirm", "submit",
-                                    "checkpoint", "store_sync", "evict"])
-def test_F40_kill_inside(steady, moment, transaction):
+                                    "answer", "outcome", "done", "checkpoint", "store_sync",
+                                    "store_synced", "evict", "evicted"])
+def test_F40_kill_inside(steady, moment):
     rig = steady
-    killed_at(rig, moment, lambda: transact(rig, transaction))
-    rig.walpost.start(databases=[rig.db])
-    report = rig.assert_whole()
-    if moment == "append":
-        assert report.repeats == 0, "nothing had been taken"
-    if moment == "checkpoint" and transaction == "one row":
-        rig.assert_repeated(1, "it was delivered, and nobody knew")
-    if moment == "evict" and transaction == "one row":
-        assert report.repeats == 0, "its checkpoint was durable"
+    for name in ("one row", "a truncate") if moment in BRIEFLY else TRANSACTIONS:
+        killed_at(rig, moment, lambda: transact(rig, name))
+        rig.walpost.start(databases=[rig.db])
+        report = rig.assert_whole()
+        if moment == "append":
+            assert report.repeats == 0, "nothing had been taken"
+        if moment in ("answer", "outcome", "done", "checkpoint") and name == "one row":
+            rig.assert_repeated(1, "it was delivered, and nobody knew")
+        if moment in ("evict", "evicted") and name == "one row":
+            assert report.repeats == 0, "its checkpoint was durable"
+        wait_steady(rig)
+
+
+class Poisoned:
+    """A sync whose endpoint refuses records, killed at moment after moment, and what it must come to."""
+
+    def __init__(self, rig, **delivery):
+        self.rig = rig
+        self.pulses = 100000
+        start_steady(rig, batch_size=10, **delivery)
+        rig.receiver.control(REFUSED)
+
+    def pulse(self):
+        """A row that is accepted, the proof that the endpoint works."""
+        self.pulses += 1
+        insert(self.rig, self.pulses, 1)
+
+    def feed_until(self, what, condition):
+        def fed():
+            self.pulse()
+            return condition()
+        wait_for(what, fed, 30, 0.1, tail=self.rig.tail)
+
+    def kill_at(self, moment, act):
+        """Does act, and all that it takes to get from there to the moment."""
+        def lead():
+            act()
+            self.feed_until(f"the moment, {moment}", lambda: not self.rig.walpost.process.is_running)
+        killed_at(self.rig, moment, lead)
+
+    def go_on(self):
+        self.rig.walpost.start(databases=[self.rig.db])
+
+    def assert_aside(self, parked, dead):
+        """Exactly these are parked, and these dead, by their v, and everything else has come."""
+        rig = self.rig
+        self.feed_until("so much is set aside", lambda: [rig.walpost.metric(name) for name in (
+            "walpost_parked_records", "walpost_dead_letters")] == [len(parked), len(dead)])
+        stored = Stored(rig)
+        rest = checker.expected_count(rig.db.history()) - len(parked) - len(dead)
+        rig.wait_arrived(rest)
+        aside = stored.parked(), stored.dead()
+        assert [[r["fields"]["v"] for r in records] for records in aside] == [parked, dead]
+        report = checker.judge(rig.receiver.poll(), rig.db.history())
+        assert {f.kind for f in report.findings} <= {"missing"}, f"{report}\n{rig.tail()}"
+        assert len(report.findings) == len(parked) + len(dead), f"{report}\n{rig.tail()}"
+        assert not {r["id"] for records in aside for r in records} & set(rig.receiver.poll().records)
+
+
+def poison(rig, key):
+    """A record that is refused, and two of its key behind it."""
+    with rig.db.connect() as connection:
+        connection.execute(f"INSERT INTO t VALUES ({key}, 'poison {key}')")
+        connection.execute(f"UPDATE t SET v = 'behind {key}' WHERE id = {key}")
+        connection.execute(f"UPDATE t SET v = 'last {key}' WHERE id = {key}")
+
+
+def test_F40_kill_while_a_record_is_parked(rig):
+    """From the first half of its request to the checkpoint that passes it."""
+    sync = Poisoned(rig, **LATER)
+    parked = []
+    for i, moment in enumerate(["halving", "trouble", "park", "park_sync", "parked",
+                                "parked_checkpoint", "parked_evict"]):
+        key = 1000 + i
+
+        def act():
+            with rig.db.connect(autocommit=False) as connection:
+                connection.execute(f"INSERT INTO t SELECT g, CASE WHEN g = {key} THEN 'poison {key}'"
+                                   f" ELSE 'x' END FROM generate_series({key}, {key + 4000}, 1000) g"
+                                   if moment == "halving" else
+                                   f"INSERT INTO t VALUES ({key}, 'poison {key}')")
+            rig.db.sql(f"UPDATE t SET v = 'behind {key}' WHERE id = {key}")
+        sync.kill_at(moment, act)
+        sync.go_on()
+        parked += [f"poison {key}", f"behind {key}"]
+        sync.assert_aside(parked, [])
+    rig.receiver.behave()
+    rig.walpost.stop()
+    Stored(rig).run("UPDATE parked SET next_us = 0")
+    sync.go_on()
+    rig.assert_whole()
+    sync.assert_aside([], [])
+
+
+def test_F40_kill_while_a_parked_record_is_accepted(rig):
+    sync = Poisoned(rig, retry_schedule=["1s"] * 60)
+    for i, moment in enumerate(["retry_answer", "erase", "erased"]):
+        key = 1000 + i
+        before = rig.receiver.poll().repeats
+        poison(rig, key)
+        sync.assert_aside([f"poison {key}", f"behind {key}", f"last {key}"], [])
+        sync.kill_at(moment, rig.receiver.behave)
+        sync.go_on()
+        rig.assert_whole()
+        sync.assert_aside([], [])
+        repeats = rig.receiver.poll().repeats - before
+        assert repeats or moment == "erased", "it was accepted, and nobody knew"
+        rig.receiver.control(REFUSED)
+
+
+def test_F40_kill_while_a_record_becomes_a_dead_letter(rig):
+    sync = Poisoned(rig, retry_schedule=["50ms", "50ms"])
+    dead = []
+    for i, moment in enumerate(["refusal", "bury", "buried"]):
+        key = 1000 + i
+        sync.kill_at(moment, lambda: poison(rig, key))
+        sync.go_on()
+        dead.append(f"poison {key}")
+        sync.assert_aside([], dead)
+
+
+def test_F40_kill_while_a_dead_letter_is_replayed(rig):
+    sync = Poisoned(rig, retry_schedule=["50ms", "50ms"])
+    for i, moment in enumerate(["replay_read", "replay_answer", "replay_erase", "replay_erased"]):
+        key = 1000 + i
+        before = rig.receiver.poll().repeats
+        rig.db.sql(f"INSERT INTO t VALUES ({key}, 'poison {key}')")
+        sync.assert_aside([], [f"poison {key}"])
+
+        def act():
+            rig.receiver.behave()
+            give(rig, "dead-letters", "replay", "--all")
+        sync.kill_at(moment, act)
+        sync.go_on()
+        rig.assert_whole()
+        sync.assert_aside([], [])
+        repeats = rig.receiver.poll().repeats - before
+        assert repeats or moment in ("replay_read", "replay_erased"), "it was accepted, and nobody knew"
+        rig.receiver.control(REFUSED)
+        rig.db.sql(f"UPDATE t SET v = 'x' WHERE id = {key}")
+
+
+def test_F40_kill_while_a_sync_goes_back(steady):
+    """The replay that was asked for is done by the next process, if this one has not begun it."""
+    rig = steady
+    rig.db.sql("INSERT INTO t SELECT g, 'x' FROM generate_series(100, 199) g")
+    rig.assert_whole()
+    for moment in ["back", "back_write", "back_written", "back_made"]:
+        wait_steady(rig)
+        all_ids = sorted(rig.receiver.poll().records)
+        before = len(replayed(rig))
+        killed_at(rig, moment, lambda: rig.walpost.command("replay", "main", "--since", all_ids[70]))
+        rig.walpost.start(databases=[rig.db])
+        wait_for("they came again", lambda: set(replayed(rig)[before:]) >= set(all_ids[70:]), 20,
+                 tail=rig.tail)
+        assert set(replayed(rig)[before:]) == set(all_ids[70:])
+        rig.assert_whole()
+        assert not [c for c in Stored(rig).run("SELECT id FROM command WHERE state = 0")], "it is answered"
 
 
 @pytest.mark.parametrize("transaction", TRANSACTIONS)
