@@ -219,6 +219,27 @@ static void check_data_dir(const struct cdc_config *config, size_t feed_n, struc
 	}
 }
 
+/* What is stored must be readable with the key that there is; one that is not there yet is made. */
+static void check_master_key(const struct cdc_config *config, struct tally *t)
+{
+	struct cdc_finding found = {.verdict = CDC_PASS, .name = "master_key"};
+	struct cdc_store *store = NULL;
+	struct cdc_err err;
+
+	memset(&err, 0, sizeof(err));
+	t->subject = "state";
+	if (cdc_store_attach(config->data_dir, &store, NULL))
+		return; /* there is none yet */
+	if (cdc_store_unlock(store, config->master_key, &err)) {
+		print_error(t, CDC_FAIL, "master_key", &err);
+	} else {
+		(void)snprintf(found.text, sizeof(found.text), "what is parked in %s can be read",
+			       config->data_dir);
+		print_finding(t, &found);
+	}
+	cdc_store_close(store);
+}
+
 int cdc_cli_check(const struct cdc_cli_args *args)
 {
 	struct cdc_feed *feeds = NULL;
@@ -249,6 +270,7 @@ int cdc_cli_check(const struct cdc_cli_args *args)
 		for (size_t i = 0; i < config->sync_n; i++)
 			check_destination(&config->syncs[i], &t);
 		check_data_dir(config, feed_n, &t);
+		check_master_key(config, &t);
 	}
 	print_verdict(&t, args->is_config_only);
 	cdc_feeds_free(feeds, feed_n);
