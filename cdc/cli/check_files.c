@@ -101,6 +101,18 @@ static bool check_state(const struct looking *l, struct cdc_store **ret_store)
 	return false;
 }
 
+/* Can what is parked be read with the key that there is? */
+static void check_master_key(const struct looking *l, struct cdc_store *store)
+{
+	struct cdc_err err;
+
+	memset(&err, 0, sizeof(err));
+	if (cdc_store_unlock(store, l->config->master_key, &err))
+		tell_error(l, "master_key", &err);
+	else
+		tell(l, CDC_PASS, "master_key", "what is parked can be read", "");
+}
+
 /* Do state and buffer belong together, as a start would see it? */
 static void judge_pair(const struct looking *l, const struct cdc_feed *feed, bool has_row,
 		       const struct cdc_slot_row *row, const struct cdc_buffer_look *look)
@@ -192,6 +204,8 @@ void cdc_check_files(const struct cdc_config *config, const struct cdc_feed *fee
 		fd = -1;
 	}
 	is_state_known = check_state(&l, &store);
+	if (store)
+		check_master_key(&l, store);
 	for (size_t i = 0; i < feed_n; i++)
 		bytes += check_buffer(&l, &feeds[i], store, is_state_known);
 	cdc_store_close(store);

@@ -28,7 +28,8 @@ static const char usage[] =
 	"  walpost dead-letters list|show ID|replay|discard [--sync SYNC] [--table public.orders]\n"
 	"                [--key JSON] [--id ID] [--since TIME] [--until TIME] [--all] [--json]\n"
 	"                                         what was refused for good; list --parked: for "
-	"now\n"
+	"now;\n"
+	"                                         discard --unreadable: whose master key is lost\n"
 	"  walpost pause SYNC | resume SYNC       keep a sync's records in the buffer; go on\n"
 	"  walpost replay SYNC --since TIME|ID    send changes again that are still in the buffer\n"
 	"  walpost resync SYNC [TABLE ...]        copy the rows of its tables once more\n"
@@ -77,7 +78,17 @@ static const struct command {
 };
 
 /* Options without a letter. */
-enum { OPT_SYNC = 256, OPT_TABLE, OPT_KEY, OPT_ID, OPT_SINCE, OPT_UNTIL, OPT_ALL, OPT_PARKED };
+enum {
+	OPT_SYNC = 256,
+	OPT_TABLE,
+	OPT_KEY,
+	OPT_ID,
+	OPT_SINCE,
+	OPT_UNTIL,
+	OPT_ALL,
+	OPT_PARKED,
+	OPT_UNREADABLE
+};
 
 #define SINK_TYPES_MAX 15
 #define TYPES_MAX      (SINK_TYPES_MAX + 1)
@@ -208,6 +219,7 @@ static int run_command(const struct command *command, int argc, char **argv)
 		{"until", required_argument, NULL, OPT_UNTIL},
 		{"all", no_argument, NULL, OPT_ALL},
 		{"parked", no_argument, NULL, OPT_PARKED},
+		{"unreadable", no_argument, NULL, OPT_UNREADABLE},
 		{NULL, 0, NULL, 0},
 	};
 	const char *schemas[SCHEMA_MAX];
@@ -236,6 +248,9 @@ static int run_command(const struct command *command, int argc, char **argv)
 			break;
 		case OPT_PARKED:
 			args.is_parked = true;
+			break;
+		case OPT_UNREADABLE:
+			args.is_unreadable = true;
 			break;
 		case OPT_SYNC:
 			args.sync = optarg;

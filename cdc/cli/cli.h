@@ -33,7 +33,7 @@ struct cdc_cli_args {
 	bool is_gap;         /* resync */
 	/* dead-letters; since: also replay */
 	const char *sync, *table, *key, *id, *since, *until; /* NULL: not given */
-	bool is_all, is_parked;
+	bool is_all, is_parked, is_unreadable;
 };
 
 int cdc_cli_main(int argc, char **argv);

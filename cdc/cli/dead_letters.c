@@ -10,6 +10,7 @@
 
 #include "cdc/base/clock.h"
 #include "cdc/cli/command.h"
+#include "cdc/cli/data_dir.h"
 #include "cdc/cli/when.h"
 #include "cdc/record/value.h"
 
@@ -96,7 +97,7 @@ static enum cdc_code print_json(const struct cdc_parked_record *r, struct cdc_er
 	put_text(&out, "sync", r->sync);
 	put_text(&out, "schema", r->table);
 	cdc_buf_puts(&out, ",\"key\":");
-	cdc_buf_puts(&out, r->key);
+	cdc_buf_puts(&out, *r->key ? r->key : "null");
 	cdc_buf_printf(&out,
 		       ",\"state\":\"%s\",\"attempts\":%" PRIu64 ",\"status\":", state_name(r),
 		       r->attempts);
@@ -108,9 +109,11 @@ static enum cdc_code print_json(const struct cdc_parked_record *r, struct cdc_er
 	put_text(&out, "response", r->response);
 	put_time(&out, "parked_at", r->parked_us);
 	put_time(&out, "dead_at", r->dead_us);
+	if (r->damage)
+		put_text(&out, "unreadable", r->damage);
 	if (r->record) {
 		cdc_buf_puts(&out, ",\"record\":");
-		cdc_buf_puts(&out, r->record);
+		cdc_buf_puts(&out, *r->record ? r->record : "null");
 	}
 	cdc_buf_puts(&out, "}\n");
 	failed = out.failed;
@@ -143,6 +146,8 @@ static void print_line(const struct cdc_parked_record *r)
 	print_clean(r->key);
 	(void)printf("  ");
 	print_clean(r->reason);
+	if (r->damage)
+		(void)printf("  (%s)", r->damage);
 	(void)putchar('\n');
 }
 
@@ -211,10 +216,28 @@ static enum cdc_code show(const struct cdc_cli_args *args, const struct cdc_conf
 			break;
 		found++;
 		rc = args->is_json ? print_json(row, err) : print_whole(row);
+		if (!rc && row->damage)
+			rc = cdc_err_set(err, CDC_REJECTED, "%s", row->damage);
 		cdc_parked_records_free(row, 1);
 	}
 	if (!rc && !found)
 		return cdc_err_set(err, CDC_MISSING, "no record with the id %s is kept", f->id);
+	return rc;
+}
+
+static enum cdc_code discard_unreadable(const struct cdc_config *config, struct cdc_store *store,
+					enum cdc_code locked, struct cdc_err *err)
+{
+	uint64_t n = 0;
+	enum cdc_code rc;
+
+	/* A walpost that runs has the key that is missing here. */
+	if (locked && cdc_data_dir_is_held(config->data_dir))
+		return locked;
+	rc = cdc_store_discard_unreadable(store, &n, err);
+	if (!rc)
+		(void)printf("%" PRIu64 " %s discarded that could not be read\n", n,
+			     n == 1 ? "record" : "records");
 	return rc;
 }
 
@@ -256,10 +279,13 @@ static const char *mistake_of(const struct cdc_cli_args *args, enum verb verb)
 		       "--id, --since and --until";
 	if (verb == VERB_SHOW && !args->id && !args->operand_n)
 		return "show needs the id of a record";
-	if ((verb == VERB_REPLAY || verb == VERB_DISCARD) && !has_filter && !args->is_all)
+	if ((verb == VERB_REPLAY || verb == VERB_DISCARD) && !has_filter && !args->is_all &&
+	    !args->is_unreadable)
 		return "say which: by --sync, --table, --key, --id, --since, --until, or --all";
 	if (args->is_parked && verb != VERB_LIST)
 		return "--parked goes with list";
+	if (args->is_unreadable && (verb != VERB_DISCARD || has_filter || args->is_all))
+		return "--unreadable goes with discard, and with no other option";
 	return NULL;
 }
 
@@ -278,7 +304,11 @@ static int run(const struct cdc_cli_args *args, const struct cdc_config *config,
 	if (!read_filter(&given, config, id, &f))
 		return CDC_EXIT_USAGE;
 	rc = cdc_command_open(config, &store, &err);
-	if (!rc && verb == VERB_LIST)
+	if (!rc)
+		rc = cdc_store_unlock(store, config->master_key, &err);
+	if (store && args->is_unreadable)
+		rc = discard_unreadable(config, store, rc, &err);
+	else if (!rc && verb == VERB_LIST)
 		rc = list(args, store, &f, &err);
 	else if (!rc && verb == VERB_SHOW)
 		rc = show(args, config, store, &f, &err);

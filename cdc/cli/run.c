@@ -476,6 +476,8 @@ static enum cdc_code make(struct run *r, struct cdc_err *err)
 	if (!rc)
 		rc = cdc_store_open(r->config->data_dir, &r->store, err);
 	if (!rc)
+		rc = cdc_store_unlock(r->store, r->config->master_key, err);
+	if (!rc)
 		rc = forget_deleted_syncs(r, err);
 	if (rc)
 		return rc;

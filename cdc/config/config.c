@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "cdc/base/crypto.h"
+#include "cdc/base/crypto_seal.h"
 #include "cdc/config/file.h"
 #include "cdc/config/options.h"
 #include "cdc/config/schemas.h"
@@ -402,6 +403,21 @@ static void check_listen(struct load *ld, const struct cdc_node *root)
 			   cdc_node_show(node, false, shown));
 }
 
+static void check_master_key(struct load *ld, const struct cdc_node *root)
+{
+	const char *key = ld->config->master_key;
+	const struct cdc_node *node = cdc_node_get(root, "master_key");
+	uint8_t bytes[CDC_SEAL_KEY_BYTES];
+	bool is_key = !key || cdc_seal_key(key, bytes);
+
+	cdc_wipe(bytes, sizeof(bytes));
+	if (is_key)
+		return;
+	cdc_loader_mistake(&ld->l, node ? node : cdc_node_get(root, "master_key_file"), NULL,
+			   "is not a key (allowed: 32 bytes as 44 characters of base64 or 64 of "
+			   "hex; `openssl rand -base64 32` makes one)");
+}
+
 static void read_root(struct load *ld, const struct cdc_node *root)
 {
 	static const char *const others[] = {"connections", "bulk_syncs", NULL};
@@ -413,6 +429,7 @@ static void read_root(struct load *ld, const struct cdc_node *root)
 	if (root->kind != CDC_NODE_MAP)
 		return;
 	check_listen(ld, root);
+	check_master_key(ld, root);
 	read_connections(ld, root);
 	read_syncs(ld, root);
 	check_slots(ld);

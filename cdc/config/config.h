@@ -82,8 +82,9 @@ enum cdc_buffer_confirm { CDC_CONFIRM_BUFFERED };
 
 struct cdc_config {
 	char *path;
-	char *data_dir; /* relative paths are relative to the file's folder */
-	char *listen;   /* "ADDRESS:PORT", "" = off */
+	char *data_dir;   /* relative paths are relative to the file's folder */
+	char *master_key; /* 32 bytes as base64 or hex; NULL: the one in data_dir */
+	char *listen;     /* "ADDRESS:PORT", "" = off */
 	enum cdc_log_level log_level;
 	enum cdc_log_format log_format;
 	uint64_t retention_ms, max_bytes;

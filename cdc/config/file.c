@@ -135,7 +135,13 @@ const struct cdc_opt cdc_file_options[] = {
 	{.name = "syncs", .type = CDC_OPT_LATER, .help = "Model syncs of the API."},
 	{.name = "backfill", .type = CDC_OPT_GROUP, .group = backfill_options},
 	{.name = "epoch", .type = CDC_OPT_LATER, .help = "Overrides the numbering of records."},
-	{.name = "master_key", .type = CDC_OPT_LATER, .help = "Encrypts secrets in the store."},
+	{.name = "master_key",
+	 .type = CDC_OPT_STR,
+	 .flags = CDC_OPT_SECRET,
+	 .offset = offsetof(struct cdc_config, master_key),
+	 .help = "Encrypts parked records and dead letters in the state: 32 bytes as base64 or hex "
+		 "(`openssl rand -base64 32` makes one); without it a key is made in "
+		 "data_dir/master.key."},
 	{.name = "execution_window", .type = CDC_OPT_LATER, .help = "Length of an execution."},
 	{0},
 };

@@ -523,7 +523,9 @@ static enum cdc_code send_parked(struct cdc_deliver *d, uint64_t now_ms, int64_t
 		bool waits;
 
 		rc = cdc_store_park_read(d->setup.store, d->setup.sync, &what, batch, &waits, err);
-		if (rc)
+		if (rc == CDC_REJECTED)
+			rc = cdc_parking_bury(d->parking, err->msg, err);
+		else if (rc)
 			cdc_parking_put_off(d->parking, wall_us);
 		else
 			rc = cdc_parking_send(d->parking, d->sink, waits, now_ms, wall_us, err);

@@ -737,6 +737,31 @@ static enum cdc_code refuse_unsent(struct cdc_parking *p, struct slot *slot, con
 	return fail_slot(p, slot, key, &r, at, 0, wall_us, err);
 }
 
+enum cdc_code cdc_parking_bury(struct cdc_parking *p, const char *reason, struct cdc_err *err)
+{
+	struct sink_result r = {.outcome = SINK_REJECT, .retry_after_ms = SINK_NO_RETRY_AFTER};
+	struct slot *slot = p->reading;
+	struct cdc_parked_key *key =
+		slot->is_replay ? NULL : cdc_parked_find(p->setup.parked, slot->queue);
+	struct note *n;
+
+	p->reading = NULL;
+	if (!view_all(slot))
+		return no_memory(err);
+	(void)snprintf(r.text, sizeof(r.text), "%.199s", reason);
+	n = note_record(p, slot, 0, slot->is_replay ? CDC_PARK_REFUSED : CDC_PARK_DEAD, &r);
+	if (!n)
+		return no_memory(err);
+	if (key) {
+		n->change.attempts = key->attempts;
+		n->change.step = key->step;
+		key->is_in_flight = true; /* until it is written */
+	}
+	p->scan_us = 0;
+	log_record(p, "record_unreadable", ++p->dead_n, slot->views[0], 0, r.text);
+	return CDC_OK;
+}
+
 enum cdc_code cdc_parking_result(struct cdc_parking *p, const struct sink_result *r,
 				 uint64_t now_ms, int64_t wall_us, uint64_t random,
 				 struct cdc_err *err)

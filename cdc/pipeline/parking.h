@@ -76,6 +76,10 @@ bool cdc_parking_next(struct cdc_parking *p, uint64_t now_ms, int64_t wall_us,
 /* They were read, waits as the store says.  Codes: the sink's. */
 enum cdc_code cdc_parking_send(struct cdc_parking *p, void *sink, bool waits, uint64_t now_ms,
 			       int64_t wall_us, struct cdc_err *err) CDC_CHECK;
+/* The first of them cannot be read, nor will it be: it stands alone in the batch, and becomes a
+ * dead letter with this reason.  CDC_NOMEM. */
+enum cdc_code cdc_parking_bury(struct cdc_parking *p, const char *reason,
+			       struct cdc_err *err) CDC_CHECK;
 /* They could not be read. */
 void cdc_parking_put_off(struct cdc_parking *p, int64_t wall_us);
 

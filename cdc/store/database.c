@@ -3,6 +3,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "cdc/store/vault.h"
+
 static void drop(struct cdc_database *db)
 {
 	db->ops->close(db->sql);
@@ -63,6 +65,8 @@ void cdc_database_clear(struct cdc_database *db)
 {
 	if (db->sql)
 		drop(db);
+	cdc_vault_free(db->vault);
+	db->vault = NULL;
 	free(db->path);
 	db->path = NULL;
 }

@@ -18,8 +18,9 @@
 struct cdc_database {
 	const struct cdc_sql_ops *ops;
 	char *path;
-	struct cdc_sql *sql; /* NULL: to be opened by the next use */
-	bool is_attached;    /* another process may be its owner: nothing is made or migrated */
+	struct cdc_sql *sql;     /* NULL: to be opened by the next use */
+	bool is_attached;        /* another process may be its owner: nothing is made or migrated */
+	struct cdc_vault *vault; /* vault.h; NULL: locked */
 };
 
 /* What is done with an open database; anything but CDC_OK takes it back. */

@@ -1,9 +1,11 @@
 /* Parked records and dead letters, for people: list, show, replay, discard. */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "cdc/store/request.h"
 #include "cdc/store/row.h"
+#include "cdc/store/vault.h"
 
 #define LIST_MAX 1000
 
@@ -13,39 +15,91 @@ void cdc_parked_records_free(struct cdc_parked_record *rows, size_t n)
 		free(rows[i].key);
 		free(rows[i].response);
 		free(rows[i].record);
+		free(rows[i].damage);
 	}
 	free(rows);
 }
 
-/* What a filter asks for, as the values $1 to $6 of every statement here; "" or 0: any. */
+/* What a filter asks for, as the values $1 to $7 of every statement here; "" or 0: any.  A key that
+ * is not encrypted has no mark. */
 #define MATCHES                                                                                    \
 	" ($1 = '' OR sync = $1) AND ($2 = '' OR name = $2) AND ($3 = '' OR id = $3)"              \
-	" AND ($4 = '' OR key = $4)"
-#define MATCHED 6
+	" AND ($4 = '' OR key_mark = $7 OR (key_mark = '' AND CAST(key AS TEXT) = $4))"
+#define MATCHED 7
 
 static const char *or_empty(const char *text)
 {
 	return text ? text : "";
 }
 
-static void fill_values(const struct cdc_parked_filter *f, struct cdc_sql_value ret[MATCHED])
+/* Valid as long as mark. */
+static void fill_values(struct cdc_database *db, const struct cdc_parked_filter *f,
+			char mark[CDC_VAULT_MARK], struct cdc_sql_value ret[MATCHED])
 {
+	const char *key = or_empty(f->key);
+
 	ret[0] = cdc_sql_text(or_empty(f->sync));
 	ret[1] = cdc_sql_text(or_empty(f->table));
 	ret[2] = cdc_sql_text(or_empty(f->id));
-	ret[3] = cdc_sql_text(or_empty(f->key));
+	ret[3] = cdc_sql_text(key);
 	ret[4] = cdc_sql_int(f->since_us);
 	ret[5] = cdc_sql_int(f->until_us > 0 ? f->until_us : INT64_MAX);
+	ret[6] = cdc_sql_text(cdc_vault_mark(db, key, strlen(key), mark));
 }
 
 struct listing {
 	const struct cdc_parked_filter *filter; /* NULL: one record */
 	const char *sync, *id;
 	size_t max;
-	const struct cdc_database *db;
+	struct cdc_database *db;
 	struct cdc_parked_record *rows;
 	size_t n;
 };
+
+/* A value of the row as text of its own.  One that cannot be read is "", and damage says why. */
+static enum cdc_code open_text(const struct listing *l, const struct cdc_sql_value *row,
+			       const char *column, const struct cdc_sql_value *value,
+			       struct cdc_parked_record *record, char **ret, struct cdc_err *err)
+{
+	const struct cdc_vault_place at = {
+		.sync = row[0].text, .id = row[1].text, .column = column};
+	struct cdc_vault_value opened;
+	struct cdc_err why = {0};
+	enum cdc_code rc = cdc_vault_open(l->db, &at, value, &opened, &why);
+
+	if (!rc) {
+		*ret = (char *)opened.bytes;
+		return CDC_OK;
+	}
+	if (rc != CDC_REJECTED)
+		return cdc_err_set(err, rc, "%s", why.msg);
+	if (!record->damage)
+		record->damage = strdup(why.msg);
+	*ret = strdup("");
+	return record->damage && *ret
+		       ? CDC_OK
+		       : cdc_err_set(err, CDC_NOMEM, "out of memory for parked records");
+}
+
+/* The values of the row that may be encrypted: reason, key, response, and of one record alone the
+ * record. */
+static enum cdc_code open_texts(const struct listing *l, const struct cdc_sql_value *c,
+				struct cdc_parked_record *row, struct cdc_err *err)
+{
+	char *reason = NULL;
+	enum cdc_code rc = open_text(l, c, "reason", &c[9], row, &reason, err);
+
+	if (!rc)
+		(void)snprintf(row->reason, sizeof(row->reason), "%s", reason);
+	free(reason);
+	if (!rc)
+		rc = open_text(l, c, "key", &c[10], row, &row->key, err);
+	if (!rc)
+		rc = open_text(l, c, "response", &c[11], row, &row->response, err);
+	if (!rc && !l->filter)
+		rc = open_text(l, c, "record", &c[12], row, &row->record, err);
+	return rc;
+}
 
 static enum cdc_code take_row(void *arg, const struct cdc_sql_value *c, size_t n,
 			      struct cdc_err *err)
@@ -64,9 +118,7 @@ static enum cdc_code take_row(void *arg, const struct cdc_sql_value *c, size_t n
 	    !cdc_row_int(&c[5], INT64_MIN, INT64_MAX, &row.parked_us) ||
 	    !cdc_row_int(&c[6], INT64_MIN, INT64_MAX, &row.dead_us) ||
 	    !cdc_row_int(&c[7], INT64_MIN, INT64_MAX, &row.next_us) ||
-	    !cdc_row_int(&c[8], 0, 999, &status) ||
-	    !cdc_row_text(&c[9], row.reason, sizeof(row.reason)) || c[10].type != CDC_SQL_TEXT ||
-	    c[11].type != CDC_SQL_TEXT || c[12].type != CDC_SQL_TEXT)
+	    !cdc_row_int(&c[8], 0, 999, &status))
 		return cdc_database_damaged(l->db, "parked record", err);
 	row.state = (enum cdc_parked_state)state;
 	row.attempts = (uint64_t)attempts;
@@ -75,13 +127,9 @@ static enum cdc_code take_row(void *arg, const struct cdc_sql_value *c, size_t n
 	if (rc)
 		return rc;
 	l->rows = array;
-	row.key = strdup(c[10].text);
-	row.response = strdup(c[11].text);
-	row.record = l->filter ? NULL : strdup(c[12].text);
+	rc = open_texts(l, c, &row, err);
 	l->rows[l->n++] = row;
-	if (!row.key || !row.response || (!l->filter && !row.record))
-		return cdc_err_set(err, CDC_NOMEM, "out of memory for parked records");
-	return CDC_OK;
+	return rc;
 }
 
 #define COLUMNS                                                                                    \
@@ -92,24 +140,25 @@ static enum cdc_code list(struct cdc_database *db, void *arg, struct cdc_err *er
 {
 	struct listing *l = arg;
 	struct cdc_sql_value values[MATCHED + 3];
+	char mark[CDC_VAULT_MARK];
 
 	l->db = db;
-	fill_values(l->filter, values);
-	values[6] = cdc_sql_text(or_empty(l->filter->after_sync));
-	values[7] = cdc_sql_text(or_empty(l->filter->after_id));
-	values[8] = cdc_sql_int((int64_t)l->max);
+	fill_values(db, l->filter, mark, values);
+	values[7] = cdc_sql_text(or_empty(l->filter->after_sync));
+	values[8] = cdc_sql_text(or_empty(l->filter->after_id));
+	values[9] = cdc_sql_int((int64_t)l->max);
 	if (l->filter->state == CDC_PARKED_WAITING)
 		return cdc_database_query(db,
 					  COLUMNS "'' FROM parked WHERE state = 0 AND" MATCHES
 						  " AND parked_us >= $5 AND parked_us < $6"
-						  " AND (sync > $7 OR (sync = $7 AND id > $8))"
-						  " ORDER BY sync, id LIMIT $9",
+						  " AND (sync > $8 OR (sync = $8 AND id > $9))"
+						  " ORDER BY sync, id LIMIT $10",
 					  values, MATCHED + 3, take_row, l, err);
 	return cdc_database_query(db,
 				  COLUMNS "'' FROM parked WHERE state <> 0 AND" MATCHES
 					  " AND dead_us >= $5 AND dead_us < $6"
-					  " AND (sync > $7 OR (sync = $7 AND id > $8))"
-					  " ORDER BY sync, id LIMIT $9",
+					  " AND (sync > $8 OR (sync = $8 AND id > $9))"
+					  " ORDER BY sync, id LIMIT $10",
 				  values, MATCHED + 3, take_row, l, err);
 }
 
@@ -190,9 +239,10 @@ static enum cdc_code count_and_change(struct cdc_database *db, void *arg, struct
 {
 	struct change *change = arg;
 	struct cdc_sql_value values[MATCHED];
+	char mark[CDC_VAULT_MARK];
 	enum cdc_code rc;
 
-	fill_values(change->filter, values);
+	fill_values(db, change->filter, mark, values);
 	change->db = db;
 	rc = cdc_database_query(db, "SELECT count(*) FROM parked" DEAD_MATCHES, values, MATCHED,
 				take_count, change, err);
@@ -223,4 +273,75 @@ enum cdc_code cdc_store_dead_discard(struct cdc_store *s, const struct cdc_parke
 				     uint64_t *ret_n, struct cdc_err *err)
 {
 	return change_all(s, "DELETE FROM parked" DEAD_MATCHES, f, ret_n, err);
+}
+
+/* --- what cannot be read ------------------------------------------------------------ */
+
+struct search {
+	struct cdc_database *db;
+	struct found {
+		char sync[CDC_NAME_MAX], id[CDC_ID_TEXT];
+	} * found;
+	size_t n;
+};
+
+static enum cdc_code try_record(void *arg, const struct cdc_sql_value *c, size_t n,
+				struct cdc_err *err)
+{
+	struct search *s = arg;
+	struct cdc_vault_place at = {.column = "record"};
+	struct cdc_vault_value record;
+	struct found found;
+	void *array = s->found;
+	enum cdc_code rc;
+
+	CDC_ASSERT(n == 3);
+	if (!cdc_row_text(&c[0], found.sync, sizeof(found.sync)) ||
+	    !cdc_row_text(&c[1], found.id, sizeof(found.id)))
+		return cdc_database_damaged(s->db, "parked record", err);
+	at.sync = found.sync;
+	at.id = found.id;
+	rc = cdc_vault_open(s->db, &at, &c[2], &record, err);
+	cdc_vault_value_clear(&record);
+	if (rc != CDC_REJECTED)
+		return rc;
+	rc = cdc_row_room(&array, s->n, sizeof(found), err);
+	if (rc)
+		return rc;
+	s->found = array;
+	s->found[s->n++] = found;
+	return CDC_OK;
+}
+
+static enum cdc_code discard_unreadable(struct cdc_database *db, void *arg, struct cdc_err *err)
+{
+	struct search *s = arg;
+	enum cdc_code rc;
+
+	s->db = db;
+	rc = db->vault
+		     ? cdc_database_query(db, "SELECT sync, id, record FROM parked WHERE state = 1",
+					  NULL, 0, try_record, s, err)
+		     : cdc_database_query(db, "SELECT sync, id, record FROM parked", NULL, 0,
+					  try_record, s, err);
+	for (size_t i = 0; i < s->n && !rc; i++) {
+		const struct cdc_sql_value row[] = {cdc_sql_text(s->found[i].sync),
+						    cdc_sql_text(s->found[i].id)};
+
+		rc = cdc_database_run(db, "DELETE FROM parked WHERE sync = $1 AND id = $2", row, 2,
+				      err);
+	}
+	return rc || db->vault ? rc : cdc_vault_forget(db, err);
+}
+
+enum cdc_code cdc_store_discard_unreadable(struct cdc_store *s, uint64_t *ret_n,
+					   struct cdc_err *err)
+{
+	struct search search = {0};
+	enum cdc_code rc = cdc_store_ask_write(s, discard_unreadable, &search, err);
+
+	free(search.found);
+	if (!rc)
+		*ret_n = search.n;
+	return rc;
 }

@@ -5,6 +5,7 @@
 #include "cdc/record/scan.h"
 #include "cdc/store/request.h"
 #include "cdc/store/row.h"
+#include "cdc/store/vault.h"
 
 /* A hash as a column, and back: the same 64 bits. */
 static struct cdc_sql_value hash_value(uint64_t hash)
@@ -46,103 +47,181 @@ struct writing {
 	const struct cdc_database *db;
 };
 
+/* What an endpoint said of a record, encrypted. */
+struct answer {
+	struct cdc_vault_value held[2];
+	struct cdc_sql_value reason, response;
+};
+
+static void answer_clear(struct answer *a)
+{
+	cdc_vault_value_clear(&a->held[0]);
+	cdc_vault_value_clear(&a->held[1]);
+}
+
+static enum cdc_code seal_answer(struct cdc_database *db, const char *sync, const char *id,
+				 const struct cdc_park_change *c, struct answer *ret,
+				 struct cdc_err *err)
+{
+	const char *reason = c->reason ? c->reason : "", *response = c->response ? c->response : "";
+	struct cdc_vault_place at = {.sync = sync, .id = id, .column = "reason"};
+	enum cdc_code rc =
+		cdc_vault_seal(db, &at, reason, strlen(reason), &ret->held[0], &ret->reason, err);
+
+	if (rc)
+		return rc;
+	at.column = "response";
+	return cdc_vault_seal(db, &at, response, strlen(response), &ret->held[1], &ret->response,
+			      err);
+}
+
+/* What a record says. */
+struct content {
+	struct cdc_vault_value held[2];
+	struct cdc_sql_value key, record;
+	char mark[CDC_VAULT_MARK];
+};
+
+static void content_clear(struct content *c)
+{
+	cdc_vault_value_clear(&c->held[0]);
+	cdc_vault_value_clear(&c->held[1]);
+}
+
+static enum cdc_code seal_content(struct cdc_database *db, const char *sync, const char *id,
+				  struct cdc_view view, struct content *ret, struct cdc_err *err)
+{
+	const char *json = cdc_view_json(view), *key = json + view.rec->key.off;
+	size_t key_len = view.rec->key.len;
+	struct cdc_vault_place at = {.sync = sync, .id = id, .column = "key"};
+	enum cdc_code rc;
+
+	if (!key_len) {
+		key = "null";
+		key_len = strlen(key);
+	}
+	(void)cdc_vault_mark(db, key, key_len, ret->mark);
+	rc = cdc_vault_seal(db, &at, key, key_len, &ret->held[0], &ret->key, err);
+	if (rc)
+		return rc;
+	at.column = "record";
+	return cdc_vault_seal(db, &at, json, view.rec->json_len, &ret->held[1], &ret->record, err);
+}
+
+static enum cdc_code insert_record(struct cdc_database *db, const struct writing *w,
+				   const struct cdc_park_change *c, const char *id,
+				   const struct content *content, const struct answer *answer,
+				   struct cdc_err *err)
+{
+	size_t table_len;
+	const char *name = cdc_view_table(c->view, &table_len);
+	char *table = strndup(name, table_len);
+	const struct cdc_sql_value values[] = {
+		cdc_sql_text(w->sync),
+		cdc_sql_text(id),
+		cdc_sql_int(c->state),
+		hash_value(c->key_hash),
+		hash_value(c->table_hash),
+		cdc_sql_text(table),
+		content->key,
+		cdc_sql_int((int64_t)c->view.rec->json_len),
+		cdc_sql_int((int64_t)c->attempts),
+		cdc_sql_int((int64_t)c->step),
+		cdc_sql_int(w->now_us),
+		cdc_sql_int(c->next_us),
+		cdc_sql_int(c->state == CDC_PARKED_DEAD ? w->now_us : 0),
+		cdc_sql_int(c->status),
+		answer->reason,
+		answer->response,
+		content->record,
+		cdc_sql_text(content->mark),
+	};
+	enum cdc_code rc;
+
+	if (!table)
+		return cdc_err_set(err, CDC_NOMEM, "out of memory for a parked record");
+	rc = cdc_database_run(
+		db,
+		"INSERT INTO parked (sync, id, state, key_hash, table_hash, name, key, bytes,"
+		" attempts, step, parked_us, next_us, dead_us, status, reason, response, record,"
+		" key_mark) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14,"
+		" $15, $16, $17, $18) ON CONFLICT (sync, id) DO NOTHING",
+		values, sizeof(values) / sizeof(values[0]), err);
+	free(table);
+	return rc;
+}
+
 static enum cdc_code put_record(struct cdc_database *db, const struct writing *w,
 				const struct cdc_park_change *c, struct cdc_err *err)
 {
-	const char *json = cdc_view_json(c->view);
-	const struct cdc_span key = c->view.rec->key;
-	size_t table_len;
-	const char *name = cdc_view_table(c->view, &table_len);
-	char *record = strndup(json, c->view.rec->json_len);
-	char *table = strndup(name, table_len);
-	char *key_text = key.len ? strndup(json + key.off, key.len) : strdup("null");
+	CDC_AUTO(content_clear) struct content content = {0};
+	CDC_AUTO(answer_clear) struct answer answer = {0};
 	char id[CDC_ID_TEXT];
-	enum cdc_code rc = CDC_NOMEM;
+	enum cdc_code rc;
 
 	(void)cdc_id_format(&c->id, id);
-	if (record && table && key_text) {
-		const struct cdc_sql_value values[] = {
-			cdc_sql_text(w->sync),
-			cdc_sql_text(id),
-			cdc_sql_int(c->state),
-			hash_value(c->key_hash),
-			hash_value(c->table_hash),
-			cdc_sql_text(table),
-			cdc_sql_text(key_text),
-			cdc_sql_int((int64_t)c->view.rec->json_len),
-			cdc_sql_int((int64_t)c->attempts),
-			cdc_sql_int((int64_t)c->step),
-			cdc_sql_int(w->now_us),
-			cdc_sql_int(c->next_us),
-			cdc_sql_int(c->state == CDC_PARKED_DEAD ? w->now_us : 0),
-			cdc_sql_int(c->status),
-			cdc_sql_text(c->reason ? c->reason : ""),
-			cdc_sql_text(c->response ? c->response : ""),
-			cdc_sql_text(record),
-		};
-
-		rc = cdc_database_run(
-			db,
-			"INSERT INTO parked (sync, id, state, key_hash, table_hash, name, key, "
-			"bytes, attempts, step, parked_us, next_us, dead_us, status, reason, "
-			"response, record) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, "
-			"$12, $13, $14, $15, $16, $17) ON CONFLICT (sync, id) DO NOTHING",
-			values, sizeof(values) / sizeof(values[0]), err);
-	} else {
-		(void)cdc_err_set(err, CDC_NOMEM, "out of memory for a parked record");
-	}
-	free(record);
-	free(table);
-	free(key_text);
-	return rc;
+	rc = seal_content(db, w->sync, id, c->view, &content, err);
+	if (!rc)
+		rc = seal_answer(db, w->sync, id, c, &answer, err);
+	return rc ? rc : insert_record(db, w, c, id, &content, &answer, err);
 }
 
 static enum cdc_code note_failure(struct cdc_database *db, const struct writing *w,
 				  const struct cdc_park_change *c, struct cdc_err *err)
 {
+	CDC_AUTO(answer_clear) struct answer answer = {0};
 	bool is_dead = c->act == CDC_PARK_DEAD;
 	char id[CDC_ID_TEXT];
-	const struct cdc_sql_value values[] = {
-		cdc_sql_text(w->sync),
-		cdc_sql_text(id),
-		cdc_sql_int((int64_t)c->attempts),
-		cdc_sql_int((int64_t)c->step),
-		cdc_sql_int(is_dead ? 0 : c->next_us),
-		cdc_sql_int(c->status),
-		cdc_sql_text(c->reason ? c->reason : ""),
-		cdc_sql_text(c->response ? c->response : ""),
-		cdc_sql_int(is_dead ? CDC_PARKED_DEAD : CDC_PARKED_WAITING),
-		cdc_sql_int(is_dead ? w->now_us : 0),
-	};
+	enum cdc_code rc;
 
 	(void)cdc_id_format(&c->id, id);
+	rc = seal_answer(db, w->sync, id, c, &answer, err);
+	if (rc)
+		return rc;
 	return cdc_database_run(
 		db,
 		"UPDATE parked SET attempts = $3, step = $4, next_us = $5, status = $6,"
 		" reason = $7, response = $8, state = $9, dead_us = $10"
 		" WHERE sync = $1 AND id = $2",
-		values, sizeof(values) / sizeof(values[0]), err);
+		(const struct cdc_sql_value[]){
+			cdc_sql_text(w->sync),
+			cdc_sql_text(id),
+			cdc_sql_int((int64_t)c->attempts),
+			cdc_sql_int((int64_t)c->step),
+			cdc_sql_int(is_dead ? 0 : c->next_us),
+			cdc_sql_int(c->status),
+			answer.reason,
+			answer.response,
+			cdc_sql_int(is_dead ? CDC_PARKED_DEAD : CDC_PARKED_WAITING),
+			cdc_sql_int(is_dead ? w->now_us : 0),
+		},
+		10, err);
 }
 
 static enum cdc_code note_refusal(struct cdc_database *db, const struct writing *w,
 				  const struct cdc_park_change *c, struct cdc_err *err)
 {
+	CDC_AUTO(answer_clear) struct answer answer = {0};
 	char id[CDC_ID_TEXT];
-	const struct cdc_sql_value values[] = {
-		cdc_sql_text(w->sync),
-		cdc_sql_text(id),
-		cdc_sql_int(c->status),
-		cdc_sql_text(c->reason ? c->reason : ""),
-		cdc_sql_text(c->response ? c->response : ""),
-		cdc_sql_int(w->now_us),
-	};
+	enum cdc_code rc;
 
 	(void)cdc_id_format(&c->id, id);
+	rc = seal_answer(db, w->sync, id, c, &answer, err);
+	if (rc)
+		return rc;
 	return cdc_database_run(db,
 				"UPDATE parked SET attempts = attempts + 1, status = $3,"
 				" reason = $4, response = $5, state = 1, dead_us = $6"
 				" WHERE sync = $1 AND id = $2",
-				values, sizeof(values) / sizeof(values[0]), err);
+				(const struct cdc_sql_value[]){
+					cdc_sql_text(w->sync),
+					cdc_sql_text(id),
+					cdc_sql_int(c->status),
+					answer.reason,
+					answer.response,
+					cdc_sql_int(w->now_us),
+				},
+				6, err);
 }
 
 static enum cdc_code erase_record(struct cdc_database *db, const struct writing *w,
@@ -407,28 +486,78 @@ struct queue_reading {
 	const char *sync;
 	const struct cdc_park_read *what;
 	struct cdc_batch *batch;
+	struct cdc_database *db;
 	size_t n, bytes;
 	bool waits;
 	char first_half[CDC_ID_TEXT];
 };
 
+/* A record that cannot be read: with its id, and in the place of its JSON nothing. */
+static enum cdc_code put_unreadable(struct cdc_batch *batch, const struct cdc_sql_value *id,
+				    const struct cdc_sql_value *table, struct cdc_err *err)
+{
+	struct cdc_record *r;
+	struct cdc_id parsed;
+	uint16_t index;
+	enum cdc_code rc;
+
+	if (!cdc_row_id(id, &parsed))
+		return cdc_err_set(err, CDC_CORRUPT, "a damaged parked record");
+	rc = cdc_batch_table(batch, table->text, strlen(table->text), &index, err);
+	if (!rc)
+		rc = cdc_batch_begin(batch, &r, err);
+	if (rc)
+		return rc;
+	r->id = parsed;
+	r->table = index;
+	return cdc_batch_end(batch, err);
+}
+
+/* rc and why are of the record in the row: what becomes of the reading. */
+static enum cdc_code give_up(struct queue_reading *q, const struct cdc_sql_value *c,
+			     enum cdc_code rc, const struct cdc_err *why, struct cdc_err *err)
+{
+	enum cdc_code failed;
+
+	if (rc == CDC_REJECTED || rc == CDC_PROTO) {
+		if (q->n)
+			return CDC_STOPPED; /* it comes first the next time */
+		failed = put_unreadable(q->batch, &c[1], &c[2], err);
+		if (failed)
+			return failed;
+		return cdc_err_set(err, CDC_REJECTED, "%s", why->msg);
+	}
+	if (err)
+		*err = *why;
+	return cdc_err_wrap(err, "a parked record of %s", q->sync);
+}
+
 static enum cdc_code take_record(void *arg, const struct cdc_sql_value *c, size_t n,
 				 struct cdc_err *err)
 {
 	struct queue_reading *q = arg;
-	size_t len;
+	struct cdc_vault_place at = {.sync = q->sync, .column = "record"};
+	struct cdc_vault_value json = {0};
+	struct cdc_err why = {0};
 	enum cdc_code rc;
 
-	CDC_ASSERT(n == 1 && c[0].type == CDC_SQL_TEXT);
-	len = strlen(c[0].text);
-	if (q->n && q->bytes + len > q->what->max_bytes)
+	CDC_ASSERT(n == 3 && c[1].type == CDC_SQL_TEXT && c[2].type == CDC_SQL_TEXT);
+	at.id = c[1].text;
+	rc = cdc_vault_open(q->db, &at, &c[0], &json, &why);
+	if (!rc && q->n && q->bytes + json.n > q->what->max_bytes) {
+		cdc_vault_value_clear(&json);
 		return CDC_STOPPED; /* enough for one request */
-	rc = cdc_scan_record(q->batch, c[0].text, len, err);
-	if (rc)
-		return cdc_err_wrap(err, "a parked record of %s", q->sync);
-	q->n++;
-	q->bytes += len;
-	return CDC_OK;
+	}
+	if (!rc)
+		rc = cdc_scan_record(q->batch, (const char *)json.bytes, json.n, &why);
+	if (rc) {
+		rc = give_up(q, c, rc, &why, err);
+	} else {
+		q->n++;
+		q->bytes += json.n;
+	}
+	cdc_vault_value_clear(&json);
+	return rc;
 }
 
 static enum cdc_code take_half(void *arg, const struct cdc_sql_value *c, size_t n,
@@ -486,18 +615,21 @@ static enum cdc_code read_queue(struct cdc_database *db, void *arg, struct cdc_e
 					       cdc_sql_int((int64_t)q->what->max)};
 	enum cdc_code rc = CDC_OK;
 
+	q->db = db;
 	if (q->what->is_replay) {
-		rc = cdc_database_query(db,
-					"SELECT record FROM parked WHERE sync = $1 AND state = 2"
-					" ORDER BY id LIMIT $2",
-					replay, 2, take_record, q, err);
+		rc = cdc_database_query(
+			db,
+			"SELECT record, id, name FROM parked WHERE sync = $1 AND state = 2"
+			" ORDER BY id LIMIT $2",
+			replay, 2, take_record, q, err);
 	} else {
 		rc = look_for_half(db, q, err);
 		if (!rc && !q->waits)
-			rc = cdc_database_query(db,
-						"SELECT record FROM parked WHERE sync = $1 AND"
-						" state = 0 AND key_hash = $2 ORDER BY id LIMIT $3",
-						queue, 3, take_record, q, err);
+			rc = cdc_database_query(
+				db,
+				"SELECT record, id, name FROM parked WHERE sync = $1 AND"
+				" state = 0 AND key_hash = $2 ORDER BY id LIMIT $3",
+				queue, 3, take_record, q, err);
 	}
 	return rc == CDC_STOPPED ? CDC_OK : rc;
 }

@@ -20,13 +20,15 @@
 
 struct cdc_sql; /* an open database of some back end */
 
-enum cdc_sql_type { CDC_SQL_NULL, CDC_SQL_INT, CDC_SQL_TEXT };
+enum cdc_sql_type { CDC_SQL_NULL, CDC_SQL_INT, CDC_SQL_TEXT, CDC_SQL_BYTES };
 
 struct cdc_sql_value {
 	enum cdc_sql_type type;
 	int64_t i; /* INT */
 	const char
 		*text; /* TEXT: NUL-terminated UTF-8; in a row valid until the callback returns */
+	const uint8_t *bytes; /* BYTES: n of them, 1 or more; likewise */
+	size_t n;
 };
 
 static inline struct cdc_sql_value cdc_sql_int(int64_t i)
@@ -37,6 +39,11 @@ static inline struct cdc_sql_value cdc_sql_int(int64_t i)
 static inline struct cdc_sql_value cdc_sql_text(const char *text)
 {
 	return (struct cdc_sql_value){.type = CDC_SQL_TEXT, .text = text};
+}
+
+static inline struct cdc_sql_value cdc_sql_bytes(const uint8_t *bytes, size_t n)
+{
+	return (struct cdc_sql_value){.type = CDC_SQL_BYTES, .bytes = bytes, .n = n};
 }
 
 /* One row of a result; anything but CDC_OK ends the statement and is its result. */

@@ -70,6 +70,8 @@ static const char *const migrations[] = {
 	"ALTER TABLE slot ADD COLUMN begins_anew BIGINT NOT NULL DEFAULT 0;",
 	"ALTER TABLE backfill ADD COLUMN part TEXT NOT NULL DEFAULT '';"
 	"ALTER TABLE backfill ADD COLUMN next TEXT NOT NULL DEFAULT '';",
+	/* Of a row whose values are encrypted; they are blobs then. */
+	"ALTER TABLE parked ADD COLUMN key_mark TEXT NOT NULL DEFAULT '';",
 	NULL,
 };
 
@@ -261,8 +263,20 @@ static int bind(sqlite3_stmt *stmt, size_t number, const struct cdc_sql_value *v
 		return sqlite3_bind_int64(stmt, at, v->i);
 	case CDC_SQL_TEXT:
 		return sqlite3_bind_text(stmt, at, v->text, -1, SQLITE_STATIC);
+	case CDC_SQL_BYTES:
+		return sqlite3_bind_blob64(stmt, at, v->bytes, v->n, SQLITE_STATIC);
 	}
 	return SQLITE_MISUSE;
+}
+
+/* False: no memory.  An empty one has no address, and is an empty text. */
+static bool take_blob(sqlite3_stmt *stmt, int column, struct cdc_sql_value *ret)
+{
+	int n = sqlite3_column_bytes(stmt, column);
+	const uint8_t *bytes = sqlite3_column_blob(stmt, column);
+
+	*ret = n > 0 ? cdc_sql_bytes(bytes, (size_t)n) : cdc_sql_text("");
+	return n <= 0 || bytes;
 }
 
 static enum cdc_code pass_row(sqlite3_stmt *stmt, cdc_sql_row_fn *row, void *arg,
@@ -279,6 +293,10 @@ static enum cdc_code pass_row(sqlite3_stmt *stmt, cdc_sql_row_fn *row, void *arg
 			break;
 		case SQLITE_INTEGER:
 			cols[i] = cdc_sql_int(sqlite3_column_int64(stmt, i));
+			break;
+		case SQLITE_BLOB:
+			if (!take_blob(stmt, i, &cols[i]))
+				return cdc_err_set(err, CDC_NOMEM, "out of memory");
 			break;
 		default: /* somebody else's enumeration; everything has a text */
 			cols[i] = cdc_sql_text((const char *)sqlite3_column_text(stmt, i));

@@ -10,6 +10,7 @@
 #include "cdc/store/checkpoint.h"
 #include "cdc/store/cursor.h"
 #include "cdc/store/request.h"
+#include "cdc/store/vault.h"
 
 /* After a failed write: first wait, and the longest. */
 #define RETRY_MIN_MS 100
@@ -340,6 +341,26 @@ enum cdc_code cdc_store_open(const char *dir, struct cdc_store **ret, struct cdc
 enum cdc_code cdc_store_attach(const char *dir, struct cdc_store **ret, struct cdc_err *err)
 {
 	return open_or_attach(dir, true, ret, err);
+}
+
+struct unlocking {
+	const char *master_key;
+};
+
+static enum cdc_code unlock(struct cdc_database *db, void *arg, struct cdc_err *err)
+{
+	const struct unlocking *u = arg;
+
+	return cdc_vault_unlock(db, u->master_key, err);
+}
+
+enum cdc_code cdc_store_unlock(struct cdc_store *s, const char *master_key, struct cdc_err *err)
+{
+	struct unlocking u = {.master_key = master_key};
+
+	/* Who attached writes nothing. */
+	return s->db.is_attached ? cdc_store_ask_read(s, unlock, &u, err)
+				 : cdc_store_ask_write(s, unlock, &u, err);
 }
 
 void cdc_store_touch(struct cdc_store *s)

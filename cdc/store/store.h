@@ -35,6 +35,15 @@ enum cdc_code cdc_store_open(const char *dir, struct cdc_store **ret,
  * CDC_EPOCH: by an older one.  Nothing is made or migrated. */
 enum cdc_code cdc_store_attach(const char *dir, struct cdc_store **ret,
 			       struct cdc_err *err) CDC_CHECK;
+/*
+ * Puts in the key that parked records are encrypted with (32 bytes, as base64 or hex); to be called
+ * once, before one is written or read.  NULL: the one in DIR/master.key, which an opened store
+ * makes when it is missing and nothing needs another.  CDC_CONFIG: what is stored is encrypted with
+ * another key, or its key is missing; nothing is changed, and the remedy says what to do.  An
+ * attached store is then still good for what needs no key.
+ */
+enum cdc_code cdc_store_unlock(struct cdc_store *s, const char *master_key,
+			       struct cdc_err *err) CDC_CHECK;
 /* Writes what was handed over, stops the thread.  NULL is fine. */
 void cdc_store_close(struct cdc_store *s);
 
@@ -257,7 +266,8 @@ bool cdc_store_take_touched(struct cdc_store *s);
 /*
  * Parked records: those a sync's endpoint refuses while it accepts others, and the
  * later ones of their keys.  A record is kept with its whole JSON, as the buffer had
- * it, under (sync, id), in one of three states:
+ * it, under (sync, id), in one of three states; record, key, reason and response are
+ * encrypted (cdc_store_unlock):
  *
  *   WAITING  the queue of its key: the lowest id is its head, which is tried again
  *            at its time; what stands behind it has not been tried
@@ -333,7 +343,9 @@ struct cdc_park_read {
 	bool is_replay;    /* the records in REPLAY, whatever their key */
 };
 /* Appends records to the batch, in id order.  *ret_waits: the head is the second half of a key
- * change whose first half is WAITING itself, so nothing was read. */
+ * change whose first half is WAITING itself, so nothing was read.  CDC_REJECTED: the first one
+ * cannot be read, err says why; in the batch there is then one record with its id and table, and
+ * no JSON. */
 enum cdc_code cdc_store_park_read(struct cdc_store *s, const char *sync,
 				  const struct cdc_park_read *what, struct cdc_batch *batch,
 				  bool *ret_waits, struct cdc_err *err) CDC_CHECK;
@@ -353,6 +365,7 @@ struct cdc_parked_record {
 	char *key;      /* JSON of `key` */
 	char *response; /* "": none */
 	char *record;   /* its JSON; NULL in a list */
+	char *damage;   /* why some of the texts above cannot be read and are ""; NULL: all can */
 };
 
 /* All zero: everything. */
@@ -380,6 +393,11 @@ enum cdc_code cdc_store_dead_replay(struct cdc_store *s, const struct cdc_parked
 /* The dead letters that match are deleted for ever; those that wait for a replay are not. */
 enum cdc_code cdc_store_dead_discard(struct cdc_store *s, const struct cdc_parked_filter *f,
 				     uint64_t *ret_n, struct cdc_err *err) CDC_CHECK;
+
+/* The dead letters whose record cannot be read are deleted for ever; and, when the key is missing
+ * (cdc_store_unlock failed), all encrypted parked records, and what is known of their key. */
+enum cdc_code cdc_store_discard_unreadable(struct cdc_store *s, uint64_t *ret_n,
+					   struct cdc_err *err) CDC_CHECK;
 
 /* A sync whose endpoint asked for no more: it does not deliver until it is enabled again. */
 enum cdc_code cdc_store_disable(struct cdc_store *s, const char *sync, const char *reason,

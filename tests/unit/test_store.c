@@ -47,7 +47,7 @@ static void open_it(struct fixture *f)
 {
 	struct cdc_err err = {0};
 
-	if (cdc_store_open(f->dir, &f->store, &err))
+	if (cdc_store_open(f->dir, &f->store, &err) || cdc_store_unlock(f->store, NULL, &err))
 		fail_msg("%s", err.msg);
 }
 
@@ -59,12 +59,13 @@ static void close_it(struct fixture *f)
 
 static void remove_files(const char *dir)
 {
-	static const char *const names[] = {"", "-wal", "-shm"};
+	static const char *const names[] = {"state.db", "state.db-wal", "state.db-shm",
+					    "master.key"};
 
-	for (size_t i = 0; i < 3; i++) {
+	for (size_t i = 0; i < 4; i++) {
 		char path[128];
 
-		(void)snprintf(path, sizeof(path), "%s/state.db%s", dir, names[i]);
+		(void)snprintf(path, sizeof(path), "%s/%s", dir, names[i]);
 		(void)unlink(path);
 	}
 	(void)rmdir(dir);
