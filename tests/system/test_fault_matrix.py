@@ -26,7 +26,7 @@ HOST = "hook.walpost.test"
 GONE, EXPIRED, DEAF = "a name that is gone", "an expired certificate", "nobody listens"
 STRICT = {"batch_size": 10, "concurrency": 2, "timeout": "500ms", "retry_after_max": "300ms",
           "park": {"after": "0s", "attempts": 2}, "retry_schedule": ["1h"]}
-KEYS = 20  # of `half`: every second one is refused
+KEYS = 200  # of `half`: every second one is refused
 BIG = 10000  # rows of `big`: one of them is refused
 LYING = 202  # the status by which an answer is known that is a lie
 
@@ -301,8 +301,9 @@ class Matrix:
     def assert_told(self):
         """A person reads what it was."""
         told = {}
-        for event in self.walpost.events("endpoint_trouble"):
-            told.setdefault(event["sync"], []).append(event["msg"])
+        for event in self.walpost.events():
+            if event["event"] in ("endpoint_trouble", "request_failed"):
+                told.setdefault(event["sync"], []).append(event.get("msg") or event["reason"])
         for name, word in ((EXPIRED, "expired"), (GONE, HOST),
                            ("status 307", "307"), ("no answer", "time"), (DEAF, "connect")):
             assert any(word in text for text in told.get(self.sync(name), [])), (name, told.get(
