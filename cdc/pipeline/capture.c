@@ -19,7 +19,8 @@
 #define HELD_MS              25000 /* a dead reader's walsender is gone in 10 s, another's in 60 */
 #define HELD_WAIT_MS         1000
 #define RENEW_MS             300000 /* connections that have grown are given up this often at most */
-#define SILENT_MAX_MS        15000  /* the server speaks at least every 5 s */
+#define SILENT_MAX_MS        15000  /* the server speaks at least every 5 s, */
+#define SILENT_TOP_MS        960000 /* but not while it prepares one message, however large */
 #define STEADY_MS            30000  /* a session of this length is no failed attempt */
 #define NAP_US               1000   /* lets the socket fill instead of waking for every row */
 #define NAP_RECORDS          16     /* an open transaction of fewer rows is not worth a nap */
@@ -35,6 +36,8 @@ struct cdc_capture {
 	bool has_row;
 	bool is_blocked;        /* the buffer answered BUSY; batch and idle_lsn wait */
 	uint64_t blocked_ms;    /* monotonic: when it was so last */
+	uint64_t silent_max_ms; /* the server may be silent for, */
+	cdc_lsn silent_at;      /* while nothing behind this is durable; then anew */
 	enum cdc_code reported; /* the buffer's error that was logged */
 	cdc_lsn idle_lsn;       /* to be handed over as progress once the batch is; 0: none */
 	bool idle_is_urgent;
@@ -71,6 +74,7 @@ enum cdc_code cdc_capture_new(const struct cdc_capture_setup *setup, struct cdc_
 	if (!c)
 		return cdc_err_set(err, CDC_NOMEM, "out of memory");
 	c->setup = *setup;
+	c->silent_max_ms = SILENT_MAX_MS;
 	c->absent.setup = (struct cdc_absent_setup){.store = setup->store,
 						    .slot = setup->plan.slot,
 						    .syncs = setup->syncs,
@@ -666,6 +670,21 @@ static void note_oddities(const struct cdc_capture *c, const struct cdc_source_r
 				    "read; its values are written as text"));
 }
 
+/* A dead link is given up after a while.  A server that was only busy with something large has
+ * longer for it the next time, or it would never come to its end. */
+static enum cdc_code judge_silence(struct cdc_capture *c, uint64_t now_ms, struct cdc_err *err)
+{
+	const cdc_lsn durable = c->setup.ops->durable(c->setup.buffer);
+	const uint64_t max_ms = durable > c->silent_at ? SILENT_MAX_MS : c->silent_max_ms;
+
+	if (cdc_source_silent_ms(c->source) <= max_ms || now_ms - c->blocked_ms <= max_ms)
+		return CDC_OK;
+	c->silent_at = durable;
+	c->silent_max_ms = max_ms < SILENT_TOP_MS ? max_ms * 2 : max_ms;
+	return cdc_err_set(err, CDC_TIMEOUT, "nothing came from the server for %llu s",
+			   (unsigned long long)max_ms / 1000);
+}
+
 static enum cdc_code read_stream(struct cdc_capture *c, uint64_t now_ms, bool *ret_is_dry,
 				 struct cdc_err *err)
 {
@@ -702,9 +721,8 @@ static enum cdc_code read_stream(struct cdc_capture *c, uint64_t now_ms, bool *r
 	if (r.is_stopping)
 		return cdc_err_set(err, CDC_IO, "the server shuts down and waits for us");
 	if (r.is_dry && cdc_source_silent_ms(c->source) > SILENT_MAX_MS &&
-	    now_ms - c->blocked_ms > SILENT_MAX_MS)
-		return cdc_err_set(err, CDC_TIMEOUT, "nothing came from the server for %d s",
-				   SILENT_MAX_MS / 1000);
+	    judge_silence(c, now_ms, err))
+		return CDC_TIMEOUT;
 	is_full = rc == CDC_BUSY || c->batch->json.len >= BATCH_TARGET_BYTES ||
 		  c->batch->n >= BATCH_TARGET_RECORDS;
 	*ret_is_dry = r.is_dry && rc != CDC_BUSY;

@@ -58,6 +58,7 @@ struct outage {
 
 struct world {
 	uint64_t seed, random, now_ms;
+	int64_t set_us; /* the wall clock was set by */
 	enum cdc_order order;
 	bool is_partial, was_down, has_ended;
 	bool is_calm;            /* no crash, no answer that is lost */
@@ -65,6 +66,8 @@ struct world {
 	struct fate fates[RECORDS];
 	struct outage outages[OUTAGES];
 	struct job jobs[JOBS];
+	uint64_t sent[RECORDS]; /* tickets of the first requests */
+	size_t sent_n;
 	struct sink_failed failed[16];
 	struct cdc_id checkpoint;
 	size_t read; /* so many were read */
@@ -206,6 +209,8 @@ static enum cdc_code submit(void *state, const struct sink_job *job, struct cdc_
 				  .due_ms = w->now_ms + 1 + next(w, 30),
 				  .n = job->n};
 		HOLDS(w, job->n <= 16);
+		if (w->sent_n < RECORDS)
+			w->sent[w->sent_n++] = job->ticket;
 		for (size_t k = 0; k < job->n; k++)
 			j->records[k] = record_of(w, &job->views[k].rec->id);
 		return CDC_OK;
@@ -310,14 +315,30 @@ static struct cdc_park_head head_of(const struct world *w, uint64_t key_hash)
 	return (struct cdc_park_head){.key_hash = key_hash};
 }
 
+static struct cdc_park_totals totals_of(const struct world *w)
+{
+	struct cdc_park_totals t = {0};
+
+	for (size_t i = 0; i < w->batch->n; i++) {
+		const struct fate *f = &w->fates[i];
+
+		if (!f->is_stored)
+			continue;
+		t.bytes += w->batch->records[i].json_len;
+		t.waiting += f->stored.state == CDC_PARKED_WAITING;
+		t.dead += f->stored.state == CDC_PARKED_DEAD;
+	}
+	return t;
+}
+
 static void store_change(struct world *w, const struct cdc_park_change *c)
 {
 	struct fate *f = &w->fates[record_of(w, &c->id)];
 
 	switch (c->act) {
 	case CDC_PARK_PUT:
-		if (!f->is_stored)
-			f->stored = *c;
+		HOLDS(w, !f->is_stored);
+		f->stored = *c;
 		f->is_stored = true;
 		break;
 	case CDC_PARK_FAILED:
@@ -341,15 +362,32 @@ static void store_change(struct world *w, const struct cdc_park_change *c)
 static void write_store(struct world *w)
 {
 	struct cdc_parking_write write;
+	struct cdc_park_totals put = *cdc_parking_totals(w->parking), now;
+	size_t n, bytes;
 
 	if (!cdc_parking_must_write(w->parking, w->now_ms))
 		return;
+	(void)cdc_window_aside(w->window, &n, &bytes);
 	assert_int_equal(cdc_parking_collect(w->parking, w->now_ms, &write, NULL), CDC_OK);
-	for (size_t i = 0; i < write.n; i++)
-		store_change(w, &write.changes[i]);
+	for (size_t i = 0; i < write.n; i++) {
+		const struct cdc_park_change *c = &write.changes[i];
+
+		store_change(w, c);
+		if (c->act != CDC_PARK_PUT)
+			continue;
+		put.bytes += c->view.rec->json_len;
+		put.waiting += c->state == CDC_PARKED_WAITING;
+		put.dead += c->state == CDC_PARKED_DEAD;
+	}
+	/* What takes room is what was not there, also behind a crash before the checkpoint. */
+	HOLDS(w, put.bytes == cdc_parking_totals(w->parking)->bytes + bytes);
 	for (size_t i = 0; i < write.head_n; i++)
 		write.heads[i] = head_of(w, write.heads[i].key_hash);
 	cdc_parking_written(w->parking, &write, w->now_ms);
+	now = *cdc_parking_totals(w->parking);
+	HOLDS(w, now.bytes == put.bytes && now.waiting == put.waiting && now.dead == put.dead);
+	now = totals_of(w);
+	cdc_parking_set_totals(w->parking, &now);
 }
 
 /* As cdc_store_park_read. */
@@ -378,6 +416,7 @@ static bool read_store(struct world *w, const struct cdc_park_read *what, struct
 static void load_parked(struct world *w)
 {
 	struct cdc_id *ids = calloc(RECORDS, sizeof(*ids));
+	const struct cdc_park_totals totals = totals_of(w);
 	size_t n = 0;
 
 	assert_non_null(ids);
@@ -399,6 +438,7 @@ static void load_parked(struct world *w)
 		cdc_parked_set_head(key, &head);
 	}
 	assert_int_equal(cdc_parked_set_ids(&w->parked, ids, n, NULL), CDC_OK);
+	cdc_parking_set_totals(w->parking, &totals);
 }
 
 static void start(struct world *w)
@@ -492,7 +532,7 @@ static void read_some(struct world *w)
 
 static int64_t wall_us(const struct world *w)
 {
-	return WALL_US + (int64_t)w->now_ms * 1000;
+	return WALL_US + w->set_us + (int64_t)w->now_ms * 1000;
 }
 
 static void take(struct world *w, const struct cdc_trouble *t)
@@ -567,6 +607,8 @@ static void step(struct world *w)
 	}
 	if (w->has_ended || (!w->is_calm && w->now_ms < CALM_MS && next(w, 150) == 0))
 		crash(w);
+	if (!w->is_calm && w->now_ms < CALM_MS && next(w, 300) == 0)
+		w->set_us += (int64_t)next(w, 10000000) - 5000000;
 	wait_ms = cdc_parking_wait_ms(w->parking, w->now_ms, wall_us(w), wait_ms);
 	wait_ms = cdc_lanes_wait_ms(w->lanes, w->now_ms, wait_ms);
 	for (size_t i = 0; i < JOBS; i++) {
@@ -699,6 +741,14 @@ static void half_of_all_keys_are_refused_without_an_outage(void **state)
 	free(w);
 }
 
+static void end_world(struct world *w)
+{
+	stop(w);
+	cdc_batch_free(w->batch);
+	cdc_board_clear(&w->board);
+	free(w);
+}
+
 static void run(uint64_t seed, uint64_t *dead)
 {
 	static const uint64_t patience_ms = 2 * CALM_MS;
@@ -724,10 +774,115 @@ static void run(uint64_t seed, uint64_t *dead)
 		HOLDS(w, !is_dead(f) || w->was_down || f->poison != HEALTHY);
 		*dead += is_dead(f);
 	}
-	stop(w);
-	cdc_batch_free(w->batch);
-	cdc_board_clear(&w->board);
-	free(w);
+	end_world(w);
+}
+
+/* --- single rules ------------------------------------------------------------------- */
+
+/* Without a stream yet, and without chance: its endpoint takes everything. */
+static struct world *calm_world(void)
+{
+	struct world *w = calloc(1, sizeof(*w));
+
+	assert_non_null(w);
+	w->now_ms = CALM_MS;
+	w->batch = cdc_batch_new(1 << 20);
+	assert_non_null(w->batch);
+	cdc_board_init(&w->board);
+	w->order = CDC_ORDER_KEY;
+	w->schedule[0] = 1000;
+	w->settings = (struct cdc_deliver_settings){
+		.operations = ALL,
+		.batch_size = 1,
+		.batch_bytes = 1 << 20,
+		.concurrency = 1,
+		.order = w->order,
+		.park = {.attempts = 2, .max_bytes = 1 << 30},
+		.retry_schedule = {.items = w->schedule, .n = 1},
+	};
+	return w;
+}
+
+/* The last record was parked by an earlier process, and is due so much later than now. */
+static void park_last(struct world *w, int64_t in_us)
+{
+	const struct cdc_record *r = &w->batch->records[w->batch->n - 1];
+	struct fate *f = &w->fates[w->batch->n - 1];
+
+	f->is_stored = true;
+	f->stored = (struct cdc_park_change){.act = CDC_PARK_PUT,
+					     .id = r->id,
+					     .state = CDC_PARKED_WAITING,
+					     .key_hash = r->key_hash,
+					     .table_hash = w->batch->tables[r->table].hash,
+					     .attempts = 1,
+					     .next_us = wall_us(w) + in_us};
+	w->checkpoint = r->id;
+}
+
+static void live_and_parked_records_take_turns_at_a_rate(void **state)
+{
+	struct world *w = calm_world();
+	size_t parked = 0;
+
+	(void)state;
+	w->settings.rate_limit.requests_per_second = 20;
+	for (unsigned i = 1; i <= 10; i++) {
+		add_record(w, "update", 0, i, i, 1);
+		park_last(w, -1);
+	}
+	for (unsigned i = 11; i <= 30; i++)
+		add_record(w, "update", 1, i, i, 1);
+	start(w);
+	while (!is_over(w))
+		step(w);
+	assert_int_equal(w->sent_n, 30);
+	for (size_t i = 0; i < 16; i++)
+		parked += w->sent[i] >= cdc_lanes_n(w->lanes);
+	assert_in_range(parked, 7, 9);
+	end_world(w);
+}
+
+/* One that lingers has had its time, and may not go yet. */
+static void a_batch_that_lingers_waits_for_the_rate_without_turning(void **state)
+{
+	struct world *w = calm_world();
+	size_t steps = 0;
+
+	(void)state;
+	w->settings.rate_limit.requests_per_second = 1;
+	w->settings.linger_ms = 50;
+	w->settings.batch_size = 16;
+	w->settings.concurrency = 4;
+	for (unsigned i = 1; i <= 12; i++)
+		add_record(w, "update", 0, i, i, 1);
+	start(w);
+	for (; !is_over(w); steps++)
+		step(w);
+	assert_true(w->sent_n > 1 && w->now_ms > CALM_MS + 1000);
+	assert_true(steps < 100);
+	end_world(w);
+}
+
+/* It looks for records that are due as often as before: a barrier makes one due that was not. */
+static void a_clock_that_is_set_back_stops_no_looks(void **state)
+{
+	struct world *w = calm_world();
+
+	(void)state;
+	add_record(w, "update", 0, 1, 1, 1);
+	park_last(w, INT64_C(7200000000));
+	add_record(w, "truncate", 0, 0, 2, 1);
+	start(w);
+	send(w);
+	assert_int_equal(w->sent_n, 0);
+	w->set_us = -INT64_C(3600000000);
+	while (!is_over(w)) {
+		step(w);
+		HOLDS(w, w->now_ms < CALM_MS + 20000);
+	}
+	assert_true(w->fates[0].has_arrived && w->fates[1].has_arrived);
+	end_world(w);
 }
 
 static void every_record_arrives_in_order_or_is_a_dead_letter(void **state)
@@ -749,6 +904,9 @@ static void every_record_arrives_in_order_or_is_a_dead_letter(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(live_and_parked_records_take_turns_at_a_rate),
+		cmocka_unit_test(a_batch_that_lingers_waits_for_the_rate_without_turning),
+		cmocka_unit_test(a_clock_that_is_set_back_stops_no_looks),
 		cmocka_unit_test(every_record_arrives_in_order_or_is_a_dead_letter),
 		cmocka_unit_test(half_of_all_keys_are_refused_without_an_outage),
 	};
