@@ -62,6 +62,23 @@ const struct cdc_select_table *cdc_selection_find(const struct cdc_selection *s,
 	return found && !found->is_left_out ? found : NULL;
 }
 
+bool cdc_selection_needs(const struct cdc_select_table *t, const char *column)
+{
+	const struct cdc_select_field *rest = NULL;
+
+	for (size_t i = 0; i < t->filter_n; i++) {
+		if (strcmp(t->filters[i].field, column) == 0)
+			return true;
+	}
+	for (size_t i = 0; i < t->field_n; i++) {
+		if (strcmp(t->fields[i].id, column) == 0)
+			return !t->fields[i].is_left_out;
+		if (strcmp(t->fields[i].id, "*") == 0)
+			rest = &t->fields[i];
+	}
+	return t->field_n == 0 || (rest && !rest->is_left_out);
+}
+
 bool cdc_selection_is_plain(const struct cdc_selection *s)
 {
 	for (size_t i = 0; i < s->n; i++) {

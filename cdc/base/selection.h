@@ -108,6 +108,10 @@ bool cdc_pattern_matches(const char *id, const char *name, size_t len);
 const struct cdc_select_table *cdc_selection_find(const struct cdc_selection *s, const char *name,
 						  size_t len);
 
+/* Does the entry need the values of a column: because they go out, in whatever form, or because it
+ * is filtered by? */
+bool cdc_selection_needs(const struct cdc_select_table *t, const char *column);
+
 /* Is everything that needs no look at a record enough: exact tables, every column, every row? */
 bool cdc_selection_is_plain(const struct cdc_selection *s);
 

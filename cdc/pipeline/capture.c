@@ -59,6 +59,10 @@ struct cdc_capture {
 	uint32_t absences;  /* gaps that were noted of tables that came back */
 	uint32_t promoted;  /* the timeline that it writes since, while it was read; 0: none */
 	bool reply_requested;
+	/* An option changed the numbering, and the buffer ends in a transaction that was numbered
+	 * as before: its commit LSN, up to which it goes on being; 0: nothing of it. */
+	cdc_lsn former_lsn;
+	bool is_former_read;      /* all of that */
 	cdc_lsn started_lsn;      /* where the session began */
 	bool was_streaming;       /* it came further, or lasted: the backoff starts again */
 	bool has_streamed;        /* once, so the settings were right then */
@@ -292,6 +296,44 @@ static enum cdc_code remember_slot(struct cdc_capture *c, const struct cdc_sourc
 		return rc;
 	c->row = row;
 	c->has_row = true;
+	return CDC_OK;
+}
+
+/*
+ * An option that changes the numbering takes effect between two transactions, never
+ * in one: what of it was delivered already would come once more under another id.
+ * So what is left of the buffer's last one is read as it was begun, if it still can be.
+ */
+static enum cdc_code keep_numbering(struct cdc_capture *c, const struct cdc_buffer_state *st,
+				    const struct cdc_source_info *info, struct cdc_err *err)
+{
+	struct cdc_err why;
+	enum cdc_code rc;
+
+	c->former_lsn = 0;
+	c->is_former_read = false;
+	if (!c->has_row || strcmp(c->row.numbering, info->numbering) == 0 || !st->last_id.ordinal ||
+	    st->last_id.commit_lsn < st->durable ||
+	    CDC_EPOCH_GENERATION(st->last_id.epoch) != c->row.generation)
+		return CDC_OK;
+	memset(&why, 0, sizeof(why));
+	rc = cdc_source_can_start_as(c->source, c->row.numbering, &why);
+	if (rc && cdc_code_class(rc) == CDC_CLASS_RETRY) {
+		*err = why;
+		return rc;
+	}
+	if (rc) {
+		LOG_WARN(&c->setup.log, "transaction_is_renumbered", KV("slot", c->setup.plan.slot),
+			 KV("note", "a transaction was read in part, and an option was changed "
+				    "that numbers records: those of it that were delivered come "
+				    "again, with other ids"),
+			 KV_ERR(&why));
+		return CDC_OK;
+	}
+	c->former_lsn = st->last_id.commit_lsn;
+	LOG_INFO(&c->setup.log, "numbering_is_kept", KV("slot", c->setup.plan.slot),
+		 KV("note", "a transaction was read in part; the changed options take effect "
+			    "behind it"));
 	return CDC_OK;
 }
 
@@ -544,7 +586,9 @@ static enum cdc_code open_stream(struct cdc_capture *c, struct cdc_err *err)
 	}
 	if (!rc)
 		rc = answer_word(c, was_renewed, err);
-	if (!rc) {
+	if (!rc)
+		rc = keep_numbering(c, &st, &info, err);
+	if (!rc && !c->former_lsn) {
 		warn_of_strange_slot(c, &info);
 		rc = remember_slot(c, &info, err);
 	}
@@ -557,7 +601,9 @@ static enum cdc_code open_stream(struct cdc_capture *c, struct cdc_err *err)
 	rc = c->setup.ops->schemas(c->setup.buffer, know_schema, c, err);
 	if (rc)
 		return rc;
-	rc = cdc_source_start(c->source, c->flushed, c->row.generation, err);
+	rc = c->former_lsn ? cdc_source_start_as(c->source, c->flushed, c->row.generation,
+						 c->row.numbering, c->former_lsn, err)
+			   : cdc_source_start(c->source, c->flushed, c->row.generation, err);
 	if (rc)
 		return rc;
 	log_connected(c, &info, c->flushed);
@@ -714,6 +760,7 @@ static enum cdc_code read_stream(struct cdc_capture *c, uint64_t now_ms, bool *r
 		c->received = r.received_lsn;
 	if (r.idle_lsn > c->idle_lsn)
 		c->idle_lsn = r.idle_lsn;
+	c->is_former_read |= r.is_at_end;
 	c->reply_requested |= r.reply_requested;
 	c->idle_is_urgent |= r.reply_requested;
 	cdc_metric_add(&c->setup.metrics->transactions, r.transactions);
@@ -748,7 +795,7 @@ static void wait_for_more(const struct cdc_capture *c, uint64_t now_ms)
 	};
 	bool has_batch = c->batch && c->batch->n;
 
-	if (c->is_blocked)
+	if (c->is_blocked || c->is_former_read)
 		fds[2].events &= POLLOUT;
 	if (wait_ms > 1000)
 		wait_ms = 1000; /* the heartbeat */
@@ -1104,6 +1151,14 @@ static bool must_reopen(struct cdc_capture *c)
 	return true;
 }
 
+/* Is everything durable that was to be read with the former numbering? */
+static bool is_former_done(const struct cdc_capture *c)
+{
+	return c->is_former_read && !c->is_blocked &&
+	       (!c->batch || (c->batch->n == 0 && c->batch->end_n == 0)) &&
+	       c->setup.ops->durable(c->setup.buffer) > c->former_lsn;
+}
+
 /* Until it must stop, or be opened anew: CDC_OK. */
 static enum cdc_code stream(struct cdc_capture *c, struct cdc_err *err)
 {
@@ -1137,7 +1192,7 @@ static enum cdc_code stream(struct cdc_capture *c, struct cdc_err *err)
 			return rc;
 		watch_tables(c);
 		watch_publication(c);
-		if (must_reopen(c))
+		if (must_reopen(c) || is_former_done(c))
 			break;
 		if (is_dry || c->is_blocked)
 			wait_for_more(c, now_ms);

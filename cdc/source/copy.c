@@ -393,9 +393,8 @@ static void note_key(struct cdc_copy *c, const struct worker *w)
 static enum cdc_code describe(struct cdc_copy *c, const struct cdc_copy_part *part,
 			      struct cdc_err *err)
 {
-	enum cdc_code rc = cdc_copy_plan_make(&c->plan, c->workers[0].conn,
-					      c->setup.plan->settings->publication, c->setup.tables,
-					      c->setup.table_n, part, err);
+	enum cdc_code rc = cdc_copy_plan_make(&c->plan, c->workers[0].conn, c->setup.plan,
+					      c->setup.tables, c->setup.table_n, part, err);
 
 	c->failed = c->plan.failed;
 	for (size_t i = 0; i < c->plan.relation_n && !rc; i++) {

@@ -77,9 +77,16 @@ static enum cdc_code read_relation(struct cdc_copy_plan *p, struct cdc_copy_rela
 	return t->relation.schema && t->relation.name && t->filter ? CDC_OK : no_memory(err);
 }
 
-/* The published columns, and which of them are the replica identity. */
+/* What goes out of it and what it is filtered by; a record's key is made of all its columns. */
+static bool is_needed(const struct cdc_select_table *chosen, const PGresult *r, int row)
+{
+	return !chosen || cdc_pgconn_bool(r, row, 5) ||
+	       cdc_selection_needs(chosen, cdc_pgconn_text(r, row, 0));
+}
+
+/* The published columns that are needed, and which of them are the replica identity. */
 static enum cdc_code read_columns(struct cdc_copy_plan *p, struct cdc_copy_relation *t,
-				  struct cdc_pgconn *c, const char *publication,
+				  struct cdc_pgconn *c, const struct cdc_source_plan *plan,
 				  struct cdc_err *err)
 {
 	static const char select[] =
@@ -88,7 +95,9 @@ static enum cdc_code read_columns(struct cdc_copy_plan *p, struct cdc_copy_relat
 		"WHERE x.indrelid = a.attrelid AND x.indisvalid AND x.indisunique "
 		"AND x.indimmediate AND x.indpred IS NULL AND CASE c.relreplident "
 		"WHEN 'd' THEN x.indisprimary WHEN 'i' THEN x.indisreplident ELSE false END "
-		"LIMIT 1)::pg_catalog.int2[]), false) OR c.relreplident = 'f' "
+		"LIMIT 1)::pg_catalog.int2[]), false) OR c.relreplident = 'f', "
+		"EXISTS (SELECT FROM pg_catalog.pg_index k WHERE k.indrelid = a.attrelid "
+		"AND (k.indisprimary OR k.indisreplident) AND a.attnum = ANY (k.indkey)) "
 		"FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_class c ON c.oid = a.attrelid "
 		"JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace "
 		"JOIN pg_catalog.pg_publication_tables pt ON pt.schemaname = n.nspname "
@@ -98,6 +107,10 @@ static enum cdc_code read_columns(struct cdc_copy_plan *p, struct cdc_copy_relat
 		"AND (a.attgenerated = '' OR "
 		"pg_catalog.current_setting('server_version_num')::int >= 180000) "
 		"AND a.attrelid = ";
+	const struct cdc_select_table *chosen =
+		plan->selection && plan->selection->n
+			? cdc_selection_find(plan->selection, t->name, strlen(t->name))
+			: NULL;
 	CDC_AUTO(cdc_pgconn_clear_result) PGresult *r = NULL;
 	struct pgo_column *columns;
 	struct cdc_buf sql;
@@ -106,27 +119,28 @@ static enum cdc_code read_columns(struct cdc_copy_plan *p, struct cdc_copy_relat
 	cdc_buf_init(&sql, SQL_MAX);
 	cdc_buf_puts(&sql, select);
 	cdc_buf_printf(&sql, "%u AND pt.pubname = ", t->relation.relid);
-	cdc_quote_text(&sql, publication);
+	cdc_quote_text(&sql, plan->settings->publication);
 	cdc_buf_puts(&sql, " ORDER BY a.attnum");
 	rc = cdc_pgconn_exec(c, cdc_quote_end(&sql), ASK_MS, "reading the columns", &r, err);
 	cdc_buf_clear(&sql);
 	if (rc)
 		return rc;
-	t->relation.n = (size_t)PQntuples(r);
-	columns = cdc_arena_alloc(p->arena, (t->relation.n + 1) * sizeof(*columns));
+	columns = cdc_arena_alloc(p->arena, ((size_t)PQntuples(r) + 1) * sizeof(*columns));
 	if (!columns)
 		return no_memory(err);
 	t->relation.columns = columns;
 	cdc_buf_init(&sql, SQL_MAX);
 	for (int i = 0; i < PQntuples(r); i++) {
-		columns[i] = (struct pgo_column){
+		if (!is_needed(chosen, r, i))
+			continue;
+		columns[t->relation.n] = (struct pgo_column){
 			.name = keep(p, r, i, 0),
 			.type = cdc_pgconn_u32(r, i, 1),
 			.modifier = -1,
 			.is_identity = cdc_pgconn_bool(r, i, 4),
 		};
-		cdc_buf_printf(&sql, "%s%s", i ? ", " : "", cdc_pgconn_text(r, i, 3));
-		if (!columns[i].name)
+		cdc_buf_printf(&sql, "%s%s", t->relation.n ? ", " : "", cdc_pgconn_text(r, i, 3));
+		if (!columns[t->relation.n++].name)
 			rc = no_memory(err);
 	}
 	if (!rc) {
@@ -411,8 +425,8 @@ static enum cdc_code make_ranges(struct cdc_copy_plan *p, size_t table, struct c
 }
 
 enum cdc_code cdc_copy_plan_make(struct cdc_copy_plan *p, struct cdc_pgconn *c,
-				 const char *publication, const char *const *tables, size_t n,
-				 const struct cdc_copy_part *part, struct cdc_err *err)
+				 const struct cdc_source_plan *plan, const char *const *tables,
+				 size_t n, const struct cdc_copy_part *part, struct cdc_err *err)
 {
 	enum cdc_code rc = CDC_OK;
 
@@ -426,9 +440,10 @@ enum cdc_code cdc_copy_plan_make(struct cdc_copy_plan *p, struct cdc_pgconn *c,
 		struct cdc_copy_relation *t = &p->relations[i];
 
 		t->name = cdc_arena_strdup(p->arena, tables[i]);
-		rc = t->name ? read_relation(p, t, c, publication, err) : no_memory(err);
+		rc = t->name ? read_relation(p, t, c, plan->settings->publication, err)
+			     : no_memory(err);
 		if (!rc)
-			rc = read_columns(p, t, c, publication, err);
+			rc = read_columns(p, t, c, plan, err);
 		if (!rc)
 			rc = read_key(p, t, c, err);
 		if (!rc)

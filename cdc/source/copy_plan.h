@@ -1,9 +1,10 @@
 /*
  * copy_plan.h - what a copy is to read: tables, their columns, ranges of blocks.
  *
- * A table is what the publication publishes under one name: its columns, its row
- * filter, the partitions below it when they come under its name.  It is cut into
- * ranges of blocks of about 64 MiB, or read in the order of its key as one range.
+ * A table is what the publication publishes under one name: of its columns those
+ * that the selection needs and those of a key, its row filter, the partitions below it when they
+ * come under its name.  It is cut into ranges of blocks of about 64 MiB, or read in the order of
+ * its key as one range.
  *
  * Threads: a plan belongs to its caller.
  * Layer: source (base, record).
@@ -18,6 +19,7 @@
 #include "cdc/base/arena.h"
 #include "cdc/source/pgconn.h"
 #include "cdc/source/pgoutput.h"
+#include "cdc/source/source.h"
 
 #define CDC_COPY_KEY_MAX 440 /* bytes of SQL that a remembered key may have, with its NUL */
 
@@ -93,8 +95,9 @@ void cdc_copy_plan_clear(struct cdc_copy_plan *p);
  * one is locked by somebody else.
  */
 enum cdc_code cdc_copy_plan_make(struct cdc_copy_plan *p, struct cdc_pgconn *c,
-				 const char *publication, const char *const *tables, size_t n,
-				 const struct cdc_copy_part *part, struct cdc_err *err) CDC_CHECK;
+				 const struct cdc_source_plan *plan, const char *const *tables,
+				 size_t n, const struct cdc_copy_part *part,
+				 struct cdc_err *err) CDC_CHECK;
 
 /* COPY (SELECT ...) TO STDOUT of a range; appended to out. */
 void cdc_copy_plan_sql(const struct cdc_copy_plan *p, const struct cdc_copy_range *range,

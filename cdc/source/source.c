@@ -61,7 +61,12 @@ struct cdc_source {
 	char tables_sql[CDC_IDENTITY_SQL_MAX];
 	uint64_t publication_ms; /* the same of the publication */
 	struct cdc_publication_watch publication;
-	char *held; /* a frame of held_n bytes that did not fit into the batch; libpq's */
+	/* What the stream is asked for; of the settings, or as it was before they changed. */
+	char read_by[64]; /* the publication */
+	bool has_messages;
+	cdc_lsn until;  /* commit LSN of the last transaction to read; 0: there is none */
+	bool is_at_end; /* it was read */
+	char *held;     /* a frame of held_n bytes that did not fit into the batch; libpq's */
 	size_t held_n;
 };
 
@@ -202,7 +207,7 @@ static void put_start(struct cdc_buf *out, const struct cdc_source *s, cdc_lsn l
 	cdc_buf_puts(out, at);
 	cdc_buf_puts(out, " (\"proto_version\" '1', \"publication_names\" ");
 	quote_literal(out, publications);
-	if (s->plan->settings->message_prefixes.n)
+	if (s->has_messages)
 		cdc_buf_puts(out, ", \"messages\" 'true'");
 	cdc_buf_putc(out, ')');
 }
@@ -215,7 +220,7 @@ static enum cdc_code start_stream(struct cdc_source *s, cdc_lsn lsn, struct cdc_
 
 	cdc_buf_init(&names, SQL_MAX);
 	cdc_buf_init(&sql, SQL_MAX);
-	cdc_quote_name(&names, s->plan->settings->publication);
+	cdc_quote_name(&names, s->read_by);
 	publications = cdc_quote_end(&names);
 	put_start(&sql, s, lsn, publications ? publications : "");
 	rc = cdc_pgconn_run(s->stream, publications ? cdc_quote_end(&sql) : NULL, START_MS,
@@ -227,8 +232,8 @@ static enum cdc_code start_stream(struct cdc_source *s, cdc_lsn lsn, struct cdc_
 	return rc;
 }
 
-enum cdc_code cdc_source_start(struct cdc_source *s, cdc_lsn lsn, unsigned generation,
-			       struct cdc_err *err)
+static enum cdc_code begin(struct cdc_source *s, cdc_lsn lsn, unsigned generation,
+			   struct cdc_err *err)
 {
 	enum cdc_code rc;
 
@@ -258,6 +263,70 @@ enum cdc_code cdc_source_start(struct cdc_source *s, cdc_lsn lsn, unsigned gener
 	cdc_slot_sql(s->server.info.server_version, s->slot, PQbackendPID(s->stream->pg),
 		     s->watch_sql);
 	return CDC_OK;
+}
+
+enum cdc_code cdc_source_start(struct cdc_source *s, cdc_lsn lsn, unsigned generation,
+			       struct cdc_err *err)
+{
+	(void)snprintf(s->read_by, sizeof(s->read_by), "%s", s->plan->settings->publication);
+	s->has_messages = s->plan->settings->message_prefixes.n != 0;
+	s->until = 0;
+	s->is_at_end = false;
+	return begin(s, lsn, generation, err);
+}
+
+/* False: what no program of this protocol wrote. */
+static bool parse_numbering(const char *text, char ret_publication[64], bool *ret_has_messages)
+{
+	static const char *const before[] = {
+		"proto_version=1 messages=off origin=any two_phase=off publication=",
+		"proto_version=1 messages=on origin=any two_phase=off publication="};
+
+	for (int i = 0; i < 2; i++) {
+		const size_t n = strlen(before[i]);
+
+		if (strncmp(text, before[i], n) != 0 || strlen(text + n) >= 64)
+			continue;
+		(void)snprintf(ret_publication, 64, "%s", text + n);
+		*ret_has_messages = i == 1;
+		return true;
+	}
+	return false;
+}
+
+enum cdc_code cdc_source_can_start_as(struct cdc_source *s, const char *numbering,
+				      struct cdc_err *err)
+{
+	CDC_AUTO(cdc_pgconn_clear_result) PGresult *answer = NULL;
+	char publication[64];
+	bool has_messages;
+	struct cdc_buf sql;
+	enum cdc_code rc;
+
+	if (!parse_numbering(numbering, publication, &has_messages))
+		return cdc_err_set(err, CDC_CONFIG, "it was read with other options: %s",
+				   numbering);
+	cdc_buf_init(&sql, SQL_MAX);
+	cdc_buf_puts(&sql, "SELECT FROM pg_catalog.pg_publication WHERE pubname = ");
+	cdc_quote_text(&sql, publication);
+	rc = cdc_lookup_ask(&s->lookup, cdc_quote_end(&sql), "looking for a publication", &answer,
+			    err);
+	cdc_buf_clear(&sql);
+	if (rc || PQntuples(answer) == 1)
+		return rc;
+	return cdc_err_set(err, CDC_MISSING, "the publication %s, which it was read by, is gone",
+			   publication);
+}
+
+enum cdc_code cdc_source_start_as(struct cdc_source *s, cdc_lsn lsn, unsigned generation,
+				  const char *numbering, cdc_lsn until, struct cdc_err *err)
+{
+	const bool is_known = parse_numbering(numbering, s->read_by, &s->has_messages);
+
+	CDC_ASSERT(is_known && until);
+	s->until = until;
+	s->is_at_end = false;
+	return begin(s, lsn, generation, err);
 }
 
 enum cdc_code cdc_source_start_temporary(struct cdc_source *s, struct cdc_source_info *ret_info,
@@ -291,8 +360,10 @@ uint64_t cdc_source_silent_ms(const struct cdc_source *s)
 static void take_keepalive(struct cdc_source *s, const struct cdc_frame *f,
 			   struct cdc_source_read *ret)
 {
-	if (cdc_changes_idle(&s->changes, f->wal_end) && f->wal_end > ret->idle_lsn)
+	if (cdc_changes_idle(&s->changes, f->wal_end) && f->wal_end > ret->idle_lsn) {
 		ret->idle_lsn = f->wal_end;
+		s->is_at_end |= s->until && f->wal_end > s->until;
+	}
 	if (f->reply_requested) {
 		ret->reply_requested = true;
 		ret->is_stopping |= cdc_pings_note(&s->pings, f->wal_end, cdc_clock_mono_ms());
@@ -338,6 +409,7 @@ static enum cdc_code take_frame(struct cdc_source *s, const char *bytes, size_t 
 		note_large(s, &m);
 	if (!rc && m.kind == PGO_COMMIT) {
 		ret->transactions++;
+		s->is_at_end |= s->until && m.as.commit.commit_lsn >= s->until;
 		/* The transaction's own end says more from here on. */
 		if (m.as.commit.end_lsn >= ret->idle_lsn)
 			ret->idle_lsn = 0;
@@ -449,8 +521,9 @@ static enum cdc_code read_frames(struct cdc_source *s, struct cdc_batch *batch, 
 				 size_t target_records, struct cdc_source_read *ret,
 				 struct cdc_err *err)
 {
-	for (unsigned i = 0;
-	     i < FRAMES && batch->json.len < target_bytes && batch->n < target_records; i++) {
+	for (unsigned i = 0; !s->is_at_end && i < FRAMES && batch->json.len < target_bytes &&
+			     batch->n < target_records;
+	     i++) {
 		char *bytes = s->held;
 		size_t n = s->held_n;
 		enum cdc_code rc = CDC_OK;
@@ -480,6 +553,7 @@ static enum cdc_code read_frames(struct cdc_source *s, struct cdc_batch *batch, 
 		if (rc || ret->is_stopping)
 			return rc;
 	}
+	ret->is_dry |= s->is_at_end;
 	return CDC_OK;
 }
 
@@ -502,6 +576,7 @@ enum cdc_code cdc_source_read(struct cdc_source *s, struct cdc_batch *batch, siz
 	ret->too_large = s->changes.too_large - too_large;
 	ret->received_lsn = s->received_lsn;
 	ret->epoch = s->changes.epoch;
+	ret->is_at_end = s->is_at_end;
 	if (rc && rc != CDC_BUSY)
 		close_stream(s);
 	return rc;

@@ -133,12 +133,27 @@ enum cdc_code cdc_source_know(struct cdc_source *s, struct cdc_view schema,
 enum cdc_code cdc_source_start(struct cdc_source *s, cdc_lsn lsn, unsigned generation,
 			       struct cdc_err *err) CDC_CHECK;
 
+/*
+ * Could the stream be had as it was numbered before (of a former info of this slot)?
+ * CDC_CONFIG: this program cannot; CDC_MISSING: the publication it was read by is
+ * gone; else it could not be learned.  After connect.
+ */
+enum cdc_code cdc_source_can_start_as(struct cdc_source *s, const char *numbering,
+				      struct cdc_err *err) CDC_CHECK;
+
+/* As start, with that numbering, up to and including the transaction that commits at until: then
+ * read answers is_at_end and reads no more. */
+enum cdc_code cdc_source_start_as(struct cdc_source *s, cdc_lsn lsn, unsigned generation,
+				  const char *numbering, cdc_lsn until,
+				  struct cdc_err *err) CDC_CHECK;
+
 /* What poll() waits for: the socket, and POLLIN or POLLIN|POLLOUT. */
 int cdc_source_fd(const struct cdc_source *s);
 short cdc_source_events(const struct cdc_source *s);
 
 struct cdc_source_read {
 	bool is_dry;          /* the socket held nothing more; else call again */
+	bool is_at_end;       /* of what start_as was to read; nothing is read any more */
 	bool reply_requested; /* the server wants a status update now */
 	bool is_stopping; /* a storm of keepalives: the server shuts down and waits for us; hang up
 			   */
