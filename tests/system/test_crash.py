@@ -31,7 +31,7 @@ BRIEFLY = ("answer", "outcome", "done", "store_synced", "evicted")
 TRANSACTIONS = {
     "one row": ["INSERT INTO t VALUES (1000, 'one')"],
     "a changed key": ["UPDATE t SET id = 2000, v = 'moved' WHERE id = 1"],
-    "ten thousand rows": ["INSERT INTO t SELECT g, 'many' FROM generate_series(10001, 20000) g"],
+    "three megabytes": ["INSERT INTO t SELECT g, repeat('many ', 150) FROM generate_series(10001, 13000) g"],
     "a truncate": ["INSERT INTO t VALUES (30000, 'before')", "TRUNCATE t",
                    "INSERT INTO t VALUES (30000, 'after')"],
 }
@@ -312,8 +312,8 @@ def test_kill_while_postgresql_is_stopped_in_the_middle_of_a_transaction(rig):
     start_steady(rig, bulk=True)
     pid = rig.db.walsender_pid()
     try:
-        rig.db.sql("INSERT INTO t SELECT g, repeat('x', 500) FROM generate_series(1000, 60999) g")
-        wait_for("a part has arrived", lambda: rig.receiver.stats()["records"] > 5000, 20,
+        rig.db.sql("INSERT INTO t SELECT g, repeat('x', 2500) FROM generate_series(1001, 13000) g")
+        wait_for("a part has arrived", lambda: rig.receiver.stats()["records"] > 1000, 20,
                  tail=rig.walpost.tail)
         os.kill(pid, signal.SIGSTOP)
         rig.walpost.kill()
