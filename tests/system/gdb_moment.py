@@ -183,6 +183,8 @@ MOMENTS = {
 
 gdb.execute("set pagination off")
 gdb.execute("set confirm off")
+for library in ("libc", "libsqlite3"):  # what the moments are in, or called through
+    gdb.execute(f"sharedlibrary {library}[.]so")
 gdb.execute("handle SIGPIPE SIGTERM SIGINT nostop noprint pass")
 MOMENTS[MOMENT]()
 with open(os.environ["ARMED"], "w", encoding="ascii") as armed:
