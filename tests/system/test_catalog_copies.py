@@ -272,3 +272,24 @@ def test_S19_rows_that_a_policy_hides_are_no_copy(rig):
     give(rig, "resync", "main")
     wait_for("it is copied whole", lambda: len(reads(rig)) == 11, tail=rig.tail)
     assert all(r["operation"] == "insert" for r in first_arrivals(rig.receiver)[:1])
+
+
+def test_a_copy_that_cannot_begin_is_tried_again(own_server, make_rig):
+    """What is wrong with the server is no table's fault: none is given up for it, and it heals without a restart."""
+    server = own_server({"max_replication_slots": "2"})
+    rig = make_rig(server.database())
+    rig.db.sql("CREATE TABLE t (id int PRIMARY KEY, v text)")
+    rig.db.sql("INSERT INTO t SELECT g, 'x' FROM generate_series(1, 20) g")
+    rig.db.publish("t")
+    server.sql("SELECT pg_create_physical_replication_slot('taken')")
+    rig.start(syncs=backfilled(rig))
+    wait_for("it is told", lambda: rig.walpost.events("backfill_given_up"), 20, tail=rig.tail)
+    assert "all replication slots are in use" in str(rig.walpost.events("backfill_given_up")[0])
+    rig.db.sql("INSERT INTO t VALUES (21, 'meanwhile')")
+    rig.wait_arrived(1)
+    assert tables_pending(rig.walpost) == 1 and not rig.walpost.events("backfill_table_failed")
+    server.sql("SELECT pg_drop_replication_slot('taken')")
+    for word in ("pause", "resume"):  # it would look again by itself, half a minute later
+        give(rig, "backfill", word, "main")
+    wait_copied(rig, 1, 60)
+    wait_equal(rig, "t")
