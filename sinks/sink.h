@@ -36,6 +36,7 @@ struct sink_settings {
 	const char *sync_id, *sync_name; /* the sync's UUID and name, for the envelope */
 	const char *database;            /* that the records come from; NULL: not known */
 	size_t concurrency;              /* most jobs in flight at once */
+	bool has_attempts;               /* results say what was sent and answered */
 	int wake_fd; /* poll also returns when this is readable (and does not read it); -1: none */
 };
 
@@ -61,6 +62,20 @@ struct sink_failed {
 	char reason[120]; /* for a person, as the endpoint said it */
 };
 
+#define SINK_ATTEMPT_BYTES 1024 /* that are kept of a body */
+
+/* What was sent and what was answered, for people; no secret is in it. */
+struct sink_attempt {
+	const char *method, *url; /* url empty: nothing was sent */
+	const char *headers;      /* "Name: value" and a line feed each */
+	const char *body;         /* of the request, before it was compressed: the beginning, */
+	size_t body_len;          /* so much of */
+	size_t body_bytes;        /* so much */
+	size_t records;
+	const char *response; /* the beginning of the answer's body; any bytes, as body */
+	size_t response_len;
+};
+
 #define SINK_NO_RETRY_AFTER UINT64_MAX
 
 struct sink_result {
@@ -82,6 +97,8 @@ struct sink_result {
 	const struct sink_failed *failed; /* DONE: by rising index; not all of the records when
 					     there is more than one */
 	size_t failed_n;
+	const struct sink_attempt *attempt; /* has_attempts: what it was, or NULL when there was no
+					       memory for that */
 };
 
 struct sink_ops {

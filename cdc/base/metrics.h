@@ -102,6 +102,8 @@ struct cdc_sync_metrics {
 	cdc_metric requests;
 	cdc_metric outcomes[CDC_OUTCOMES]; /* of them, by enum sink_outcome */
 	cdc_metric accepted_us;            /* wall time of the last answer that accepted */
+	cdc_metric recorded;               /* requests that went into the log for people, */
+	cdc_metric unrecorded;             /* and those that were left out of it */
 	cdc_metric request_bytes;
 	cdc_metric in_flight;           /* requests */
 	cdc_metric in_flight_records;   /* in the requests of lanes */

@@ -30,6 +30,8 @@ static const char usage[] =
 	"                                         what was refused for good; list --parked: for "
 	"now;\n"
 	"                                         discard --unreadable: whose master key is lost\n"
+	"  walpost attempts SYNC [--limit N] [--failed] [--json]\n"
+	"                                         its last requests, when it has record_requests\n"
 	"  walpost pause SYNC | resume SYNC       keep a sync's records in the buffer; go on\n"
 	"  walpost replay SYNC --since TIME|ID    send changes again that are still in the buffer\n"
 	"  walpost resync SYNC [TABLE ...]        copy the rows of its tables once more\n"
@@ -66,6 +68,7 @@ static const struct command {
 	 .run = cdc_cli_dead_letters,
 	 .takes_subject = true,
 	 .operand_max = 1},
+	{.name = "attempts", .run = cdc_cli_attempts, .takes_subject = true},
 	{.name = "pause", .run = cdc_cli_pause, .takes_subject = true},
 	{.name = "resume", .run = cdc_cli_resume, .takes_subject = true},
 	{.name = "replay", .run = cdc_cli_replay, .takes_subject = true},
@@ -87,7 +90,9 @@ enum {
 	OPT_UNTIL,
 	OPT_ALL,
 	OPT_PARKED,
-	OPT_UNREADABLE
+	OPT_UNREADABLE,
+	OPT_LIMIT,
+	OPT_FAILED,
 };
 
 #define SINK_TYPES_MAX 15
@@ -220,6 +225,8 @@ static int run_command(const struct command *command, int argc, char **argv)
 		{"all", no_argument, NULL, OPT_ALL},
 		{"parked", no_argument, NULL, OPT_PARKED},
 		{"unreadable", no_argument, NULL, OPT_UNREADABLE},
+		{"limit", required_argument, NULL, OPT_LIMIT},
+		{"failed", no_argument, NULL, OPT_FAILED},
 		{NULL, 0, NULL, 0},
 	};
 	const char *schemas[SCHEMA_MAX];
@@ -251,6 +258,12 @@ static int run_command(const struct command *command, int argc, char **argv)
 			break;
 		case OPT_UNREADABLE:
 			args.is_unreadable = true;
+			break;
+		case OPT_LIMIT:
+			args.limit = optarg;
+			break;
+		case OPT_FAILED:
+			args.is_failed = true;
 			break;
 		case OPT_SYNC:
 			args.sync = optarg;

@@ -27,13 +27,15 @@ struct cdc_cli_args {
 	const char *const *schemas; /* tail: --schema, each "public.orders" */
 	size_t schema_n;
 	bool is_config_only; /* check */
-	bool is_json;        /* check */
+	bool is_json;        /* check, dead-letters, attempts */
 	bool is_forced;      /* uninstall */
 	bool is_ed25519;     /* webhook-secret */
 	bool is_gap;         /* resync */
 	/* dead-letters; since: also replay */
 	const char *sync, *table, *key, *id, *since, *until; /* NULL: not given */
 	bool is_all, is_parked, is_unreadable;
+	const char *limit; /* attempts; NULL: not given */
+	bool is_failed;    /* attempts */
 };
 
 int cdc_cli_main(int argc, char **argv);
@@ -43,6 +45,7 @@ int cdc_cli_check(const struct cdc_cli_args *args);
 int cdc_cli_tail(const struct cdc_cli_args *args);
 int cdc_cli_uninstall(const struct cdc_cli_args *args);
 int cdc_cli_dead_letters(const struct cdc_cli_args *args);
+int cdc_cli_attempts(const struct cdc_cli_args *args);
 int cdc_cli_status(const struct cdc_cli_args *args);
 int cdc_cli_pause(const struct cdc_cli_args *args);
 int cdc_cli_resume(const struct cdc_cli_args *args);

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "cdc/base/clock.h"
+#include "cdc/pipeline/attempt_log.h"
 #include "cdc/pipeline/backoff.h"
 #include "cdc/pipeline/intake.h"
 #include "cdc/pipeline/lanes.h"
@@ -16,6 +17,7 @@
 #include "cdc/pipeline/replay.h"
 #include "cdc/pipeline/round.h"
 #include "cdc/record/instant.h"
+#include "cdc/store/attempt.h"
 
 #define WINDOW_BYTES       (8u << 20)
 #define RESULTS_PER_STEP   64
@@ -323,6 +325,7 @@ static enum cdc_code open_outside(struct cdc_deliver *d, struct cdc_err *err)
 		.sync_name = s->sync,
 		.database = s->database,
 		.concurrency = cdc_lanes_n(d->lanes) + CDC_PARKING_SLOTS,
+		.has_attempts = s->settings->record_requests,
 	};
 	char reason[sizeof(err->msg)];
 	enum cdc_code rc = cdc_store_disabled_get(s->store, s->sync, reason, sizeof(reason), err);
@@ -332,6 +335,10 @@ static enum cdc_code open_outside(struct cdc_deliver *d, struct cdc_err *err)
 		return set_remedy(d, err);
 	}
 	if (rc != CDC_MISSING)
+		return rc;
+	rc = s->settings->record_requests ? CDC_OK
+					  : cdc_store_attempts_forget(s->store, s->sync, err);
+	if (rc)
 		return rc;
 	d->wake_fd = epoll_create1(EPOLL_CLOEXEC);
 	if (d->wake_fd < 0)
@@ -383,6 +390,7 @@ static void disable(struct cdc_deliver *d, struct cdc_err *err)
 
 static void count_result(struct cdc_deliver *d, const struct sink_result *r, int64_t wall_us)
 {
+	const struct cdc_deliver_settings *s = d->setup.settings;
 	struct cdc_sync_metrics *m = d->setup.metrics;
 
 	_Static_assert(SINK_STOP + 1 == CDC_OUTCOMES, "a counter for each outcome");
@@ -394,6 +402,11 @@ static void count_result(struct cdc_deliver *d, const struct sink_result *r, int
 		cdc_metric_set(&m->accepted_us, wall_us > 0 ? (uint64_t)wall_us : 0);
 	else
 		cdc_behind_failed(d->setup.behind, r->text, wall_us);
+	if (s->record_requests)
+		cdc_metric_add(cdc_attempt_log(d->setup.store, d->setup.sync, s, r, wall_us)
+				       ? &m->recorded
+				       : &m->unrecorded,
+			       1);
 }
 
 static enum cdc_code take_result(struct cdc_deliver *d, const struct sink_result *r,

@@ -78,6 +78,26 @@ static const struct cdc_opt park_options[] = {
 	{0},
 };
 
+#define RECORDED(member) (AT(recorded.member) - AT(recorded))
+
+static const struct cdc_opt recorded_options[] = {
+	{.name = "requests",
+	 .type = CDC_OPT_UINT,
+	 .offset = RECORDED(requests),
+	 .def = "1000",
+	 .min = 1,
+	 .max = 20000,
+	 .help = "most of them; older ones go"},
+	{.name = "bytes",
+	 .type = CDC_OPT_SIZE,
+	 .offset = RECORDED(bytes),
+	 .def = "4MiB",
+	 .min = 64 << 10,
+	 .max = 256 << 20,
+	 .help = "most bytes of them; a request takes up to about 10 KiB"},
+	{0},
+};
+
 const struct cdc_opt cdc_deliver_options[] = {
 	{.name = "operations",
 	 .type = CDC_OPT_SET,
@@ -164,6 +184,20 @@ const struct cdc_opt cdc_deliver_options[] = {
 	 .def = "24h",
 	 .max = 30ull * 24 * 3600 * 1000,
 	 .help = "the longest Retry-After of an endpoint that is obeyed"},
+	{.name = "record_requests",
+	 .type = CDC_OPT_BOOL,
+	 .offset = AT(record_requests),
+	 .def = "false",
+	 .help = "whether `walpost attempts` can show the last requests: time, url, headers, the "
+		 "first 1 KiB of the body and of the answer, outcome; secrets are masked.  When "
+		 "more "
+		 "are sent than can be written, some are left out and counted.  false: what was "
+		 "kept is deleted at the next start"},
+	{.name = "recorded",
+	 .type = CDC_OPT_GROUP,
+	 .offset = AT(recorded),
+	 .group = recorded_options,
+	 .help = "How many requests record_requests keeps."},
 	{.name = "marks", .type = CDC_OPT_LATER, .help = "Records at a copy's begin and end."},
 	{0},
 };

@@ -33,6 +33,10 @@ struct cdc_deliver_settings {
 		uint64_t after_ms; /* over so long a time, are the record's own trouble */
 		uint64_t max_bytes;
 	} park;
+	bool record_requests; /* a log of them is kept, for people, */
+	struct {
+		uint64_t requests, bytes; /* of at most so many */
+	} recorded;
 	struct cdc_opt_numbers retry_schedule; /* milliseconds before each attempt */
 };
 extern const struct cdc_opt cdc_deliver_options[];

@@ -112,6 +112,8 @@ static enum cdc_code forget(struct cdc_database *db, void *arg, struct cdc_err *
 	if (!rc)
 		rc = cdc_database_run(db, "DELETE FROM parked WHERE sync = $1", key, 1, err);
 	if (!rc)
+		rc = cdc_database_run(db, "DELETE FROM attempt WHERE sync = $1", key, 1, err);
+	if (!rc)
 		rc = cdc_database_run(db,
 				      "DELETE FROM note WHERE name = 'disabled ' || $1"
 				      " OR name = 'replay ' || $1",

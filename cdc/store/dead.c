@@ -331,7 +331,11 @@ static enum cdc_code discard_unreadable(struct cdc_database *db, void *arg, stru
 		rc = cdc_database_run(db, "DELETE FROM parked WHERE sync = $1 AND id = $2", row, 2,
 				      err);
 	}
-	return rc || db->vault ? rc : cdc_vault_forget(db, err);
+	if (rc || db->vault)
+		return rc;
+	/* All of the log of requests was encrypted, too. */
+	rc = cdc_database_run(db, "DELETE FROM attempt", NULL, 0, err);
+	return rc ? rc : cdc_vault_forget(db, err);
 }
 
 enum cdc_code cdc_store_discard_unreadable(struct cdc_store *s, uint64_t *ret_n,

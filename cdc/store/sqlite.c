@@ -72,6 +72,14 @@ static const char *const migrations[] = {
 	"ALTER TABLE backfill ADD COLUMN next TEXT NOT NULL DEFAULT '';",
 	/* Of a row whose values are encrypted; they are blobs then. */
 	"ALTER TABLE parked ADD COLUMN key_mark TEXT NOT NULL DEFAULT '';",
+	"CREATE TABLE attempt ("
+	" sync TEXT NOT NULL, number BIGINT NOT NULL, bytes BIGINT NOT NULL, at_us BIGINT NOT NULL,"
+	" took_us BIGINT NOT NULL, status BIGINT NOT NULL, outcome BIGINT NOT NULL,"
+	" records BIGINT NOT NULL, refused BIGINT NOT NULL, request_bytes BIGINT NOT NULL,"
+	" method TEXT NOT NULL, url TEXT NOT NULL, headers TEXT NOT NULL, reason TEXT NOT NULL,"
+	" request TEXT NOT NULL, response TEXT NOT NULL);"
+	/* What the ring is cut by, without its texts. */
+	"CREATE UNIQUE INDEX attempt_ring ON attempt (sync, number, bytes, outcome, refused);",
 	NULL,
 };
 

@@ -7,6 +7,7 @@
 #include <time.h>
 
 #include "cdc/base/clock.h"
+#include "cdc/store/attempt_queue.h"
 #include "cdc/store/checkpoint.h"
 #include "cdc/store/cursor.h"
 #include "cdc/store/request.h"
@@ -15,6 +16,8 @@
 /* After a failed write: first wait, and the longest. */
 #define RETRY_MIN_MS 100
 #define RETRY_MAX_MS 5000
+
+#define ATTEMPTS_MS 200 /* the log of requests is written so often, or with a checkpoint */
 
 #define LOOK_MS 250 /* whether another process has written something */
 
@@ -32,7 +35,10 @@ struct cdc_store {
 	uint64_t failed;  /* highest ticket whose write failed, and why */
 	struct cdc_err failure;
 	struct cdc_err err; /* of the last write; CDC_OK when it worked */
-	bool is_urgent;     /* somebody waits for a checkpoint */
+	struct cdc_attempt_queue attempts;
+	uint64_t attempts_ms; /* they are written then, without a checkpoint if there is none */
+	bool attempts_failed; /* before then, a checkpoint is written without them */
+	bool is_urgent;       /* somebody waits for a checkpoint */
 	bool is_stopping;
 	bool is_touched; /* somebody has left commands, perhaps */
 
@@ -100,6 +106,38 @@ uint64_t cdc_store_checkpoint(struct cdc_store *s, const struct cdc_cursor *c)
 	return hand_over(s, c, false);
 }
 
+bool cdc_store_attempt_room(struct cdc_store *s, const char *sync,
+			    const struct cdc_attempt_row *row)
+{
+	bool has_room;
+
+	(void)pthread_mutex_lock(&s->mu);
+	has_room = cdc_attempt_queue_has_room(&s->attempts, sync, row);
+	(void)pthread_mutex_unlock(&s->mu);
+	return has_room;
+}
+
+bool cdc_store_attempt(struct cdc_store *s, const char *sync, const struct cdc_attempt_row *row,
+		       const struct cdc_attempt_ring *ring)
+{
+	struct cdc_attempt *a = cdc_attempt_new(row);
+	bool is_taken;
+
+	if (!a)
+		return false;
+	(void)pthread_mutex_lock(&s->mu);
+	if (!s->attempts.n) {
+		s->attempts_ms = cdc_clock_mono_ms() + ATTEMPTS_MS;
+		(void)pthread_cond_signal(&s->work);
+	}
+	is_taken = cdc_attempt_queue_has_room(&s->attempts, sync, row) &&
+		   cdc_attempt_queue_put(&s->attempts, sync, a, ring);
+	(void)pthread_mutex_unlock(&s->mu);
+	if (!is_taken)
+		free(a);
+	return is_taken;
+}
+
 uint64_t cdc_store_checkpointed(struct cdc_store *s)
 {
 	uint64_t durable;
@@ -151,12 +189,28 @@ static bool is_due(const struct cdc_store *s)
 	       (s->is_urgent || s->is_stopping || cdc_clock_mono_ms() >= s->retry_at_ms);
 }
 
+/* The same for the log of requests.  Under mu. */
+static bool has_due_attempts(const struct cdc_store *s)
+{
+	return s->attempts.n && (s->is_stopping || cdc_clock_mono_ms() >= s->attempts_ms);
+}
+
+/* Under mu. */
+static uint64_t next_ms(const struct cdc_store *s)
+{
+	uint64_t at_ms = s->look_ms;
+
+	if (s->waiting && s->retry_at_ms < at_ms)
+		at_ms = s->retry_at_ms;
+	return s->attempts.n && s->attempts_ms < at_ms ? s->attempts_ms : at_ms;
+}
+
 /* Under mu. */
 static void wait_for_work(struct cdc_store *s)
 {
-	while (!s->first && !s->is_stopping && !is_due(s) && cdc_clock_mono_ms() < s->look_ms) {
-		const uint64_t at_ms =
-			s->waiting && s->retry_at_ms < s->look_ms ? s->retry_at_ms : s->look_ms;
+	while (!s->first && !s->is_stopping && !is_due(s) && !has_due_attempts(s) &&
+	       cdc_clock_mono_ms() < s->look_ms) {
+		const uint64_t at_ms = next_ms(s);
 		const struct timespec until = {.tv_sec = (time_t)(at_ms / 1000),
 					       .tv_nsec = (long)(at_ms % 1000) * 1000000};
 
@@ -187,31 +241,74 @@ static void note_failure(struct cdc_store *s, uint64_t ticket, const struct cdc_
 	s->retry_at_ms = cdc_clock_mono_ms() + s->retry_ms;
 }
 
-/* Writes every waiting checkpoint in one transaction.  Called and left with mu held. */
-static void write_checkpoints(struct cdc_store *s)
+/* What one transaction writes. */
+struct turn {
+	struct cdc_checkpoint *checkpoints;
+	struct cdc_attempt_queue attempts;
+};
+
+static enum cdc_code write_turn(struct cdc_database *db, void *arg, struct cdc_err *err)
 {
-	struct cdc_checkpoint *taken = s->waiting, *dead = taken;
+	struct turn *t = arg;
+	enum cdc_code rc = cdc_cursors_write(db, t->checkpoints, err);
+
+	return rc ? rc : cdc_attempts_write(db, &t->attempts, err);
+}
+
+/* Under mu; returns what is to be freed without it. */
+static struct cdc_checkpoint *end_turn(struct cdc_store *s, struct turn *t, uint64_t ticket,
+				       enum cdc_code rc, const struct cdc_err *err)
+{
+	struct cdc_checkpoint *dead = t->checkpoints;
+
+	note_outcome(s, rc, err);
+	if (!rc)
+		s->attempts_failed = false;
+	if (rc && t->attempts.n) {
+		s->attempts_failed = true;
+		s->attempts_ms = cdc_clock_mono_ms() + RETRY_MAX_MS;
+		cdc_attempt_queue_put_back(&s->attempts, &t->attempts);
+	}
+	if (!t->checkpoints)
+		return NULL;
+	if (rc) {
+		dead = cdc_checkpoints_put_back(&s->waiting, t->checkpoints);
+		note_failure(s, ticket, err);
+		return dead;
+	}
+	s->durable = ticket;
+	s->retry_ms = 0;
+	s->retry_at_ms = 0;
+	return dead;
+}
+
+/* Writes every waiting checkpoint, the log of requests, or both in one transaction.  Called and
+ * left with mu held. */
+static void run_turn(struct cdc_store *s, bool has_checkpoints, bool has_attempts)
+{
+	struct turn t = {0};
+	struct cdc_checkpoint *dead;
 	uint64_t ticket = s->ticket;
 	struct cdc_err err = {0};
 	enum cdc_code rc;
 
-	s->waiting = NULL;
-	s->is_urgent = false;
-	(void)pthread_mutex_unlock(&s->mu);
-	rc = cdc_database_write(&s->db, cdc_cursors_write, taken, &err);
-	(void)pthread_mutex_lock(&s->mu);
-	note_outcome(s, rc, &err);
-	if (rc) {
-		dead = cdc_checkpoints_put_back(&s->waiting, taken);
-		note_failure(s, ticket, &err);
-	} else {
-		s->durable = ticket;
-		s->retry_ms = 0;
-		s->retry_at_ms = 0;
+	if (has_checkpoints) {
+		t.checkpoints = s->waiting;
+		s->waiting = NULL;
+		s->is_urgent = false;
 	}
+	if (has_attempts) {
+		t.attempts = s->attempts;
+		s->attempts = (struct cdc_attempt_queue){0};
+	}
+	(void)pthread_mutex_unlock(&s->mu);
+	rc = cdc_database_write(&s->db, write_turn, &t, &err);
+	(void)pthread_mutex_lock(&s->mu);
+	dead = end_turn(s, &t, ticket, rc, &err);
 	(void)pthread_cond_broadcast(&s->done);
 	(void)pthread_mutex_unlock(&s->mu);
 	cdc_checkpoints_free(dead);
+	cdc_attempt_queue_clear(&t.attempts);
 	(void)pthread_mutex_lock(&s->mu);
 }
 
@@ -268,8 +365,11 @@ static void *store_main(void *arg)
 		wait_for_work(s);
 		/* At stop whatever waits is tried once more, and no longer. */
 		is_last = s->is_stopping && !s->first;
+		/* The last checkpoint, and one that somebody waits for, share nobody's fate. */
 		if (is_due(s))
-			write_checkpoints(s);
+			run_turn(s, true, !s->attempts_failed && !s->is_urgent && !s->is_stopping);
+		if (has_due_attempts(s))
+			run_turn(s, false, true);
 		if (s->first)
 			run_request(s);
 		if (!is_last && cdc_clock_mono_ms() >= s->look_ms)
@@ -285,6 +385,7 @@ static void store_free(struct cdc_store *s)
 {
 	cdc_database_clear(&s->db);
 	cdc_checkpoints_free(s->waiting);
+	cdc_attempt_queue_clear(&s->attempts);
 	(void)pthread_cond_destroy(&s->work);
 	(void)pthread_cond_destroy(&s->done);
 	(void)pthread_mutex_destroy(&s->mu);

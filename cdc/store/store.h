@@ -109,7 +109,8 @@ enum cdc_code cdc_store_cursor_get(struct cdc_store *s, const char *sync, struct
  * the cursor stays handed over like a checkpoint, and is tried again. */
 enum cdc_code cdc_store_cursor_put(struct cdc_store *s, const struct cdc_cursor *c,
 				   struct cdc_err *err) CDC_CHECK;
-/* Its backfill rows, its parked records and its dead letters go with it. */
+/* Its backfill rows, its parked records, its dead letters and the log of its requests go with it.
+ */
 enum cdc_code cdc_store_cursor_delete(struct cdc_store *s, const char *sync,
 				      struct cdc_err *err) CDC_CHECK;
 /* Calls fn, in the caller's thread, for every sync that has a cursor (paused, failed and no

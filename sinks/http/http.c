@@ -43,6 +43,7 @@ struct slot {
 	uint64_t begun_us;
 	char error[CURL_ERROR_SIZE];
 	bool is_busy, is_options, is_waiting, is_refused;
+	bool was_begun, has_token; /* its request went; with a token */
 	struct sink_http *http;
 };
 
@@ -532,6 +533,8 @@ static enum cdc_code begin(struct sink_http *h, struct slot *s, struct cdc_err *
 			rc = curl_easy_setopt(s->easy, CURLOPT_HTTPAUTH, (long)CURLAUTH_BEARER);
 	}
 	s->token = h->tokens;
+	s->has_token = h->token != NULL;
+	s->was_begun = true;
 	s->got = s->head = 0;
 	s->keep_max = s == &h->side ? SINK_HTTP_ANSWER_BYTES : h->keep_max;
 	cdc_buf_reset(&s->kept, SINK_HTTP_KEPT_BYTES);
@@ -548,6 +551,7 @@ static enum cdc_code start(struct sink_http *h, struct slot *s, struct cdc_err *
 {
 	if (!h->is_held)
 		return begin(h, s, err);
+	s->was_begun = false;
 	s->is_busy = s->is_waiting = true;
 	h->waiting++;
 	return CDC_OK;
@@ -730,6 +734,33 @@ static size_t collect_refused(struct sink_http *h, struct sink_http_answer *ret,
 		finish(h, s);
 	}
 	return n;
+}
+
+/* --- for people --------------------------------------------------------------------- */
+
+void sink_http_sent(struct sink_http *h, size_t slot, struct sink_http_sent *ret)
+{
+	struct slot *s = &h->slots[slot];
+	char *method = NULL, *url = NULL;
+
+	(void)curl_easy_getinfo(s->easy, CURLINFO_EFFECTIVE_METHOD, &method);
+	(void)curl_easy_getinfo(s->easy, CURLINFO_EFFECTIVE_URL, &url);
+	*ret = (struct sink_http_sent){
+		.method = method ? method : "",
+		.url = url && s->was_begun ? url : "",
+		.has_token = s->was_begun && s->has_token,
+	};
+}
+
+void sink_http_each_line(const struct sink_http *h, size_t slot,
+			 void (*take)(void *arg, const char *line, bool is_own), void *arg)
+{
+	const struct cdc_buf *own = &h->slots[slot].lines;
+
+	for (size_t at = 0; at < own->len; at += strlen((const char *)own->data + at) + 1)
+		take(arg, (const char *)own->data + at, true);
+	for (const struct curl_slist *l = h->headers; l; l = l->next)
+		take(arg, l->data, false);
 }
 
 /* --- answers ------------------------------------------------------------------------ */

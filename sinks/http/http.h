@@ -135,6 +135,18 @@ void sink_http_refuse(struct sink_http *h, const struct sink_http_answer *why);
 /* The request of a slot whose answer the last poll gave, once more; or it waits. */
 enum cdc_code sink_http_again(struct sink_http *h, size_t slot, struct cdc_err *err) CDC_CHECK;
 
+/* What the slot's request was, as it went: all of it holds secrets.  Between the poll that gave its
+ * answer and the slot's next lines or poll. */
+struct sink_http_sent {
+	const char *method;
+	const char *url; /* empty: nothing was sent, because there was no token */
+	bool has_token;  /* it had one, in a header that is no line */
+};
+void sink_http_sent(struct sink_http *h, size_t slot, struct sink_http_sent *ret);
+/* Its header lines, "Name: value", as libcurl was given them; is_own: by sink_http_lines. */
+void sink_http_each_line(const struct sink_http *h, size_t slot,
+			 void (*take)(void *arg, const char *line, bool is_own), void *arg);
+
 /* Ends the slot's request, which gets no answer; nothing happens when it has none. */
 void sink_http_drop(struct sink_http *h, size_t slot);
 

@@ -9,6 +9,7 @@
 #include "cdc/base/compress.h"
 #include "sinks/http/http.h"
 #include "sinks/http/outcome.h"
+#include "sinks/webhook/attempt.h"
 #include "sinks/webhook/auth.h"
 #include "sinks/webhook/body.h"
 #include "sinks/webhook/partial.h"
@@ -38,13 +39,16 @@ struct sink_webhook_state {
 	struct sink_webhook_sign *sign;
 	struct cdc_encoder *encoder; /* NULL: bodies are not compressed, */
 	struct cdc_buf plain;        /* else what they are before */
-	const char *encoding;        /* the header line that says so, with its NUL */
+	const void *payload;         /* of the request that was written last, so long as no other */
+	size_t payload_len;
+	const char *encoding; /* the header line that says so, with its NUL */
 	size_t encoding_len;
 	struct sink_webhook_token *token; /* NULL: the method of auth needs none */
 	bool must_release;                /* the last one is not in use yet */
 	bool *has_new_token; /* by slot: its token was refused, and it was sent with a new one */
 	uint64_t *tickets;   /* by slot */
-	struct sink_webhook_partial *partials; /* by slot; NULL: the status line says it all */
+	struct sink_webhook_attempts *attempts; /* NULL: nobody wants to see them */
+	struct sink_webhook_partial *partials;  /* by slot; NULL: the status line says it all */
 	size_t slot_n;
 	size_t busy; /* jobs in flight */
 	struct stamp stamp;
@@ -61,6 +65,7 @@ static void close_state(void *state)
 	sink_webhook_target_free(s->target);
 	sink_webhook_sign_free(s->sign);
 	sink_webhook_token_free(s->token);
+	sink_webhook_attempts_free(s->attempts);
 	free(s->has_new_token);
 	cdc_encoder_free(s->encoder);
 	cdc_buf_clear(&s->plain);
@@ -136,6 +141,8 @@ static void release(struct sink_webhook_state *s)
 {
 	struct cdc_err err = {.code = CDC_OK};
 
+	if (s->attempts)
+		sink_webhook_attempts_token(s->attempts, sink_webhook_token_last(s->token));
 	s->must_release =
 		sink_http_release(s->http, sink_webhook_token_last(s->token), &err) != CDC_OK;
 	if (s->must_release)
@@ -220,7 +227,9 @@ static enum cdc_code open_http(struct sink_webhook_state *s, const struct sink_s
 		.proxy = c->proxy,
 		.slots = settings->concurrency,
 		.body_max = BODY_MAX,
-		.keep_max = sync->partial_success ? SINK_HTTP_ANSWER_BYTES : 0,
+		.keep_max = sync->partial_success    ? SINK_HTTP_ANSWER_BYTES
+			    : settings->has_attempts ? SINK_ATTEMPT_BYTES
+						     : 0,
 		.wake_fd = settings->wake_fd,
 	};
 	enum cdc_code rc = sink_webhook_auth_networks(c, &networks, err);
@@ -292,6 +301,8 @@ static enum cdc_code open_state(const struct sink_settings *settings, void **ret
 		rc = open_encoder(s, (enum cdc_encoding)sync->compression, err);
 	if (!rc)
 		rc = sink_webhook_sign_new(&connection->signing_secrets, &s->sign, err);
+	if (!rc && settings->has_attempts)
+		rc = sink_webhook_attempts_new(connection, s->slot_n, &s->attempts, err);
 	if (!rc)
 		rc = open_http(s, settings, err);
 	if (rc) {
@@ -352,6 +363,8 @@ static enum cdc_code write_request(struct sink_webhook_state *s, const struct si
 	if (!rc && s->encoder)
 		rc = cdc_encode(s->encoder, plain->data + from, plain->len - from, body, err);
 	*ret_skip = s->encoder ? 0 : from;
+	s->payload = rc ? NULL : plain->data + from;
+	s->payload_len = plain->len - from;
 	return rc;
 }
 
@@ -386,6 +399,8 @@ static enum cdc_code submit(void *state, const struct sink_job *job, struct cdc_
 	rc = write_request(s, job, lines, sink_http_body(s->http, slot), &skip, err);
 	if (!rc && s->target)
 		rc = aim(s, slot, job, lines, err);
+	if (!rc && s->attempts)
+		sink_webhook_attempts_sent(s->attempts, slot, job->n, s->payload, s->payload_len);
 	if (!rc && s->partials)
 		rc = sink_webhook_partial_note(&s->partials[slot], job, err);
 	hold(s);
@@ -414,6 +429,9 @@ static size_t poll_results(void *state, uint64_t wait_ms, struct sink_result *re
 		if (s->partials && ret_results[i].outcome == SINK_DONE)
 			sink_webhook_partial_read(&s->partials[answers[i].slot], &answers[i],
 						  &ret_results[i]);
+		if (s->attempts)
+			ret_results[i].attempt =
+				sink_webhook_attempts_take(s->attempts, s->http, &answers[i]);
 	}
 	s->busy -= n;
 	return n;
