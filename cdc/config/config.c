@@ -33,6 +33,7 @@ struct load {
 	const struct cdc_config_tables *tables;
 	struct cdc_config *config;
 	const struct cdc_node **connections; /* the nodes of config->connections */
+	bool *is_wrong;                      /* of each connection: a mistake was found in it */
 	const struct cdc_node **syncs;       /* the nodes of config->syncs */
 };
 
@@ -186,11 +187,16 @@ static void read_connections(struct load *ld, const struct cdc_node *root)
 		return;
 	c->connections = cdc_loader_alloc(l, node->n * sizeof(*c->connections));
 	ld->connections = cdc_loader_alloc(l, node->n * sizeof(*ld->connections));
-	if (!c->connections || !ld->connections)
+	ld->is_wrong = cdc_loader_alloc(l, node->n * sizeof(*ld->is_wrong));
+	if (!c->connections || !ld->connections || !ld->is_wrong)
 		return;
 	for (const struct cdc_node *n = node->first; n; n = n->next) {
-		ld->connections[c->connection_n] = n;
-		read_connection(ld, n, &c->connections[c->connection_n++]);
+		const unsigned before = l->mistake_n;
+		const size_t i = c->connection_n++;
+
+		ld->connections[i] = n;
+		read_connection(ld, n, &c->connections[i]);
+		ld->is_wrong[i] = l->mistake_n != before;
 	}
 }
 
@@ -260,7 +266,8 @@ static void read_destination(struct load *ld, const struct cdc_node *node, struc
 	cdc_options_read(
 		l, map,
 		&(struct cdc_option_set){.parts = parts, .part_n = part_n, .is_open = !type});
-	if (!type || !type->check_sync || l->mistake_n != before || l->is_out_of_memory)
+	if (!type || !type->check_sync || l->mistake_n != before || l->is_out_of_memory ||
+	    ld->is_wrong[sync->destination - ld->config->connections])
 		return;
 	memset(&err, 0, sizeof(err));
 	rc = type->check_sync(type, sync->destination->settings, sync->destination_settings,
