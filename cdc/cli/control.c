@@ -68,18 +68,33 @@ static enum cdc_code refuse(struct cdc_control *c, const struct cdc_command *com
 	return cdc_store_command_end(c->store, command->id, CDC_COMMAND_REFUSED, answer, err);
 }
 
-/* A sync whose endpoint had asked for no more has ended its thread. */
-static enum cdc_code enable(struct cdc_control *c, const char *sync, const char **answer,
-			    struct cdc_err *err)
+/* A sync whose endpoint had asked for no more, or that stopped with an error. */
+static enum cdc_code resume(struct cdc_control *c, const struct cdc_control_sync *s,
+			    const char **answer, struct cdc_err *err)
 {
+	const char *sync = s->sync->name;
 	char reason[sizeof(err->msg)];
 	enum cdc_code rc = cdc_store_disabled_get(c->store, sync, reason, sizeof(reason), err);
+	struct cdc_board_view view;
 
+	if (!rc) {
+		*answer = "the sync is no longer disabled, and goes on where it stopped";
+		rc = cdc_store_enable(c->store, sync, err);
+	} else if (rc == CDC_MISSING) {
+		rc = CDC_OK;
+	}
 	if (rc)
-		return rc == CDC_MISSING ? CDC_OK : rc;
-	*answer = "the sync is no longer disabled; if walpost has not been started again since, it "
-		  "goes on when that is done";
-	return cdc_store_enable(c->store, sync, err);
+		return rc;
+	cdc_board_read(s->board, &view);
+	if (!s->deliver)
+		*answer = "the sync could not be made when walpost started, so it does not go on; "
+			  "mend what its error in the log names, and start walpost again";
+	else if (view.state == CDC_STATE_SUSPENDED)
+		*answer = "the sync is not paused, but it has lost its place in the buffer, so it "
+			  "does not go on; see its error in the log";
+	else if (cdc_deliver_resume(s->deliver))
+		*answer = "the sync had stopped; it begins again where it was";
+	return CDC_OK;
 }
 
 static enum cdc_code change_desired(struct cdc_control *c, const struct cdc_control_sync *s,
@@ -97,7 +112,7 @@ static enum cdc_code change_desired(struct cdc_control *c, const struct cdc_cont
 		return rc;
 	put_in_force(s, &d);
 	if (command->verb == CDC_VERB_RESUME)
-		rc = enable(c, command->sync, &answer, err);
+		rc = resume(c, s, &answer, err);
 	if (rc)
 		return rc;
 	return cdc_store_command_end(c->store, command->id, CDC_COMMAND_DONE, answer, err);

@@ -1267,7 +1267,8 @@ static bool begin_anew(struct cdc_backfill *b)
 	if (!is_void)
 		return false;
 	(void)cdc_err_set(&why, CDC_EPOCH,
-			  "the server that is read has changed since the snapshot was made");
+			  "the snapshot does not belong to what is read now: the server has "
+			  "changed, or the sync began again");
 	LOG_WARN(&b->setup.log, "backfill_begins_anew", KV("sync", b->setup.sync), KV_ERR(&why));
 	close_copy(b);
 	enter(b, CDC_PHASE_HELD, b->delivery_fd);

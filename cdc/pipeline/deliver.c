@@ -1,6 +1,7 @@
 #include "cdc/pipeline/deliver.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -60,6 +61,9 @@ struct cdc_deliver {
 	struct cdc_cursor begin; /* where the last one began, and */
 	struct cdc_stream_position begin_stream;
 	struct cdc_id reached; /* what had been sent before; zero: nothing was ever replayed */
+
+	_Atomic bool has_stopped, is_to_resume; /* the second by main, when the first is set */
+	struct cdc_cursor stored;               /* where it began again */
 
 	struct mark handed; /* the last checkpoint given to the store, */
 	uint64_t ticket;    /* its ticket while not known to be durable, */
@@ -286,6 +290,7 @@ void cdc_deliver_free(struct cdc_deliver *d)
 	if (d->pause_fd >= 0)
 		close(d->pause_fd);
 	unmake(d);
+	cdc_cursor_clear(&d->stored);
 	free(d);
 }
 
@@ -296,6 +301,15 @@ static enum cdc_code watch(struct cdc_deliver *d, int fd, struct cdc_err *err)
 	if (epoll_ctl(d->wake_fd, EPOLL_CTL_ADD, fd, &event))
 		return cdc_err_set(err, CDC_IO, "epoll_ctl: %s", strerror(errno));
 	return CDC_OK;
+}
+
+static enum cdc_code set_remedy(const struct cdc_deliver *d, struct cdc_err *err)
+{
+	return cdc_err_remedy(
+		err,
+		"correct the destination (a changed file is read when walpost starts), "
+		"then `walpost resume %s`: the sync goes on where it stopped",
+		d->setup.sync);
 }
 
 /* What belongs to the thread: it is opened by the first step. */
@@ -315,11 +329,7 @@ static enum cdc_code open_outside(struct cdc_deliver *d, struct cdc_err *err)
 
 	if (!rc) {
 		(void)cdc_err_set(err, CDC_REJECTED, "disabled: %s", reason);
-		return cdc_err_remedy(
-			err,
-			"correct the destination, then `walpost resume %s`, and start "
-			"walpost again: the sync goes on where it stopped",
-			s->sync);
+		return set_remedy(d, err);
 	}
 	if (rc != CDC_MISSING)
 		return rc;
@@ -364,10 +374,7 @@ static void disable(struct cdc_deliver *d, struct cdc_err *err)
 {
 	struct cdc_err failed = {0};
 
-	(void)cdc_err_remedy(err,
-			     "correct the destination, then `walpost resume %s`, and start walpost "
-			     "again: the sync goes on where it stopped",
-			     d->setup.sync);
+	(void)set_remedy(d, err);
 	if (cdc_store_disable(d->setup.store, d->setup.sync, err->msg, &failed))
 		LOG_WARN(&d->setup.log, "disabling_failed", KV("sync", d->setup.sync),
 			 KV("note", "after a restart the endpoint will be asked once more"),
@@ -932,12 +939,13 @@ static enum cdc_code go_back(struct cdc_deliver *d, struct cdc_err *err)
 	return rc;
 }
 
-static enum cdc_code make_anew(struct cdc_deliver *d, struct cdc_err *err)
+static enum cdc_code make_anew(struct cdc_deliver *d, const struct cdc_cursor *cursor,
+			       struct cdc_err *err)
 {
 	enum cdc_code rc = CDC_OK;
 	unsigned attempt = 0;
 
-	d->setup.cursor = &d->begin;
+	d->setup.cursor = cursor;
 	do {
 		if (rc)
 			wait_out(d, err, ++attempt);
@@ -978,49 +986,120 @@ static enum cdc_code replay(struct cdc_deliver *d, struct cdc_err *err)
 		LOG_INFO(&d->setup.log, "replay", KV("sync", d->setup.sync),
 			 KV("since", (const char *)d->replay.argument));
 	atomic_store(&d->has_replay, false);
-	return is_copying ? CDC_OK : make_anew(d, err);
+	return is_copying ? CDC_OK : make_anew(d, &d->begin, err);
+}
+
+/* --- a sync that stopped ------------------------------------------------------------- */
+
+bool cdc_deliver_resume(struct cdc_deliver *d)
+{
+	if (!atomic_load(&d->has_stopped))
+		return false;
+	atomic_store(&d->is_to_resume, true);
+	cdc_event_signal(d->pause_fd);
+	return true;
+}
+
+static void note_stopped(struct cdc_deliver *d, enum cdc_code rc, const struct cdc_err *err)
+{
+	atomic_store(&d->is_to_resume, false);
+	post(d, rc == CDC_GAP ? CDC_STATE_SUSPENDED : CDC_STATE_FAILED, err);
+	LOG_ERROR(&d->setup.log, rc == CDC_GAP ? "sync_suspended" : "sync_failed",
+		  KV("sync", d->setup.sync), KV_ERR(err));
+	atomic_store(&d->has_stopped, true);
+}
+
+/* Until main says so.  False: walpost stops. */
+static bool wait_for_resume(struct cdc_deliver *d)
+{
+	struct pollfd fds[] = {{.fd = d->pause_fd, .events = POLLIN},
+			       {.fd = d->setup.stop->fd, .events = POLLIN}};
+
+	while (!atomic_load(&d->is_to_resume)) {
+		if (cdc_stop_is_set(d->setup.stop))
+			return false;
+		cdc_board_beat(d->setup.board, cdc_clock_mono_ms());
+		(void)poll(fds, 2, TURN_MS);
+		(void)cdc_event_drain(d->pause_fd);
+	}
+	return true;
+}
+
+/* Like a start of walpost, as far as this sync goes. */
+static enum cdc_code begin_again(struct cdc_deliver *d, struct cdc_err *err)
+{
+	enum cdc_code rc;
+
+	LOG_INFO(&d->setup.log, "sync_begins_again", KV("sync", d->setup.sync));
+	cdc_cursor_clear(&d->stored);
+	d->stored = (struct cdc_cursor){0};
+	rc = cdc_store_cursor_get(d->setup.store, d->setup.sync, &d->stored, err);
+	if (!rc)
+		rc = make_anew(d, &d->stored, err);
+	/* What was said meanwhile was heard by nobody. */
+	atomic_store(&d->is_told, true);
+	d->is_paused = atomic_load(&d->is_to_pause);
+	if (!rc)
+		post(d, CDC_STATE_RUNNING, NULL);
+	atomic_store(&d->has_stopped, false);
+	return rc;
 }
 
 /* --- the thread --------------------------------------------------------------------- */
 
-void cdc_deliver_run(struct cdc_deliver *d)
+/* Until the stop flag is set, or the sync stops with an error. */
+static enum cdc_code deliver(struct cdc_deliver *d, struct cdc_err *err)
 {
-	struct cdc_err err = {0};
 	enum cdc_code rc = CDC_OK;
 	uint64_t wait_ms = 0;
 	unsigned attempt = 0;
 
-	post(d, CDC_STATE_RUNNING, NULL);
 	while (!cdc_stop_is_set(d->setup.stop)) {
 		uint64_t now_ms = cdc_clock_mono_ms();
 
 		cdc_board_beat(d->setup.board, now_ms);
 		if (atomic_load_explicit(&d->has_replay, memory_order_acquire)) {
-			rc = replay(d, &err);
+			rc = replay(d, err);
 			if (rc)
-				break;
+				return rc;
 			now_ms = cdc_clock_mono_ms();
 			wait_ms = 0;
 		}
 		rc = cdc_deliver_step(d, now_ms, cdc_clock_wall_us(), wait_ms, cdc_backoff_random(),
-				      &wait_ms, &err);
+				      &wait_ms, err);
 		if (!rc) {
 			if (attempt && cdc_lanes_breaker(d->lanes)->state == CDC_BREAKER_CLOSED)
 				post(d, CDC_STATE_RUNNING, NULL);
 			attempt = 0;
 		} else if (cdc_code_class(rc) == CDC_CLASS_RETRY) {
-			wait_out(d, &err, ++attempt);
+			wait_out(d, err, ++attempt);
 			wait_ms = 0;
 		} else {
-			break;
+			return rc;
 		}
 	}
-	finish(d, rc && cdc_code_class(rc) != CDC_CLASS_RETRY);
-	if (rc && cdc_code_class(rc) != CDC_CLASS_RETRY) {
-		post(d, rc == CDC_GAP ? CDC_STATE_SUSPENDED : CDC_STATE_FAILED, &err);
-		LOG_ERROR(&d->setup.log, rc == CDC_GAP ? "sync_suspended" : "sync_failed",
-			  KV("sync", d->setup.sync), KV_ERR(&err));
-	} else {
-		post(d, CDC_STATE_ENDED, NULL);
+	return CDC_OK;
+}
+
+void cdc_deliver_run(struct cdc_deliver *d)
+{
+	struct cdc_err err = {0};
+	enum cdc_code rc = CDC_OK;
+
+	post(d, CDC_STATE_RUNNING, NULL);
+	for (;;) {
+		if (!rc)
+			rc = deliver(d, &err);
+		if (cdc_stop_is_set(d->setup.stop) && cdc_code_class(rc) == CDC_CLASS_RETRY)
+			rc = CDC_OK;
+		finish(d, rc != CDC_OK);
+		if (!rc)
+			break;
+		note_stopped(d, rc, &err);
+		if (!wait_for_resume(d))
+			return;
+		err = (struct cdc_err){0};
+		rc = begin_again(d, &err);
 	}
+	post(d, CDC_STATE_ENDED, NULL);
 }

@@ -60,7 +60,7 @@ void cdc_deliver_free(struct cdc_deliver *d);
  * One turn at now_ms (monotonic) and wall_us: takes finished jobs (waiting in
  * the sink for at most wait_ms), reads, dispatches, checkpoints.  random: a
  * fresh number per call, for jitter.  *ret_wait_ms: how long the next call may
- * wait.  Any error ends the sync: CDC_TROUBLE, CDC_LIMIT (no room
+ * wait.  Any error stops the sync: CDC_TROUBLE, CDC_LIMIT (no room
  * for parked records), CDC_GAP, CDC_REJECTED (the endpoint asked for no more, now or
  * earlier), or the buffer's.
  */
@@ -82,8 +82,15 @@ void cdc_deliver_pause(struct cdc_deliver *d, bool is_paused);
  */
 bool cdc_deliver_replay(struct cdc_deliver *d, const struct cdc_command *command);
 
-/* The thread: turns until the stop flag is set or the sync ends with an error; on stop it waits up
- * to 8 s for requests in flight and writes the last checkpoint.  Posts to the board. */
+/*
+ * A sync that has stopped with an error begins again at its checkpoint; when the cause is still
+ * there, it stops again.  From main.  False: it has not stopped.
+ */
+bool cdc_deliver_resume(struct cdc_deliver *d);
+
+/* The thread: turns until the stop flag is set; on stop it waits up to 8 s for requests in flight
+ * and writes the last checkpoint.  A sync that stops with an error waits here to be resumed.
+ * Posts to the board. */
 void cdc_deliver_run(struct cdc_deliver *d);
 
 #endif

@@ -161,7 +161,8 @@ static void log_record(struct cdc_parking *p, const char *event, uint64_t number
 
 /* --- taking ------------------------------------------------------------------------- */
 
-static enum cdc_code end_sync(const struct cdc_trouble *t, bool is_barrier, struct cdc_err *err)
+static enum cdc_code end_sync(const char *sync, const struct cdc_trouble *t, bool is_barrier,
+			      struct cdc_err *err)
 {
 	struct cdc_view view = cdc_item_view(t->item);
 	size_t len;
@@ -178,11 +179,14 @@ static enum cdc_code end_sync(const struct cdc_trouble *t, bool is_barrier, stru
 				     : "");
 	if (is_barrier)
 		return cdc_err_remedy(err,
-				      "make the endpoint accept this record, or take %s out of the "
-				      "sync's operations, then start walpost again",
-				      cdc_op_name((enum cdc_op)t->item->rec->op));
-	return cdc_err_remedy(err, "make the endpoint accept this record, or set on_reject to "
-				   "dead_letter, then start walpost again");
+				      "make the endpoint accept this record, then `walpost resume "
+				      "%s`; or take %s out of the sync's operations and start "
+				      "walpost again",
+				      sync, cdc_op_name((enum cdc_op)t->item->rec->op));
+	return cdc_err_remedy(err,
+			      "make the endpoint accept this record, then `walpost resume %s`; or "
+			      "set on_reject to dead_letter and start walpost again",
+			      sync);
 }
 
 enum cdc_code cdc_parking_take(struct cdc_parking *p, const struct cdc_trouble *t, int64_t wall_us,
@@ -195,7 +199,7 @@ enum cdc_code cdc_parking_take(struct cdc_parking *p, const struct cdc_trouble *
 	enum cdc_code rc = CDC_OK;
 
 	if (is_barrier || (is_last && s->on_reject == CDC_ON_REJECT_STOP))
-		return end_sync(t, is_barrier, err);
+		return end_sync(p->setup.sync, t, is_barrier, err);
 	n = new_note(p, t->text, t->response ? t->response : "", t->response_len);
 	if (!n)
 		return cdc_err_set(err, CDC_NOMEM, "out of memory for a parked record");

@@ -33,7 +33,7 @@ struct cdc_round {
 	enum cdc_table_state state; /* of all of them */
 	struct cdc_id own;          /* HELD, COPYING: the stream brought everything up to it */
 	cdc_lsn point;
-	unsigned attempt;
+	unsigned attempt, void_attempt; /* the second: of before this round was made, not used */
 	struct cdc_intake held;
 	bool is_watched;               /* its reader, by the epoll */
 	struct cdc_window_input *copy; /* NULL: none yet */
@@ -103,7 +103,24 @@ static enum cdc_code hold(struct cdc_round *r, struct cdc_err *err)
 	return rc;
 }
 
-/* The round of the process before. */
+/* The backfill has gone on beside a sync that stopped, and begins again with this round. */
+static void meet_backfill(struct cdc_round *r)
+{
+	cdc_backfill_look(r->setup.backfill, &r->view);
+	if (r->view.phase == CDC_PHASE_ASKED)
+		cdc_backfill_held(r->setup.backfill);
+	if (r->view.phase != CDC_PHASE_COPYING && r->view.phase != CDC_PHASE_COPIED)
+		return;
+	if (r->state == CDC_TABLE_CATCHING_UP) {
+		r->is_told = false; /* that every row is delivered */
+		return;
+	}
+	/* Some of its rows were taken, and are gone. */
+	r->void_attempt = r->view.attempt;
+	cdc_backfill_void(r->setup.backfill, r->void_attempt);
+}
+
+/* The round of the process before, or of before the sync stopped. */
 static enum cdc_code resume(struct cdc_round *r, const struct cdc_cursor *cursor,
 			    struct cdc_err *err)
 {
@@ -126,6 +143,7 @@ static enum cdc_code resume(struct cdc_round *r, const struct cdc_cursor *cursor
 		r->state = CDC_TABLE_HELD;
 		r->stage = STAGE_WAITING;
 	}
+	meet_backfill(r);
 	return CDC_OK;
 }
 
@@ -289,7 +307,7 @@ static enum cdc_code wait_for_point(struct cdc_round *r, struct cdc_err *err)
 		r->stage = STAGE_AFTER;
 		return CDC_OK;
 	}
-	if (!is_copying(r))
+	if (!is_copying(r) || (r->void_attempt && r->view.attempt == r->void_attempt))
 		return CDC_OK;
 	r->attempt = r->view.attempt;
 	r->point = r->view.point;
@@ -487,6 +505,10 @@ enum cdc_code cdc_round_step(struct cdc_round *r, struct cdc_err *err)
 	cdc_backfill_look(r->setup.backfill, &r->view);
 	switch (r->stage) {
 	case STAGE_NONE:
+		/* The sync stopped between the checkpoint that says so and this. */
+		if (r->view.phase == CDC_PHASE_LIFTED ||
+		    (r->view.phase == CDC_PHASE_DELIVERED && r->view.is_noted))
+			cdc_backfill_joined(r->setup.backfill);
 		return r->view.phase == CDC_PHASE_ASKED ? begin(r, err) : CDC_OK;
 	case STAGE_HOLDING:
 		if (is_written(r)) {

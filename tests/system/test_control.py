@@ -118,6 +118,69 @@ def test_a_sync_without_reads_is_not_copied(rig):
     assert "do not name read" in give(rig, "resync", "main", code=1)
 
 
+def refuse(rig, answer, first, n=10):
+    """Everything gets this answer until the sync has stopped; n rows more wait."""
+    rig.receiver.control({**answer, "action": "answer"})
+    stopped = len(rig.walpost.events("sync_failed"))
+    rig.db.sql(f"INSERT INTO t SELECT g, 'x' FROM generate_series({first}, {first + n - 1}) g")
+    wait_for("the sync stops", lambda: len(rig.walpost.events("sync_failed")) > stopped, 30,
+             tail=rig.tail)
+    wait_state(rig, "failed")
+
+
+@pytest.mark.sanitized
+@pytest.mark.parametrize("answer,delivery", [
+    ({"status": 410}, {}), ({"status": 401}, {"auth_errors": "stop"}),
+    ({"status": 422}, {"order": "sync", "park": {"after": "200ms"}})], ids=["410", "401", "422"])
+def test_a_sync_that_stopped_is_resumed_without_a_restart(rig, answer, delivery):
+    rig.db.table("t")
+    rig.db.publish("t")
+    rig.start(batch_size=5, **delivery)
+    rig.db.sql("INSERT INTO t VALUES (0, 'x')")
+    rig.assert_whole()
+    pid = rig.walpost.process.pid
+    refuse(rig, answer, 100)
+    assert "walpost resume main" in rig.walpost.events("sync_failed")[-1]["remedy"]
+    requests = rig.receiver.stats()["requests"]
+    assert "begins again" in give(rig, "resume", "main")
+    wait_for("it asks again", lambda: rig.receiver.stats()["requests"] > requests, tail=rig.tail)
+    wait_for("it stops again", lambda: len(rig.walpost.events("sync_failed")) == 2, 30,
+             tail=rig.tail)
+    wait_state(rig, "failed")
+    rig.receiver.control({"delay_ms": 20, "action": "answer"})
+    for _ in range(3):
+        give(rig, "resume", "main")
+    assert rig.assert_whole().repeats == 0, "one thread delivers"
+    wait_state(rig, "running")
+    refuse(rig, answer, 200)
+    rig.receiver.behave()
+    rig.walpost.kill()
+    rig.walpost.start(databases=[rig.db])
+    assert rig.walpost.process.pid != pid
+    give(rig, "resume", "main")
+    assert rig.assert_whole().repeats == 0
+
+
+def test_a_sync_that_stopped_in_the_middle_of_a_copy_is_resumed(rig, seed):
+    Writers.tables(rig.db)
+    rig.db.sql("INSERT INTO a SELECT g, repeat('x', 200), g FROM generate_series(1000, 6000) g")
+    rig.db.server.sql("TRUNCATE history.change", database=rig.db.name)  # no change before the slot
+    rig.add_receiver().control({"delay_ms": 5, "action": "answer"})
+    rig.start(syncs=backfilled(rig, concurrency=4, batch_size=20))
+    with Writers(rig.db, seed, threads=2, truncates=False):
+        for rows in (200, 1500, 3000):
+            wait_for("rows are copied", lambda: len(reads(rig)) > rows or tables_pending(
+                rig.walpost) == 0, tail=rig.tail)
+            rig.receiver.control({"status": 410, "action": "answer"})
+            wait_state(rig, "failed")
+            rig.receiver.control({"delay_ms": 5, "action": "answer"})
+            give(rig, "resume", "main")
+        wait_copied(rig, 2)
+    wait_equal(rig, "a", "b", keys={"b": ("k", "j")})
+    assert_stream_is_whole(rig)
+    assert_ids_rise_per_key(first_arrivals(rig.receiver))
+
+
 # --- copying again -----------------------------------------------------------------------------
 
 
