@@ -74,6 +74,9 @@ struct cdc_deliver {
 	uint64_t looked_ms; /* at the store's parked records */
 	uint64_t shown_ms;  /* the lanes, to people */
 	bool is_uncounted;  /* they have changed since */
+	bool is_full;       /* there is no room for more, says: */
+	struct cdc_err full;
+	unsigned fillings;
 };
 
 /* --- life --------------------------------------------------------------------------- */
@@ -225,6 +228,7 @@ static enum cdc_code make(struct cdc_deliver *d, struct cdc_err *err)
 	if (!rc)
 		rc = load_parked(d, err);
 	d->ticket = 0;
+	d->is_full = false;
 	if (!rc)
 		d->handed = mark_of(d);
 	return rc;
@@ -409,6 +413,25 @@ static void count_result(struct cdc_deliver *d, const struct sink_result *r, int
 			       1);
 }
 
+static void fill(struct cdc_deliver *d);
+
+/* Without room for its key the record stays where it is. */
+static enum cdc_code park(struct cdc_deliver *d, const struct cdc_trouble *trouble, int64_t wall_us,
+			  struct cdc_err *err)
+{
+	struct cdc_err why = {0};
+	enum cdc_code rc = cdc_parking_take(d->parking, trouble, wall_us, &why);
+
+	if (rc == CDC_LIMIT) {
+		d->full = why;
+		fill(d);
+		return CDC_OK;
+	}
+	if (rc && err)
+		*err = why;
+	return rc;
+}
+
 static enum cdc_code take_result(struct cdc_deliver *d, const struct sink_result *r,
 				 uint64_t now_ms, int64_t wall_us, uint64_t random,
 				 struct cdc_err *err)
@@ -421,7 +444,7 @@ static enum cdc_code take_result(struct cdc_deliver *d, const struct sink_result
 		return cdc_parking_result(d->parking, r, now_ms, wall_us, random, err);
 	rc = cdc_lanes_result(d->lanes, r, now_ms, wall_us, random, &trouble, err);
 	if (!rc && trouble.item)
-		rc = cdc_parking_take(d->parking, &trouble, wall_us, err);
+		rc = park(d, &trouble, wall_us, err);
 	d->has_delivered |= r->outcome == SINK_DONE;
 	return rc;
 }
@@ -447,6 +470,8 @@ static enum cdc_code take_results(struct cdc_deliver *d, uint64_t now_ms, int64_
 	}
 	if (rc == CDC_REJECTED)
 		disable(d, err);
+	else if (n && d->is_full)
+		post(d, CDC_STATE_WAITING, &d->full);
 	else if (n && d->is_paused)
 		post(d, CDC_STATE_RUNNING, NULL); /* what the lanes posted is not the whole truth */
 	return rc;
@@ -477,26 +502,67 @@ static enum cdc_code count_parked(struct cdc_deliver *d, uint64_t now_ms, struct
 	return CDC_OK;
 }
 
+/* The sync stops until there is room again, and only what is parked is tried. */
+static void fill(struct cdc_deliver *d)
+{
+	post(d, CDC_STATE_WAITING, &d->full);
+	if (d->is_full)
+		return;
+	d->is_full = true;
+	cdc_lanes_hold(d->lanes, true);
+	if (cdc_log_is_due(++d->fillings))
+		LOG_ERROR(&d->setup.log, "park_is_full", KV("sync", d->setup.sync),
+			  KV_ERR(&d->full));
+}
+
+static void unfill(struct cdc_deliver *d)
+{
+	d->is_full = false;
+	cdc_lanes_hold(d->lanes, false);
+	post(d, CDC_STATE_RUNNING, NULL);
+	if (cdc_log_is_due(d->fillings))
+		LOG_INFO(&d->setup.log, "park_has_room", KV("sync", d->setup.sync),
+			 KV("parked", cdc_parking_totals(d->parking)->waiting));
+}
+
+/* A park that is empty takes one record of whatever size. */
+static bool has_room(const struct cdc_deliver *d)
+{
+	uint64_t used = cdc_parking_totals(d->parking)->bytes;
+	uint64_t most = d->setup.settings->park.max_bytes;
+	size_t n, bytes;
+	const struct cdc_item *first = cdc_window_aside(d->window, &n, &bytes);
+	uint64_t room = used < most ? most - used : 0;
+
+	if (!used && first && room < first->rec->json_len)
+		room = first->rec->json_len;
+	return cdc_parking_set_room(d->parking, room) &&
+	       (!d->is_full || d->parked.n < CDC_PARKED_KEYS_MAX);
+}
+
 /* Is there room for what stands aside?  Somebody may have discarded dead letters meanwhile. */
 static enum cdc_code check_room(struct cdc_deliver *d, uint64_t now_ms, struct cdc_err *err)
 {
 	const struct cdc_park_totals *t = cdc_parking_totals(d->parking);
-	uint64_t most = d->setup.settings->park.max_bytes;
-	size_t n, bytes;
+	uint64_t wait_ms = count_ms(d) > LOOK_MS ? count_ms(d) : LOOK_MS;
 	enum cdc_code rc = CDC_OK;
 
-	(void)cdc_window_aside(d->window, &n, &bytes);
-	if (bytes == 0 || t->bytes + bytes <= most)
-		return CDC_OK;
-	rc = count_parked(d, now_ms, err);
-	if (rc || t->bytes + bytes <= most)
+	if (!has_room(d) && (!d->is_full || now_ms - d->looked_ms >= wait_ms))
+		rc = count_parked(d, now_ms, err);
+	if (rc)
 		return rc;
-	(void)cdc_err_set(err, CDC_LIMIT,
+	if (has_room(d) && d->is_full)
+		unfill(d);
+	if (has_room(d) || d->is_full)
+		return CDC_OK;
+	(void)cdc_err_set(&d->full, CDC_LIMIT,
 			  "%llu parked records and %llu dead letters fill park.max_bytes; the "
-			  "sync stops and skips nothing",
+			  "sync sends only what is parked until there is room, and skips nothing",
 			  (unsigned long long)t->waiting, (unsigned long long)t->dead + t->replay);
-	return cdc_err_remedy(err, "make the endpoint accept these records, discard dead letters, "
-				   "or raise park.max_bytes, then start walpost again");
+	(void)cdc_err_remedy(&d->full, "make the endpoint accept these records, discard dead "
+				       "letters, or raise park.max_bytes and start walpost again");
+	fill(d);
+	return CDC_OK;
 }
 
 /* Before the checkpoint that passes them. */
@@ -508,11 +574,12 @@ static enum cdc_code write_parked(struct cdc_deliver *d, uint64_t now_ms, int64_
 	struct cdc_parking_write w;
 	enum cdc_code rc;
 
-	if (!cdc_parking_must_write(d->parking, now_ms))
+	if (!cdc_parking_must_write(d->parking, now_ms) && !d->is_full)
 		return CDC_OK;
 	rc = check_room(d, now_ms, err);
-	if (!rc)
-		rc = cdc_parking_collect(d->parking, now_ms, &w, err);
+	if (rc || !cdc_parking_must_write(d->parking, now_ms))
+		return rc;
+	rc = cdc_parking_collect(d->parking, now_ms, &w, err);
 	if (!rc)
 		rc = cdc_store_park(d->setup.store, d->setup.sync, w.changes, w.n, wall_us, w.heads,
 				    w.head_n, is_counted ? &totals : NULL, err);
@@ -562,7 +629,7 @@ static enum cdc_code send_all(struct cdc_deliver *d, uint64_t now_ms, int64_t wa
 	do {
 		rc = cdc_lanes_send(d->lanes, d->sink, now_ms, &trouble, err);
 		if (!rc && trouble.item)
-			rc = cdc_parking_take(d->parking, &trouble, wall_us, err);
+			rc = park(d, &trouble, wall_us, err);
 	} while (!rc && trouble.item);
 	return rc;
 }
@@ -820,7 +887,7 @@ static void finish(struct cdc_deliver *d, bool is_ended)
 	cdc_lanes_finish(d->lanes);
 	cdc_window_close(d->window);
 	while (now_ms < end_ms) {
-		bool goes_on = !is_ended && !d->is_paused &&
+		bool goes_on = !is_ended && !d->is_paused && !d->is_full &&
 			       cdc_lanes_breaker(d->lanes)->state == CDC_BREAKER_CLOSED &&
 			       cdc_window_has_gaps(d->window);
 

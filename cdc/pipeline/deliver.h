@@ -60,9 +60,8 @@ void cdc_deliver_free(struct cdc_deliver *d);
  * One turn at now_ms (monotonic) and wall_us: takes finished jobs (waiting in
  * the sink for at most wait_ms), reads, dispatches, checkpoints.  random: a
  * fresh number per call, for jitter.  *ret_wait_ms: how long the next call may
- * wait.  Any error stops the sync: CDC_TROUBLE, CDC_LIMIT (no room
- * for parked records), CDC_GAP, CDC_REJECTED (the endpoint asked for no more, now or
- * earlier), or the buffer's.
+ * wait.  Any error stops the sync: CDC_TROUBLE, CDC_GAP, CDC_REJECTED (the endpoint asked for no
+ * more, now or earlier), or the buffer's.
  */
 enum cdc_code cdc_deliver_step(struct cdc_deliver *d, uint64_t now_ms, int64_t wall_us,
 			       uint64_t wait_ms, uint64_t random, uint64_t *ret_wait_ms,

@@ -48,7 +48,7 @@ struct cdc_lanes {
 	bool is_our_turn;         /* one of others began last */
 	struct cdc_flow flow;
 	size_t turn; /* the lane that is looked at first, so that none is always last */
-	bool is_finishing;
+	bool is_finishing, is_held;
 	struct cdc_breaker breaker;
 	char told[sizeof(((struct sink_result *)0)->text)]; /* why it opened last */
 	bool has_refused;     /* some lane waits for something to be accepted, to compare with */
@@ -138,6 +138,11 @@ void cdc_lanes_look(const struct cdc_lanes *l, uint64_t now_ms, struct cdc_lanes
 const struct cdc_breaker *cdc_lanes_breaker(const struct cdc_lanes *l)
 {
 	return &l->breaker;
+}
+
+void cdc_lanes_hold(struct cdc_lanes *l, bool is_held)
+{
+	l->is_held = is_held;
 }
 
 void cdc_lanes_finish(struct cdc_lanes *l)
@@ -798,6 +803,10 @@ enum cdc_code cdc_lanes_send(struct cdc_lanes *l, void *sink, uint64_t now_ms,
 	enum cdc_code rc = CDC_OK;
 
 	ret_trouble->item = NULL;
+	if (l->is_held) {
+		l->is_our_turn = false;
+		return CDC_OK;
+	}
 	if (l->breaker.state != CDC_BREAKER_CLOSED) {
 		l->is_our_turn = false;
 		return may_probe(l, now_ms) ? send_probe(l, sink, now_ms, ret_trouble, err)
@@ -823,7 +832,7 @@ bool cdc_lanes_may_begin(struct cdc_lanes *l, uint64_t now_ms, bool *ret_is_prob
 	*ret_is_probe = l->breaker.state != CDC_BREAKER_CLOSED;
 	if (!*ret_is_probe)
 		return !l->is_our_turn && now_ms >= l->hold_ms && may_start(l, now_ms);
-	return may_probe(l, now_ms) && !choose_probe(l);
+	return may_probe(l, now_ms) && (l->is_held || !choose_probe(l));
 }
 
 uint64_t cdc_lanes_ready_ms(const struct cdc_lanes *l)
@@ -846,7 +855,7 @@ static uint64_t sooner(uint64_t wait_ms, uint64_t at_ms, uint64_t now_ms)
 
 uint64_t cdc_lanes_wait_ms(const struct cdc_lanes *l, uint64_t now_ms, uint64_t wait_ms)
 {
-	if (cdc_window_records(l->setup.window) == 0)
+	if (cdc_window_records(l->setup.window) == 0 || l->is_held)
 		return wait_ms;
 	if (l->breaker.state != CDC_BREAKER_CLOSED) {
 		uint64_t probe_ms = cdc_breaker_next_ms(&l->breaker);

@@ -66,6 +66,8 @@ enum cdc_code cdc_lanes_send(struct cdc_lanes *l, void *sink, uint64_t now_ms,
 			     struct cdc_trouble *ret_trouble, struct cdc_err *err) CDC_CHECK;
 /* Time passed: the breaker may open. */
 void cdc_lanes_tick(struct cdc_lanes *l, uint64_t now_ms, uint64_t random);
+/* Held, the lanes send nothing; requests beside them go on, also as probes. */
+void cdc_lanes_hold(struct cdc_lanes *l, bool is_held);
 /* Nothing lingers from now on. */
 void cdc_lanes_finish(struct cdc_lanes *l);
 

@@ -65,12 +65,11 @@ enum cdc_code cdc_parked_add(struct cdc_parked *p, uint64_t hash, uint64_t table
 	}
 	if (p->n >= CDC_PARKED_KEYS_MAX) {
 		(void)cdc_err_set(err, CDC_LIMIT,
-				  "%d keys are parked, and no more are kept; the sync stops and "
-				  "skips nothing",
+				  "%d keys are parked, and no more are kept; the sync sends only "
+				  "what is parked until there are less, and skips nothing",
 				  CDC_PARKED_KEYS_MAX);
-		return cdc_err_remedy(err, "make the endpoint accept these records, then `walpost "
-					   "resume` the sync; or leave what it refuses out of it "
-					   "and start walpost again");
+		return cdc_err_remedy(err, "make the endpoint accept these records, or leave what "
+					   "it refuses out of the sync and start walpost again");
 	}
 	if ((p->n + 1) * 2 > p->cap && !grow(p))
 		return cdc_err_set(err, CDC_NOMEM, "out of memory for a parked key");

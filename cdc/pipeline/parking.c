@@ -20,6 +20,7 @@ struct note {
 	char *reason, *response;
 	uint64_t queue; /* whose head is to be looked up */
 	bool has_queue;
+	bool is_used; /* PUT: by the last collect */
 };
 
 struct slot {
@@ -45,6 +46,8 @@ struct cdc_parking {
 	size_t change_cap, head_cap;
 	size_t aside_n; /* of its changes: those of the window */
 	struct cdc_park_totals totals;
+	uint64_t room; /* bytes for what stands aside */
+	bool is_full;  /* there is none for the first of it */
 	uint64_t written_ms;
 	int64_t scan_us; /* no key is due before */
 	size_t at;       /* the next look begins there */
@@ -64,6 +67,7 @@ struct cdc_parking *cdc_parking_new(const struct cdc_parking_setup *setup)
 		return NULL;
 	p->setup = *setup;
 	p->replay_max = setup->settings->batch_size;
+	p->room = UINT64_MAX;
 	return p;
 }
 
@@ -226,6 +230,21 @@ enum cdc_code cdc_parking_take(struct cdc_parking *p, const struct cdc_trouble *
 
 /* --- writing ------------------------------------------------------------------------ */
 
+static uint64_t bytes_of(const struct cdc_item *item)
+{
+	return item->was_parked ? 0 : item->rec->json_len;
+}
+
+bool cdc_parking_set_room(struct cdc_parking *p, uint64_t bytes)
+{
+	size_t n, aside;
+	const struct cdc_item *first = cdc_window_aside(p->setup.window, &n, &aside);
+
+	p->room = bytes;
+	p->is_full = first && bytes_of(first) > bytes;
+	return !p->is_full;
+}
+
 bool cdc_parking_must_write(const struct cdc_parking *p, uint64_t now_ms)
 {
 	size_t n, bytes;
@@ -233,7 +252,8 @@ bool cdc_parking_must_write(const struct cdc_parking *p, uint64_t now_ms)
 	if (p->note_n > p->put_n)
 		return true;
 	(void)cdc_window_aside(p->setup.window, &n, &bytes);
-	return n && (bytes >= WRITE_BYTES || now_ms - p->written_ms >= CDC_PARKING_WRITE_MS);
+	return n && !p->is_full &&
+	       (bytes >= WRITE_BYTES || now_ms - p->written_ms >= CDC_PARKING_WRITE_MS);
 }
 
 static bool reserve(struct cdc_parking *p, size_t changes, size_t heads)
@@ -258,7 +278,7 @@ static bool reserve(struct cdc_parking *p, size_t changes, size_t heads)
 	return true;
 }
 
-static const struct note *note_of(const struct cdc_parking *p, const struct cdc_item *item)
+static struct note *note_of(const struct cdc_parking *p, const struct cdc_item *item)
 {
 	for (size_t i = 0; i < p->note_n; i++) {
 		if (p->notes[i].change.act == CDC_PARK_PUT &&
@@ -282,16 +302,21 @@ enum cdc_code cdc_parking_collect(struct cdc_parking *p, uint64_t now_ms,
 {
 	size_t n, bytes, change_n = 0, head_n = 0;
 	struct cdc_item *item = cdc_window_aside(p->setup.window, &n, &bytes);
+	uint64_t room = p->room;
 
 	(void)now_ms;
 	if (!reserve(p, n + p->note_n, n + p->note_n))
 		return cdc_err_set(err, CDC_NOMEM, "out of memory for parked records");
-	p->aside_n = n;
-	for (; item; item = item->next) {
-		const struct note *note = note_of(p, item);
+	p->aside_n = 0;
+	for (; item && bytes_of(item) <= room; item = item->next) {
+		struct note *note = note_of(p, item);
 		struct cdc_park_change *c = &p->changes[change_n];
 		uint64_t queue = cdc_window_queue_of(p->setup.window, item);
 
+		room -= bytes_of(item);
+		p->aside_n++;
+		if (note)
+			note->is_used = true;
 		add_head(p, queue, &head_n);
 		/* It was there; if it is no more, it was accepted meanwhile, or discarded. */
 		if (cdc_parked_had(p->setup.parked, &item->rec->id))
@@ -347,6 +372,26 @@ static void add_to_totals(struct cdc_parking *p, const struct cdc_parking_write 
 	}
 }
 
+/* They are written, but for those of what stands aside when that was not. */
+static void drop_notes(struct cdc_parking *p)
+{
+	size_t kept = 0;
+
+	for (size_t i = 0; i < p->note_n; i++) {
+		struct note *note = &p->notes[i];
+		struct cdc_parked_key *key =
+			note->has_queue ? cdc_parked_find(p->setup.parked, note->queue) : NULL;
+
+		if (key)
+			key->is_in_flight = false;
+		if (note->change.act == CDC_PARK_PUT && !note->is_used)
+			p->notes[kept++] = *note;
+		else
+			clear_note(note);
+	}
+	p->note_n = p->put_n = kept;
+}
+
 void cdc_parking_written(struct cdc_parking *p, const struct cdc_parking_write *w, uint64_t now_ms)
 {
 	size_t n, bytes;
@@ -361,16 +406,8 @@ void cdc_parking_written(struct cdc_parking *p, const struct cdc_parking_write *
 				   TOO_LARGE);
 		cdc_window_written(p->setup.window);
 	}
-	for (size_t i = 0; i < p->note_n; i++) {
-		struct cdc_parked_key *key =
-			p->notes[i].has_queue ? cdc_parked_find(p->setup.parked, p->notes[i].queue)
-					      : NULL;
-
-		if (key)
-			key->is_in_flight = false;
-		clear_note(&p->notes[i]);
-	}
-	p->aside_n = p->note_n = p->put_n = 0;
+	drop_notes(p);
+	p->aside_n = 0;
 	for (size_t i = 0; i < w->head_n; i++)
 		set_head(p, &w->heads[i]);
 	p->written_ms = now_ms;
@@ -811,7 +848,7 @@ uint64_t cdc_parking_wait_ms(const struct cdc_parking *p, uint64_t now_ms, int64
 	uint64_t at_ms, ready_ms;
 
 	(void)cdc_window_aside(p->setup.window, &n, &bytes);
-	if (n) {
+	if (n && !p->is_full) {
 		uint64_t due_ms = p->written_ms + CDC_PARKING_WRITE_MS;
 
 		wait_ms = due_ms <= now_ms            ? 0

@@ -55,6 +55,10 @@ const struct cdc_park_totals *cdc_parking_totals(const struct cdc_parking *p);
 enum cdc_code cdc_parking_take(struct cdc_parking *p, const struct cdc_trouble *trouble,
 			       int64_t wall_us, struct cdc_err *err) CDC_CHECK;
 
+/* JSON bytes that may be written of what stands aside (without a call: any).  False: not even the
+ * first record has room; then it waits, and what is parked goes on being tried. */
+bool cdc_parking_set_room(struct cdc_parking *p, uint64_t bytes);
+
 /* Is there anything to be written now? */
 bool cdc_parking_must_write(const struct cdc_parking *p, uint64_t now_ms);
 /* What cdc_store_park is to be given; valid until the next call of parking or window.  CDC_NOMEM.

@@ -327,8 +327,8 @@ def test_a_full_park_stops_the_sync_and_drops_nothing(rig):
     feed(rig, is_parked(rig, 1))
     for i in range(30):
         rig.db.sql("UPDATE t SET v = %s WHERE id = 500", f"later {i}")
-    wait_for("the sync stops", lambda: rig.walpost.events("sync_failed"), 30, tail=rig.tail)
-    assert "park.max_bytes" in rig.walpost.events("sync_failed")[0]["msg"]
+    wait_for("the sync stops", lambda: rig.walpost.events("park_is_full"), 30, tail=rig.tail)
+    assert "park.max_bytes" in rig.walpost.events("park_is_full")[0]["msg"]
     config = rig.walpost.config
     config["bulk_syncs"]["main"]["destination_configuration"]["park"] = {"max_bytes": "1MiB"}
     rig.walpost.stop()
@@ -339,6 +339,48 @@ def test_a_full_park_stops_the_sync_and_drops_nothing(rig):
     stored.run("UPDATE parked SET next_us = 0")
     rig.walpost.restart(databases=[rig.db])
     rig.assert_whole()
+
+
+def test_a_full_park_is_tried_on_and_the_sync_goes_on_when_there_is_room(rig):
+    begin(rig, ("t", "u"), park={"max_bytes": "4KiB"}, retry_schedule=["1s"] * 50)
+    rig.receiver.control(REFUSED)
+    rig.db.sql("INSERT INTO t VALUES (500, 'poison')")
+    feed(rig, is_parked(rig, 1))
+    for i in range(30):
+        rig.db.sql("UPDATE t SET v = %s WHERE id = 500", f"later {i}")
+    wait_for("the park is full", lambda: rig.walpost.events("park_is_full"), 30, tail=rig.tail)
+    insert(rig, 0, 20, "u")
+    wait_for("that is shown", lambda: "fill park.max_bytes" in rig.walpost.get("/status.txt")[1],
+             tail=rig.tail)
+    attempts = Stored(rig).run("SELECT max(attempts) FROM parked")
+    wait_for("what is parked is tried", lambda: Stored(rig).run(
+        "SELECT max(attempts) FROM parked") > attempts, 30, tail=rig.tail)
+    assert not any(r["schema"] == "public.u" for r in rig.receiver.records())
+    rig.walpost.kill()
+    rig.walpost.start(databases=[rig.db])
+    wait_for("it is full again", lambda: len(rig.walpost.events("park_is_full")) >= 2, 30,
+             tail=rig.tail)
+    pid = rig.walpost.process.pid
+    rig.receiver.behave()
+    rig.assert_whole()
+    wait_state(rig, 0, 0)
+    assert rig.walpost.process.pid == pid and rig.walpost.events("park_has_room")
+
+
+def test_discarded_dead_letters_make_room_for_a_full_park(rig):
+    begin(rig, park={"max_bytes": "4KiB"}, retry_schedule=["100ms"])
+    rig.receiver.control(REFUSED)
+    rig.db.sql("INSERT INTO t SELECT g, 'poison' || repeat('x', 1000) FROM generate_series(500, 509) g")
+    feed(rig, lambda: rig.walpost.events("park_is_full"), 60)
+    wait_for("all that is parked is dead", lambda: rig.walpost.metric(
+        "walpost_parked_records") == 0, 30, tail=rig.tail)
+    kept = len(Stored(rig).dead())
+    assert 0 < kept < 10
+    rig.receiver.behave()
+    done = rig.walpost.command("dead-letters", "discard", "--all")
+    assert done.returncode == 0, done
+    rig.wait_arrived(checker.expected_count(rig.db.history()) - kept)
+    wait_state(rig, 0, 0)
 
 
 def test_halving_finds_one_record_of_many_in_few_requests(rig):
