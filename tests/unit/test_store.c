@@ -24,6 +24,7 @@
 #include <unistd.h>
 
 #include "cdc/base/clock.h"
+#include "cdc/store/attempt.h"
 #include "cdc/store/sql.h"
 #include "cdc/store/store.h"
 
@@ -790,6 +791,60 @@ static bool mount_small_disk(const char *dir)
 	       mount("store", dir, "tmpfs", 0, "size=4m") == 0;
 }
 
+/* As large as they come. */
+static bool log_attempt(struct cdc_store *s, unsigned outcome, int64_t at_us)
+{
+	static char url[] = "http://host/", none[] = "", post[] = "POST";
+	const struct cdc_attempt_ring ring = {.rows = 1000, .bytes = 4 << 20};
+	char body[1025];
+	const struct cdc_attempt_row row = {
+		.at_us = at_us,
+		.outcome = outcome,
+		.records = 1,
+		.request_bytes = sizeof(body),
+		.texts = {.method = post,
+			  .url = url,
+			  .headers = none,
+			  .text = none,
+			  .request = body,
+			  .response = body},
+	};
+
+	memset(body, 'b', sizeof(body) - 1);
+	body[sizeof(body) - 1] = '\0';
+	return cdc_store_attempt(s, "orders", &row, &ring);
+}
+
+/* How many there are; their numbers and times rise, or it is a failure: SIZE_MAX. */
+static size_t attempts_of(struct cdc_store *s, uint64_t newest)
+{
+	const struct cdc_attempt_filter f = {.sync = "orders", .newest = newest};
+	struct cdc_attempt_row *rows = NULL;
+	size_t n = 0;
+
+	if (cdc_store_attempts_list(s, &f, 1000, &rows, &n, NULL))
+		return SIZE_MAX;
+	for (size_t i = 1; i < n; i++) {
+		if (rows[i].number != rows[i - 1].number + 1 ||
+		    rows[i].at_us <= rows[i - 1].at_us || strlen(rows[i].texts.request) != 1024)
+			n = SIZE_MAX;
+	}
+	cdc_attempts_free(rows, n == SIZE_MAX ? 0 : n);
+	return n;
+}
+
+static bool has_attempts_soon(struct cdc_store *s, size_t n)
+{
+	const uint64_t end_ms = cdc_clock_mono_ms() + WAIT_MS;
+
+	while (attempts_of(s, 1000) != n) {
+		if (cdc_clock_mono_ms() >= end_ms)
+			return false;
+		pause_ms(5);
+	}
+	return true;
+}
+
 /* In a process of its own: a small disk that is filled to its last byte, and emptied again.  0: as
  * it should be; 77: no such disk can be had here; anything else: the line that found a fault. */
 static int live_on_a_full_disk(const char *dir)
@@ -798,12 +853,13 @@ static int live_on_a_full_disk(const char *dir)
 	struct cdc_err err = {0};
 	char path[128], bytes[4096] = {0};
 	uint64_t n = 1;
+	size_t n_attempts = 0;
 	enum cdc_code rc = CDC_OK;
 	int fd;
 
 	if (!mount_small_disk(dir))
 		return 77;
-	if (cdc_store_open(dir, &s, NULL))
+	if (cdc_store_open(dir, &s, NULL) || cdc_store_unlock(s, NULL, NULL))
 		return __LINE__;
 	(void)snprintf(path, sizeof(path), "%s/filler", dir);
 	fd = open(path, O_WRONLY | O_CREAT, 0600);
@@ -813,8 +869,10 @@ static int live_on_a_full_disk(const char *dir)
 	}
 	if (errno != ENOSPC)
 		return __LINE__;
-	/* There is a reserve, so checkpoints of one size go on for ever. */
+	/* There is a reserve, so checkpoints of one size go on for ever, and the log of requests,
+	 * for which there is no room, keeps none back. */
 	for (; n <= 500; n++) {
+		n_attempts += log_attempt(s, 1, (int64_t)n);
 		if (put(s, "orders", n, &err))
 			return __LINE__;
 	}
@@ -829,7 +887,8 @@ static int live_on_a_full_disk(const char *dir)
 	if (rc != CDC_FULL || err.code != CDC_FULL || !strstr(err.msg, "full"))
 		return __LINE__;
 	if (ftruncate(fd, 0) != 0 || put(s, "orders", n, NULL) || came_to(s, "orders") != n ||
-	    cdc_store_note_put(s, "last", bytes, NULL))
+	    cdc_store_note_put(s, "last", bytes, NULL) || !n_attempts ||
+	    !has_attempts_soon(s, n_attempts))
 		return __LINE__;
 	(void)close(fd);
 	cdc_store_close(s);
@@ -860,6 +919,45 @@ static void a_full_disk_stops_no_checkpoint_and_heals(void **state)
 		skip();
 	assert_int_equal(found, 0);
 	assert_int_equal(status, 0);
+}
+
+static void attempts_that_cannot_be_written_wait_in_order_and_then_are_left_out(void **state)
+{
+	struct fixture *f = *state;
+	sqlite3 *db = look_in(f);
+	int64_t at_us = 1;
+	size_t n = 0;
+
+	run_sql(db, "BEGIN IMMEDIATE");
+	/* Accepted ones leave room for those that failed. */
+	while (log_attempt(f->store, 0, at_us++))
+		n++;
+	assert_in_range(n, 100, 1000);
+	assert_true(log_attempt(f->store, 1, at_us++));
+	n++;
+	assert_int_equal(put(f->store, "orders", 5, NULL), CDC_HELD);
+	assert_int_equal(attempts_of(f->store, 1000), 0);
+	run_sql(db, "COMMIT");
+	assert_int_equal(sqlite3_close(db), SQLITE_OK);
+	assert_true(is_durable_soon(f->store, 1));
+	assert_true(has_attempts_soon(f->store, n));
+	assert_true(log_attempt(f->store, 0, at_us++));
+	assert_true(has_attempts_soon(f->store, n + 1));
+	assert_int_equal(attempts_of(f->store, 3), 3);
+}
+
+static void attempts_that_were_handed_over_are_written_by_close(void **state)
+{
+	struct fixture *f = *state;
+
+	for (int64_t i = 1; i <= 100; i++)
+		assert_true(log_attempt(f->store, 0, i));
+	close_it(f);
+	open_it(f);
+	assert_int_equal(attempts_of(f->store, 1000), 100);
+	assert_int_equal(cdc_store_attempts_forget(f->store, "orders", NULL), CDC_OK);
+	assert_int_equal(attempts_of(f->store, 1000), 0);
+	assert_int_equal(cdc_store_attempts_forget(f->store, "orders", NULL), CDC_OK);
 }
 
 static void the_reserve_is_kept_also_after_a_crash_while_it_was_made(void **state)
@@ -1246,6 +1344,8 @@ int main(void)
 		STORE(a_put_that_succeeded_is_there_on_a_disk_that_comes_and_goes),
 		STORE(threads_do_not_disturb_each_other),
 		STORE(a_full_disk_stops_no_checkpoint_and_heals),
+		STORE(attempts_that_cannot_be_written_wait_in_order_and_then_are_left_out),
+		STORE(attempts_that_were_handed_over_are_written_by_close),
 		STORE(the_reserve_is_kept_also_after_a_crash_while_it_was_made),
 		STORE(F47_a_newer_state_is_refused),
 		STORE(a_file_that_is_no_database_is_refused_with_what_to_do),
