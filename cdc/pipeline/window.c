@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cdc/pipeline/homes.h"
 #include "cdc/record/key.h"
 
 #define OTHERS_MAX 1000 /* records of a lane that are looked at for another key */
@@ -63,6 +64,7 @@ struct cdc_window {
 	struct cdc_window_table **tables; /* by hash; as many as the source ever showed */
 	size_t table_n, table_cap;        /* cap: 0 or a power of two, at least twice n */
 	struct hold hold;                 /* of every table */
+	struct cdc_homes homes;           /* of keys in lanes, or held; not under CDC_ORDER_NONE */
 	struct cdc_parked *parked;        /* NULL: nothing is ever parked */
 	struct queue aside;
 	size_t aside_n, aside_bytes;
@@ -125,6 +127,7 @@ void cdc_window_free(struct cdc_window *w)
 	for (size_t i = 0; i < w->table_cap; i++)
 		free(w->tables[i]);
 	free(w->tables);
+	cdc_homes_clear(&w->homes);
 	free(w->lanes);
 	free(w);
 }
@@ -345,15 +348,32 @@ static bool is_left_out(const struct cdc_window *w, const struct cdc_window_inpu
 	       (leaves_out(&w->hold, &rec->id) || leaves_out(&t->hold, &rec->id));
 }
 
-/* Of the lanes that its table is in. */
+/*
+ * Of the lanes that its table is in.  A key without records in them takes the emptier one of two
+ * that its hash names, so that what lies behind a key with many records, or with trouble, is
+ * little.
+ */
 static uint32_t lane_of(struct cdc_window *w, const struct cdc_item *item)
 {
 	size_t first = item->table->is_apart ? w->lane_n : 0;
 	size_t n = item->table->is_apart ? w->apart_n : w->lane_n;
+	uint64_t hash = item->rec->key_hash;
+	size_t one = first + hash % n, other = first + (hash >> 32) % n;
+	struct cdc_home *home;
 
-	if (w->order == CDC_ORDER_NONE && !is_barrier(item))
-		return (uint32_t)(first + w->round++ % n);
-	return (uint32_t)(first + item->rec->key_hash % n);
+	if (w->order == CDC_ORDER_NONE)
+		return (uint32_t)(is_barrier(item) ? one : first + w->round++ % n);
+	home = cdc_homes_enter(&w->homes, hash);
+	if (home->n == 1)
+		home->lane = (uint32_t)(w->lanes[other].n < w->lanes[one].n ? other : one);
+	return home->lane;
+}
+
+/* It is no more in its lane, or will never be. */
+static void leave_home(struct cdc_window *w, const struct cdc_item *item)
+{
+	if (w->order != CDC_ORDER_NONE)
+		cdc_homes_leave(&w->homes, item->rec->key_hash);
 }
 
 static void set_aside(struct cdc_window *w, struct cdc_item *item)
@@ -398,6 +418,7 @@ static void enter_lane(struct cdc_window *w, struct cdc_item *item)
 {
 	item->is_held = false;
 	if (w->parked && must_set_aside(w, item)) {
+		leave_home(w, item);
 		set_aside(w, item);
 		return;
 	}
@@ -551,7 +572,8 @@ static enum cdc_code prepare(struct cdc_window *w, struct cdc_window_input *in,
 	rc = choose(w, in, *ret_tables, read, choice, err);
 	if (rc || !choice->n.selected)
 		return rc;
-	*ret_chunk = new_chunk(in, read, choice);
+	if (cdc_homes_reserve(&w->homes, choice->n.selected))
+		*ret_chunk = new_chunk(in, read, choice);
 	return *ret_chunk ? CDC_OK
 			  : cdc_err_set(err, CDC_NOMEM, "out of memory for %zu records", read->n);
 }
@@ -749,6 +771,7 @@ static void settle(struct cdc_window *w, struct cdc_item *item)
 static void leave_lane(struct cdc_window *w, struct cdc_item *item)
 {
 	unlink_item(&w->lanes[item->lane], item);
+	leave_home(w, item);
 	item->table->outstanding--;
 	if (is_barrier(item))
 		item->table->is_barrier_out = false;
@@ -863,16 +886,13 @@ void cdc_window_unpark(struct cdc_window *w, uint64_t table_hash)
 
 bool cdc_window_has_key(const struct cdc_window *w, uint64_t key_hash)
 {
-	for (size_t i = 0; i < w->lane_n + w->apart_n; i += w->lane_n) {
-		size_t n = i ? w->apart_n : w->lane_n;
+	const struct cdc_home *home = cdc_homes_find(&w->homes, key_hash);
+	const struct cdc_item *item = home ? w->lanes[home->lane].head : NULL;
 
-		for (const struct cdc_item *item = w->lanes[i + key_hash % n].head; item;
-		     item = item->next) {
-			if (item->rec->key_hash == key_hash)
-				return true;
-		}
-	}
-	return false;
+	/* Those that are held are in none. */
+	while (item && item->rec->key_hash != key_hash)
+		item = item->next;
+	return item != NULL;
 }
 
 bool cdc_window_has_barrier(const struct cdc_window *w, uint64_t table_hash,

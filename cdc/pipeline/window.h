@@ -3,7 +3,8 @@
  *
  * Sorts them into lanes by key, keeps barriers and key changes in their place,
  * and knows the checkpoint: the id up to and including which everything is done
- * or was not selected.  It does no I/O and knows no time.
+ * or was not selected.  It does no I/O and knows no time.  A key is bound to a lane
+ * only while it has records there: then another one, with less to do, may have it.
  *
  * Records come in by inputs, each with a checkpoint of its own: the stream, the
  * changes of tables that are held back from it, the copied rows of these tables.

@@ -21,7 +21,7 @@
 #else
 #define SEEDS 10000
 #endif
-#define RECORDS   56
+#define RECORDS   64
 #define TABLES    2
 #define KEYS      5
 #define JOBS      16

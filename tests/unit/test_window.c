@@ -113,6 +113,43 @@ static void a_run_ends_at_its_limits(void **state)
 	cdc_window_free(w);
 }
 
+/* A key stays in its lane; the others leave that to it when it is long. */
+static void keys_spread_evenly_beside_one_with_many_records(void **state)
+{
+	enum { MANY = 120, OTHERS = 160 };
+	struct cdc_window *w = cdc_window_new(LANES, false, CDC_ORDER_KEY, ALL);
+	struct cdc_window_input *in = cdc_window_input_new(w, CDC_INPUT_STREAM, start);
+	struct cdc_batch *b = cdc_batch_new(1 << 20);
+	struct cdc_item *items[MANY + OTHERS];
+	size_t with_many = LANES, sum = 0;
+	uint64_t hash = 7;
+
+	(void)state;
+	for (unsigned i = 0; i < MANY; i++)
+		add(b, 0, hash, i + 1, 1, 1, CDC_OP_UPDATE, 0);
+	for (unsigned i = 0; i < OTHERS; i++) {
+		hash = hash * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
+		add(b, 0, hash ^ hash >> 32, MANY + i + 1, 1, 1, CDC_OP_UPDATE, 0);
+	}
+	take(w, in, b);
+	for (size_t lane = 0; lane < LANES; lane++) {
+		bool has_more;
+		size_t n = cdc_window_run(w, lane, MANY + OTHERS, SIZE_MAX, items, &has_more);
+
+		sum += n;
+		if (n >= MANY) {
+			assert_int_equal(with_many, LANES);
+			with_many = lane;
+			assert_in_range(n, MANY, MANY + OTHERS / LANES / 2);
+		} else {
+			assert_in_range(n, OTHERS / LANES, OTHERS / (LANES - 1) + 10);
+		}
+	}
+	assert_int_equal(sum, MANY + OTHERS);
+	cdc_window_free(w);
+	cdc_batch_free(b);
+}
+
 static void what_is_not_selected_moves_the_checkpoint(void **state)
 {
 	struct cdc_window *w = cdc_window_new(4, false, CDC_ORDER_KEY, 1u << CDC_OP_INSERT);
@@ -680,6 +717,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_run_ends_at_its_limits),
+		cmocka_unit_test(keys_spread_evenly_beside_one_with_many_records),
 		cmocka_unit_test(what_is_not_selected_moves_the_checkpoint),
 		cmocka_unit_test(what_is_too_large_stands_aside),
 		cmocka_unit_test(a_probe_is_the_oldest_record_of_another_key),
