@@ -80,6 +80,42 @@ static const struct command {
 	{.name = "webhook-secret", .run = cdc_cli_webhook_secret},
 };
 
+/* The commands that each option is for, where not all take it. */
+static const struct {
+	const char *option, *commands;
+} uses[] = {
+	{"config-only", " check "},
+	{"json", " check dead-letters attempts "},
+	{"schema", " tail "},
+	{"force", " uninstall "},
+	{"ed25519", " webhook-secret "},
+	{"gap", " resync "},
+	{"since", " dead-letters replay "},
+	{"until", " dead-letters "},
+	{"sync", " dead-letters "},
+	{"table", " dead-letters "},
+	{"key", " dead-letters "},
+	{"id", " dead-letters "},
+	{"all", " dead-letters "},
+	{"parked", " dead-letters "},
+	{"unreadable", " dead-letters "},
+	{"limit", " attempts "},
+	{"failed", " attempts "},
+};
+
+/* What a command would leave out of account was meant for something. */
+static bool takes(const char *command, const char *option)
+{
+	char word[64];
+
+	(void)snprintf(word, sizeof(word), " %s ", command);
+	for (size_t i = 0; i < sizeof(uses) / sizeof(uses[0]); i++) {
+		if (strcmp(uses[i].option, option) == 0)
+			return strstr(uses[i].commands, word) != NULL;
+	}
+	return true;
+}
+
 /* Options without a letter. */
 enum {
 	OPT_SYNC = 256,
@@ -233,10 +269,16 @@ static int run_command(const struct command *command, int argc, char **argv)
 	struct tables tables;
 	struct cdc_cli_args args = {
 		.config_path = "walpost.yaml", .schemas = schemas, .tables = &tables.config};
-	int c;
+	int c, at = -1;
 
 	make_tables(&tables);
-	while ((c = getopt_long(argc, argv, "c:h", options, NULL)) != -1) {
+	while ((c = getopt_long(argc, argv, "c:h", options, &at)) != -1) {
+		if (at >= 0 && !takes(command->name, options[at].name)) {
+			(void)fprintf(stderr, "walpost: %s takes no --%s\n", command->name,
+				      options[at].name);
+			return CDC_EXIT_USAGE;
+		}
+		at = -1; /* a short one leaves it alone */
 		switch (c) {
 		case 'c':
 			args.config_path = optarg;
@@ -328,6 +370,8 @@ int cdc_cli_main(int argc, char **argv)
 
 	if (!name)
 		return wrong("a command is missing", NULL);
+	if (argc > 2 && (strcmp(name, "version") == 0 || strcmp(name, "config") == 0))
+		return wrong("one argument too many", argv[2]);
 	if (strcmp(name, "help") == 0 || strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0) {
 		(void)fputs(usage, stdout);
 		return CDC_EXIT_DONE;

@@ -17,9 +17,10 @@
 #include "cdc/cli/when.h"
 #include "cdc/pipeline/replay.h"
 
-#define ANSWER_MS 8000 /* longest wait for an answer */
-#define LOOK_MS   50
-#define START_MS  5000 /* for a walpost that is just starting to make its state */
+#define ANSWER_MS      8000 /* longest wait for an answer */
+#define LOOK_MS        50
+#define TABLE_NAME_MAX 127  /* two names of 63 bytes and the dot */
+#define START_MS       5000 /* for a walpost that is just starting to make its state */
 
 const struct cdc_sync *cdc_command_sync(const struct cdc_config *config, const char *verb,
 					const char *name)
@@ -39,12 +40,21 @@ const struct cdc_sync *cdc_command_sync(const struct cdc_config *config, const c
 	return NULL;
 }
 
+bool cdc_command_is_table(const char *text)
+{
+	const char *dot = strchr(text, '.');
+
+	return dot && dot > text && dot[1] && strlen(text) <= TABLE_NAME_MAX;
+}
+
 enum cdc_code cdc_command_open(const struct cdc_config *config, struct cdc_store **ret,
 			       struct cdc_err *err)
 {
 	uint64_t end_ms = cdc_clock_mono_ms() + START_MS;
-	enum cdc_code rc;
+	enum cdc_code rc = cdc_data_dir_check(config->data_dir, err);
 
+	if (rc)
+		return rc;
 	for (;;) {
 		rc = cdc_store_attach(config->data_dir, ret, err);
 		/* One that starts makes what is missing and brings it to its version. */
@@ -243,8 +253,9 @@ int cdc_cli_replay(const struct cdc_cli_args *args)
 static bool is_refused(const struct cdc_sync *sync, const struct cdc_backfill_row *rows, size_t n,
 		       const char *table)
 {
-	if (strlen(table) >= sizeof(((struct cdc_command *)0)->argument)) {
-		(void)fprintf(stderr, "walpost: the name of a table is too long\n");
+	if (!cdc_command_is_table(table)) {
+		(void)fprintf(stderr, "walpost: %s is no table's name; write schema.table\n",
+			      table);
 		return true;
 	}
 	/* A sync that copies nothing by itself has not looked for tables. */
@@ -278,7 +289,8 @@ static int give_resync(const struct cdc_cli_args *args, const struct cdc_config 
 	for (size_t i = 0; commands && i < n; i++) {
 		const char *table = args->operand_n ? args->operands[i] : "";
 
-		if (*table && code == CDC_EXIT_DONE && is_refused(sync, rows, row_n, table))
+		if (args->operand_n && code == CDC_EXIT_DONE &&
+		    is_refused(sync, rows, row_n, table))
 			code = CDC_EXIT_USAGE;
 		commands[i].verb = CDC_VERB_RESYNC;
 		(void)snprintf(commands[i].sync, sizeof(commands[i].sync), "%s", sync->name);

@@ -14,6 +14,9 @@
 const struct cdc_sync *cdc_command_sync(const struct cdc_config *config, const char *verb,
 					const char *name);
 
+/* Is it schema.table, and no longer than that can be? */
+bool cdc_command_is_table(const char *text);
+
 /* The state in data_dir; where a walpost is just starting, waits for it to make that.
  * CDC_MISSING: there is none. */
 enum cdc_code cdc_command_open(const struct cdc_config *config, struct cdc_store **ret,

@@ -62,11 +62,22 @@ bool cdc_data_dir_is_held(const char *path)
 	return is_held;
 }
 
+enum cdc_code cdc_data_dir_check(const char *path, struct cdc_err *err)
+{
+	struct stat st;
+
+	if (stat(path, &st) != 0 || S_ISDIR(st.st_mode))
+		return CDC_OK;
+	(void)cdc_err_set(err, CDC_CONFIG, "data_dir %s is not a folder", path);
+	return cdc_err_remedy(err, "set data_dir to a folder, or move away what is there");
+}
+
 enum cdc_code cdc_data_dir_lock(const char *path, int *ret_fd, struct cdc_err *err)
 {
 	struct cdc_buf file;
 	char pid[32];
 	int fd, len;
+	enum cdc_code rc;
 
 	if (mkdir(path, 0700) < 0 && errno != EEXIST) {
 		int e = errno;
@@ -76,6 +87,9 @@ enum cdc_code cdc_data_dir_lock(const char *path, int *ret_fd, struct cdc_err *e
 		return cdc_err_remedy(err, "create its parent folder, or set data_dir to a folder "
 					   "that this user may write");
 	}
+	rc = cdc_data_dir_check(path, err);
+	if (rc)
+		return rc;
 	put_lock_path(&file, path);
 	if (file.failed) {
 		cdc_buf_clear(&file);

@@ -13,6 +13,9 @@
 
 #include "cdc/base/err.h"
 
+/* CDC_CONFIG: there is something that is not a folder. */
+enum cdc_code cdc_data_dir_check(const char *path, struct cdc_err *err) CDC_CHECK;
+
 /* Creates the folder (mode 0700) if it is missing and locks it.  *ret_fd holds the lock until
  * closed. CDC_HELD names the process that has it. */
 enum cdc_code cdc_data_dir_lock(const char *path, int *ret_fd, struct cdc_err *err) CDC_CHECK;

@@ -11,6 +11,7 @@
 #include "cdc/base/clock.h"
 #include "cdc/cli/command.h"
 #include "cdc/cli/data_dir.h"
+#include "cdc/cli/key_text.h"
 #include "cdc/cli/when.h"
 #include "cdc/record/value.h"
 
@@ -48,12 +49,35 @@ static bool read_id(const char *text, char ret_id[CDC_ID_TEXT])
 	return true;
 }
 
+static bool read_key(const char *text, struct cdc_buf *key)
+{
+	if (!cdc_key_text(text, key)) {
+		(void)fprintf(stderr,
+			      "walpost: --key %s is no key of a record; write it as records have "
+			      "it, such as '{\"id\": 1}', or null\n",
+			      text);
+		return false;
+	}
+	if (key->failed)
+		(void)fprintf(stderr, "walpost: out of memory\n");
+	return !key->failed;
+}
+
+/* An empty one would stand for all of them. */
+static bool read_table(const char *text)
+{
+	if (cdc_command_is_table(text))
+		return true;
+	(void)fprintf(stderr, "walpost: --table %s is no table's name; write schema.table\n", text);
+	return false;
+}
+
+/* What ret points to is the arguments', id's and key's. */
 static bool read_filter(const struct cdc_cli_args *args, const struct cdc_config *config,
-			char id[CDC_ID_TEXT], struct cdc_parked_filter *ret)
+			char id[CDC_ID_TEXT], struct cdc_buf *key, struct cdc_parked_filter *ret)
 {
 	*ret = (struct cdc_parked_filter){.sync = args->sync,
 					  .table = args->table,
-					  .key = args->key,
 					  .state = args->is_parked ? CDC_PARKED_WAITING
 								   : CDC_PARKED_DEAD};
 	if (args->sync && !cdc_command_sync(config, "dead-letters", args->sync))
@@ -61,6 +85,9 @@ static bool read_filter(const struct cdc_cli_args *args, const struct cdc_config
 	if (args->id && !read_id(args->id, id))
 		return false;
 	ret->id = args->id ? id : NULL;
+	if ((args->key && !read_key(args->key, key)) || (args->table && !read_table(args->table)))
+		return false;
+	ret->key = args->key ? (const char *)key->data : NULL;
 	return read_time("since", args->since, &ret->since_us) &&
 	       read_time("until", args->until, &ret->until_us);
 }
@@ -294,6 +321,7 @@ static int run(const struct cdc_cli_args *args, const struct cdc_config *config,
 	struct cdc_store *store = NULL;
 	struct cdc_cli_args given = *args;
 	struct cdc_parked_filter f;
+	struct cdc_buf key;
 	char id[CDC_ID_TEXT];
 	struct cdc_err err;
 	enum cdc_code rc;
@@ -301,8 +329,11 @@ static int run(const struct cdc_cli_args *args, const struct cdc_config *config,
 	memset(&err, 0, sizeof(err));
 	if (args->operand_n)
 		given.id = args->operands[0];
-	if (!read_filter(&given, config, id, &f))
+	cdc_buf_init(&key, SIZE_MAX);
+	if (!read_filter(&given, config, id, &key, &f)) {
+		cdc_buf_clear(&key);
 		return CDC_EXIT_USAGE;
+	}
 	rc = cdc_command_open(config, &store, &err);
 	if (!rc)
 		rc = cdc_store_unlock(store, config->master_key, &err);
@@ -317,6 +348,7 @@ static int run(const struct cdc_cli_args *args, const struct cdc_config *config,
 	if (rc)
 		cdc_cli_complain(&err);
 	cdc_store_close(store);
+	cdc_buf_clear(&key);
 	return rc ? CDC_EXIT_FAILED : CDC_EXIT_DONE;
 }
 

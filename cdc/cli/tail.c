@@ -13,6 +13,7 @@
 
 #include "cdc/base/clock.h"
 #include "cdc/cli/cli.h"
+#include "cdc/cli/command.h"
 #include "cdc/source/source.h"
 
 #define BATCH_MAX_BYTES (512u << 20) /* two of the largest records */
@@ -185,6 +186,16 @@ int cdc_cli_tail(const struct cdc_cli_args *args)
 		return code;
 	connection = pick(config, args->subject);
 	if (!connection) {
+		cdc_config_free(config);
+		return CDC_EXIT_USAGE;
+	}
+	for (size_t i = 0; i < args->schema_n; i++) {
+		if (cdc_command_is_table(args->schemas[i]))
+			continue;
+		(void)fprintf(stderr,
+			      "walpost: --schema %s is no table's name; write schema.table, with * "
+			      "for any characters\n",
+			      args->schemas[i]);
 		cdc_config_free(config);
 		return CDC_EXIT_USAGE;
 	}

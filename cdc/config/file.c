@@ -293,6 +293,18 @@ const struct cdc_opt cdc_file_field_options[] = {
 	 .min = 1,
 	 .max = 255,
 	 .help = "What the column is called in records; absent: its name."},
+	{.name = "obfuscated",
+	 .type = CDC_OPT_ENUM,
+	 .offset = offsetof(struct cdc_file_field, obfuscated),
+	 .def = "false",
+	 .choices = obfuscations,
+	 .help = "The same as obfuscate, as the API's /schemas name it."},
+	{.name = "user_output_name",
+	 .type = CDC_OPT_STR,
+	 .offset = offsetof(struct cdc_file_field, user_output_name),
+	 .max = 255,
+	 .help = "The same as output_name, as the API's /schemas name it; \"\": the column's name, "
+		 "or output_name."},
 	{0},
 };
 

@@ -44,9 +44,9 @@ extern const struct cdc_opt cdc_file_schema_options[];
 
 /* An entry of fields that is a group of keys. */
 struct cdc_file_field {
-	char *id, *output_name;
+	char *id, *output_name, *user_output_name;
 	bool is_enabled;
-	unsigned obfuscate; /* index into cdc_file_obfuscations */
+	unsigned obfuscate, obfuscated; /* index into cdc_file_obfuscations; both mean the same */
 };
 extern const struct cdc_opt cdc_file_field_options[];
 

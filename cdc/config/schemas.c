@@ -49,17 +49,44 @@ static void find_twice(struct cdc_loader *l, const struct cdc_node *list, char *
 /* --- columns ------------------------------------------------------------------------ */
 
 /* `obfuscate: null` means the word, although a null counts as absent elsewhere. */
-static void read_null(struct cdc_loader *l, const struct cdc_node *map, struct cdc_file_field *keys)
+static void read_null(struct cdc_loader *l, const struct cdc_node *map, const char *key,
+		      unsigned *obfuscate)
 {
 	for (const struct cdc_node *n = map->first; n; n = n->next) {
-		if (strcmp(n->key, "obfuscate") != 0 || !n->is_null)
+		if (strcmp(n->key, key) != 0 || !n->is_null)
 			continue;
 		if (strcmp(n->written, "null") == 0)
-			keys->obfuscate = CDC_OBFUSCATE_NULL;
+			*obfuscate = CDC_OBFUSCATE_NULL;
 		else
 			cdc_loader_mistake(l, n, NULL,
 					   "has no value (allowed: hash, mask, null, true, false)");
 	}
+}
+
+/* true is another word for hash. */
+static unsigned meant(unsigned obfuscate)
+{
+	return obfuscate > CDC_OBFUSCATE_NULL ? (unsigned)CDC_OBFUSCATE_HASH : obfuscate;
+}
+
+/* What the API calls by two names must not say two things. */
+static void join_names(struct cdc_loader *l, const struct cdc_node *map,
+		       struct cdc_file_field *keys)
+{
+	const char *user = keys->user_output_name;
+
+	if (!keys->obfuscate)
+		keys->obfuscate = keys->obfuscated;
+	else if (keys->obfuscated && meant(keys->obfuscated) != meant(keys->obfuscate))
+		cdc_loader_mistake(l, map, "obfuscated",
+				   "obfuscate says something else; keep one "
+				   "of the two");
+	if (!user || !*user)
+		return;
+	if (keys->output_name && strcmp(keys->output_name, user) != 0)
+		cdc_loader_mistake(l, map, "user_output_name",
+				   "output_name says something else; keep one of the two");
+	keys->output_name = keys->user_output_name;
 }
 
 /* A column as text or as a group of keys; false after a mistake. */
@@ -73,7 +100,9 @@ static bool read_field(struct cdc_loader *l, const struct cdc_node *node,
 
 	if (node->kind == CDC_NODE_MAP) {
 		cdc_options_read(l, node, &(struct cdc_option_set){.parts = &id, .part_n = 1});
-		read_null(l, node, &keys);
+		read_null(l, node, "obfuscate", &keys.obfuscate);
+		read_null(l, node, "obfuscated", &keys.obfuscated);
+		join_names(l, node, &keys);
 		at = cdc_node_get(node, "id");
 	} else if (node->kind == CDC_NODE_TEXT && !node->is_broken && node->len > 0 &&
 		   node->len <= 63 && node->len == strlen(node->text)) {
@@ -88,9 +117,7 @@ static bool read_field(struct cdc_loader *l, const struct cdc_node *node,
 		return false;
 	*ret = (struct cdc_select_field){.id = keys.id,
 					 .is_left_out = !keys.is_enabled,
-					 .obfuscate = keys.obfuscate > CDC_OBFUSCATE_NULL
-							      ? (unsigned)CDC_OBFUSCATE_HASH
-							      : keys.obfuscate,
+					 .obfuscate = meant(keys.obfuscate),
 					 .output_name = keys.output_name};
 	if (strcmp(keys.id, "*") == 0 && (ret->is_left_out || ret->output_name)) {
 		cdc_loader_mistake(l, at, NULL,

@@ -453,14 +453,16 @@ static enum cdc_code renew(struct cdc_capture *c, struct cdc_buffer_state *st,
 			   struct cdc_err *err)
 {
 	const bool is_ours = c->row.slot_is_ours || c->setup.slot_is_ours;
+	struct cdc_err gap = *why;
 	enum cdc_code rc = CDC_OK;
 
+	gap.remedy[0] = '\0'; /* which has just been applied */
 	LOG_WARN(&c->setup.log, "gap_accepted", KV("connection", c->setup.connection),
 		 KV("slot", c->setup.plan.slot),
 		 KV("by", atomic_load(&c->accepted) ? "command" : "on_gap"),
 		 KV("note", "the tables are copied again; rows that were deleted in the gap stay "
 			    "at the destination"),
-		 KV_ERR(why));
+		 KV_ERR(&gap));
 	if (is_ours)
 		rc = cdc_source_uninstall(&c->setup.plan, false, err);
 	if (!rc)

@@ -228,8 +228,13 @@ static enum cdc_code sql_open(const char *where, struct cdc_sql **ret, struct cd
 
 static enum cdc_code sql_attach(const char *where, struct cdc_sql **ret, struct cdc_err *err)
 {
-	if (access(where, F_OK) != 0)
+	struct stat st;
+
+	if (stat(where, &st) != 0)
 		return cdc_err_set(err, CDC_MISSING, "%s: %s", where, strerror(errno));
+	/* Its owner died, or is, between making the file and writing the first page. */
+	if (S_ISREG(st.st_mode) && st.st_size == 0)
+		return cdc_err_set(err, CDC_MISSING, "%s: the file is empty", where);
 	return connect(where, ret, err);
 }
 

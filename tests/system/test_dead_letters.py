@@ -33,6 +33,7 @@ def test_dead_letters_from_the_command_line(rig):
 
     def found(*args):
         return [d["id"] for d in lines(rig, *args)]
+    assert found("--key", ' { "id" : 501 } ') == ids[1:2]
     assert found("--key", '{"id":501}') == ids[1:2] and found("--key", '{"id":7}') == []
     assert found("--table", "public.t") == ids and found("--table", "public.u") == []
     assert found("--sync", "main", "--id", ids[2]) == ids[2:]

@@ -827,6 +827,34 @@ static void columns_and_filters_are_read(void **state)
 #define TABLE "schemas: [{id: a.b, "
 #define AT    "walpost.yaml:8: bulk_syncs.s.schemas[0]."
 
+/* As GET /api/bulk/syncs/{id}/schemas gives them. */
+static void columns_may_be_named_as_the_api_names_them(void **state)
+{
+	struct loaded l;
+	const struct cdc_select_table *t;
+	struct cdc_config *c;
+
+	(void)state;
+	c = load(&l, SYNC_HEAD "obfuscation_key: \"0123456789abcdef\"\n    " TABLE
+			       "fields: [{id: a, obfuscated: true, output_name: a,"
+			       " user_output_name: \"\"}, {id: b, obfuscated: false,"
+			       " user_output_name: other}, {id: c, obfuscated: mask},"
+			       " {id: d, obfuscated: null}, {id: e, obfuscate: hash, obfuscated: "
+			       "true, output_name: f, user_output_name: f}]}]\n");
+	t = &c->syncs[0].selection.tables[0];
+	assert_int_equal(t->field_n, 5);
+	assert_int_equal(t->fields[0].obfuscate, CDC_OBFUSCATE_HASH);
+	assert_string_equal(t->fields[0].output_name, "a");
+	assert_int_equal(t->fields[1].obfuscate, CDC_OBFUSCATE_NONE);
+	assert_string_equal(t->fields[1].output_name, "other");
+	assert_int_equal(t->fields[2].obfuscate, CDC_OBFUSCATE_MASK);
+	assert_null(t->fields[2].output_name);
+	assert_int_equal(t->fields[3].obfuscate, CDC_OBFUSCATE_NULL);
+	assert_int_equal(t->fields[4].obfuscate, CDC_OBFUSCATE_HASH);
+	assert_string_equal(t->fields[4].output_name, "f");
+	unload(&l);
+}
+
 static void columns_and_filters_that_make_no_sense_are_refused(void **state)
 {
 	static const struct {
@@ -850,7 +878,17 @@ static void columns_and_filters_that_make_no_sense_are_refused(void **state)
 		{"fields: [{id: a, obfuscate: }]",
 		 "fields[0].obfuscate: has no value (allowed: hash, mask, null, true, false)"},
 		{"fields: [{id: a, hidden: true}]",
-		 "fields[0].hidden: unknown key (allowed: id, enabled, obfuscate, output_name)"},
+		 "fields[0].hidden: unknown key (allowed: id, enabled, obfuscate, output_name, "
+		 "obfuscated, user_output_name)"},
+		{"fields: [{id: a, obfuscated: }]",
+		 "fields[0].obfuscated: has no value (allowed: hash, mask, null, true, false)"},
+		{"fields: [{id: a, obfuscate: mask, obfuscated: null}]",
+		 "fields[0].obfuscated: obfuscate says something else; keep one of the two"},
+		{"fields: [{id: a, output_name: b, user_output_name: c}]",
+		 "fields[0].user_output_name: output_name says something else; keep one of the "
+		 "two"},
+		{"fields: [a, {id: b, user_output_name: a}]",
+		 "fields: \"a\" is there twice as a name in records"},
 		{"fields: [{id: \"*\", output_name: x}]",
 		 "fields[0].id: \"*\" stands for all other columns and has no output_name of its "
 		 "own"},
@@ -1247,6 +1285,7 @@ int main(void)
 		cmocka_unit_test(keys_of_the_design_that_are_not_honoured_are_refused_by_name),
 		cmocka_unit_test(objects_that_do_not_fit_together_are_refused),
 		cmocka_unit_test(columns_and_filters_are_read),
+		cmocka_unit_test(columns_may_be_named_as_the_api_names_them),
 		cmocka_unit_test(columns_and_filters_that_make_no_sense_are_refused),
 		cmocka_unit_test(an_auth_method_and_its_section_go_together),
 		cmocka_unit_test(a_section_in_a_file_is_named_where_it_is),

@@ -1015,6 +1015,30 @@ static void a_file_that_is_no_database_is_refused_with_what_to_do(void **state)
 	assert_non_null(strstr(err.remedy, path));
 }
 
+/* As one that was just made; to look at it makes nothing of it. */
+static void an_empty_file_is_no_state_yet(void **state)
+{
+	struct fixture *f = *state;
+	struct cdc_store *s = NULL;
+	struct cdc_err err = {0};
+	struct stat st;
+	char path[128];
+	int fd;
+
+	close_it(f);
+	remove_files(f->dir);
+	assert_int_equal(mkdir(f->dir, 0700), 0);
+	(void)snprintf(path, sizeof(path), "%s/state.db", f->dir);
+	fd = open(path, O_WRONLY | O_CREAT, 0600);
+	(void)close(fd);
+	assert_int_equal(cdc_store_attach(f->dir, &s, &err), CDC_MISSING);
+	assert_non_null(strstr(err.msg, "is empty"));
+	assert_int_equal(stat(path, &st), 0);
+	assert_int_equal(st.st_size, 0);
+	open_it(f);
+	assert_int_equal(put(f->store, "orders", 1, NULL), CDC_OK);
+}
+
 static void a_folder_that_is_not_there_is_named(void **state)
 {
 	struct cdc_store *s = NULL;
@@ -1349,6 +1373,7 @@ int main(void)
 		STORE(the_reserve_is_kept_also_after_a_crash_while_it_was_made),
 		STORE(F47_a_newer_state_is_refused),
 		STORE(a_file_that_is_no_database_is_refused_with_what_to_do),
+		STORE(an_empty_file_is_no_state_yet),
 		STORE(a_folder_that_is_not_there_is_named),
 		STORE(a_damaged_row_is_refused_never_believed),
 		STORE(a_damaged_slot_is_refused),
