@@ -90,6 +90,12 @@ static const struct row source_rows[] = {
 	{"walpost_slot_wal_budget_bytes", "gauge",
 	 "WAL the slot may keep: the server's limit, or wal_budget.", SOURCE(slot_budget_bytes),
 	 FORM_PLAIN},
+	{"walpost_slot_spilled_transactions", "gauge",
+	 "Transactions that the server wrote to its own disk to decode them (PostgreSQL 14 and "
+	 "newer).",
+	 SOURCE(slot_spilled), FORM_PLAIN},
+	{"walpost_slot_spilled_bytes", "gauge", "What it wrote of them.",
+	 SOURCE(slot_spilled_bytes), FORM_PLAIN},
 	{"walpost_slot_wal_budget_used_ratio", "gauge",
 	 "Part of it that is kept; 1 from wal_status unreserved on.", SOURCE(slot_used_percent),
 	 FORM_PERCENT},

@@ -69,6 +69,7 @@ struct cdc_source_metrics {
 	cdc_metric slot_safe_bytes;
 	cdc_metric slot_budget_bytes;
 	cdc_metric slot_used_percent;
+	cdc_metric slot_spilled, slot_spilled_bytes;
 	cdc_metric hurt_tables;      /* published, and UPDATE of them fails */
 	cdc_metric taken_out_tables; /* of our own publication, for that, and still out */
 	/* What became of the publication while it was read; see struct cdc_publication_report. */

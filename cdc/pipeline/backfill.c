@@ -1275,13 +1275,23 @@ static bool begin_anew(struct cdc_backfill *b)
 	return true;
 }
 
-static void pause_round(struct cdc_backfill *b)
+/* What is read in the order of its key goes on behind the last key when it is resumed; all else
+ * begins anew. */
+static enum cdc_code pause_round(struct cdc_backfill *b, struct cdc_err *err)
 {
+	if (b->copy && b->table_n == 1 && *part_of(b, b->tables[0]) && cdc_copy_can_end(b->copy)) {
+		LOG_INFO(&b->setup.log, "backfill_paused", KV("sync", b->setup.sync),
+			 KV("tables", b->table_n),
+			 KV("note", "what was read is delivered; the rest is copied when it is "
+				    "resumed"));
+		return end_early(b, "the backfill is paused", err);
+	}
 	post(b, CDC_STATE_PAUSED, NULL);
 	LOG_INFO(&b->setup.log, "backfill_paused", KV("sync", b->setup.sync),
 		 KV("tables", b->table_n),
 		 KV("note", "tables whose copy was under way begin anew when it is resumed"));
 	give_up_copy(b);
+	return CDC_OK;
 }
 
 static enum cdc_code step(struct cdc_backfill *b, uint64_t now_ms, struct cdc_err *err)
@@ -1309,10 +1319,8 @@ static enum cdc_code step(struct cdc_backfill *b, uint64_t now_ms, struct cdc_er
 	(void)pthread_mutex_lock(&b->mu);
 	view = b->view;
 	(void)pthread_mutex_unlock(&b->mu);
-	if (is_paused(b) && (view.phase == CDC_PHASE_HELD || view.phase == CDC_PHASE_COPYING)) {
-		pause_round(b);
-		return CDC_OK;
-	}
+	if (is_paused(b) && (view.phase == CDC_PHASE_HELD || view.phase == CDC_PHASE_COPYING))
+		return pause_round(b, err);
 	switch (view.phase) {
 	case CDC_PHASE_IDLE:
 		return step_idle(b, now_ms, err);

@@ -52,6 +52,7 @@ struct cdc_capture {
 	unsigned warned_percent; /* of the WAL budget: the highest step that was told */
 	enum cdc_wal_status told_wal;   /* the worst that was told */
 	bool is_unwatched, was_standby; /* the last look failed; the server was in recovery */
+	bool is_spill_told;             /* that the server spills */
 	bool is_publication_unwatched;  /* the last look at it failed */
 	struct cdc_hurt_report hurt;    /* the last look at the tables' identities */
 	struct cdc_absent absent;       /* those that were taken out for it */
@@ -830,7 +831,27 @@ static void count_slot(const struct cdc_capture *c, const struct cdc_slot_report
 	cdc_metric_set(&m->slot_safe_bytes, r->safe_bytes);
 	cdc_metric_set(&m->slot_budget_bytes, r->budget_bytes);
 	cdc_metric_set(&m->slot_used_percent, r->used_percent);
+	cdc_metric_set(&m->slot_spilled, r->spilled);
+	cdc_metric_set(&m->slot_spilled_bytes, r->spilled_bytes);
 	cdc_metric_set(&m->slot_looked_us, (uint64_t)cdc_clock_wall_us());
+}
+
+/* The server decodes what is large by way of its own disk, which is slow; told once. */
+static void tell_spills(struct cdc_capture *c, const struct cdc_slot_report *r)
+{
+	char remedy[160];
+
+	if (!r->spilled || c->is_spill_told)
+		return;
+	c->is_spill_told = true;
+	(void)snprintf(remedy, sizeof(remedy),
+		       "if it happens often: ALTER ROLE \"%.63s\" SET logical_decoding_work_mem = "
+		       "'256MB';",
+		       c->setup.plan.settings->username);
+	LOG_INFO(&c->setup.log, "server_spills", KV("slot", c->setup.plan.slot),
+		 KV("transactions", r->spilled), KV("bytes", r->spilled_bytes),
+		 KV("note", "the server writes large transactions to its own disk to decode them"),
+		 KV("remedy", (const char *)remedy));
 }
 
 /* What keeps the WAL, as far as can be told from here. */
@@ -872,6 +893,7 @@ static enum cdc_code take_report(struct cdc_capture *c, const struct cdc_slot_re
 				 struct cdc_err *err)
 {
 	count_slot(c, r);
+	tell_spills(c, r);
 	warn_of_slot(c, r);
 	if (c->is_unwatched)
 		LOG_INFO(&c->setup.log, "slot_is_watched_again", KV("slot", c->setup.plan.slot));

@@ -384,9 +384,14 @@ static enum cdc_code order_by_key(struct cdc_copy_plan *p, struct cdc_pgconn *c,
 			.since = strtoull(cdc_pgconn_text(r, 0, 0), NULL, 10),
 		};
 	}
-	if (t->key_n == 0)
-		return cdc_err_set(err, CDC_CONFIG, "%s: the table %s has no key any more",
-				   c->where, t->name);
+	if (t->key_n == 0) {
+		(void)cdc_err_set(err, CDC_CONFIG,
+				  "%s: the table %s was being copied in parts, and has no key any "
+				  "more by which the rest could be read",
+				  c->where, t->name);
+		return cdc_err_remedy(err, "give the table a primary key again; then walpost "
+					   "resync copies it from the start");
+	}
 	/* Else the planner may think that sorting the whole table is cheaper, which it is only for
 	 * who reads it to the end. */
 	if (cdc_pgconn_run(c,

@@ -6,6 +6,7 @@
 
 #include "cdc/source/pgconn.h"
 
+#define SPILL_VERSION    140000 /* the first that counts what it spills */
 #define CONFLICT_VERSION 160000 /* the first whose slots on a standby can be in conflict */
 #define REASON_VERSION   170000 /* the first that says why a slot is invalid */
 
@@ -19,10 +20,13 @@ enum column {
 	COLUMN_UNCONFIRMED_BYTES,
 	COLUMN_INVALIDATION,
 	COLUMN_TIMELINE,
+	COLUMN_SPILLED,
+	COLUMN_SPILLED_BYTES,
 };
 
 void cdc_slot_sql(int version, const char *slot, int pid, char ret_sql[CDC_SLOT_SQL_MAX])
 {
+	const bool has_spills = version >= SPILL_VERSION;
 	const char *reason = version >= REASON_VERSION ? "s.invalidation_reason"
 			     : version >= CONFLICT_VERSION
 				     ? "CASE WHEN s.conflicting THEN 'rows_removed' "
@@ -37,12 +41,16 @@ void cdc_slot_sql(int version, const char *slot, int pid, char ret_sql[CDC_SLOT_
 		       "pg_catalog.pg_wal_lsn_diff(w.at, s.restart_lsn), "
 		       "pg_catalog.pg_wal_lsn_diff(w.at, s.confirmed_flush_lsn), %s, "
 		       "CASE WHEN NOT pg_catalog.pg_is_in_recovery() THEN "
-		       "pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_insert_lsn()) END "
+		       "pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_insert_lsn()) END, "
+		       "%s "
 		       "FROM (SELECT CASE WHEN pg_catalog.pg_is_in_recovery() "
 		       "THEN pg_catalog.pg_last_wal_replay_lsn() "
 		       "ELSE pg_catalog.pg_current_wal_lsn() END AS at) w "
-		       "LEFT JOIN pg_catalog.pg_replication_slots s ON s.slot_name = '%s'",
-		       pid, reason, slot);
+		       "LEFT JOIN pg_catalog.pg_replication_slots s ON s.slot_name = '%s'%s",
+		       pid, reason, has_spills ? "p.spill_txns, p.spill_bytes" : "0, 0", slot,
+		       has_spills ? " LEFT JOIN pg_catalog.pg_stat_replication_slots p "
+				    "ON p.slot_name::pg_catalog.text = s.slot_name::pg_catalog.text"
+				  : "");
 }
 
 const char *cdc_wal_status_name(enum cdc_wal_status status)
@@ -70,7 +78,8 @@ static enum cdc_wal_status status_of(const char *text)
 	return CDC_WAL_UNKNOWN;
 }
 
-/* A number of bytes; one below 0 is 0: a position may have moved on while others were read. */
+/* A number of bytes, or of what else; one below 0 is 0: a position may have moved on while others
+ * were read. */
 static uint64_t bytes_of(const PGresult *r, enum column column)
 {
 	long long n = strtoll(cdc_pgconn_text(r, 0, (int)column), NULL, 10);
@@ -117,5 +126,7 @@ void cdc_slot_read(const PGresult *answer, uint64_t wal_budget, struct cdc_slot_
 	(void)snprintf(ret->invalidation, sizeof(ret->invalidation), "%s",
 		       cdc_pgconn_text(answer, 0, COLUMN_INVALIDATION));
 	ret->timeline = timeline_of(cdc_pgconn_text(answer, 0, COLUMN_TIMELINE));
+	ret->spilled = bytes_of(answer, COLUMN_SPILLED);
+	ret->spilled_bytes = bytes_of(answer, COLUMN_SPILLED_BYTES);
 	cdc_slot_measure(ret, wal_budget);
 }

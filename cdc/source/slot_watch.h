@@ -7,6 +7,7 @@
  *
  * Source: PostgreSQL docs "pg_replication_slots", "pg_stat_replication"; which
  * columns there are: wal_status and safe_wal_size since 13, conflicting since 16,
+ * pg_stat_replication_slots since 14,
  * invalidation_reason since 17.
  *
  * Threads: pure.  Layer: source (base).

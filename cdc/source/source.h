@@ -221,10 +221,12 @@ struct cdc_slot_report {
 	uint64_t budget_bytes;     /* the server's limit, else wal_budget */
 	unsigned used_percent;     /* retained of budget; 100 from unreserved on */
 	char invalidation[40];     /* "wal_removed", "rows_removed", ...; "" while it is valid */
-	bool is_in_recovery;       /* the server is a standby */
-	uint32_t timeline;         /* that it writes; 0: a standby writes none */
-	char sync_state[16];       /* our own, "" unknown */
-	char standby_names[256];   /* synchronous_standby_names, perhaps cut */
+	uint64_t spilled, spilled_bytes; /* transactions that the server wrote to its own disk to
+					    decode them, since its statistics were reset (14+) */
+	bool is_in_recovery;             /* the server is a standby */
+	uint32_t timeline;               /* that it writes; 0: a standby writes none */
+	char sync_state[16];             /* our own, "" unknown */
+	char standby_names[256];         /* synchronous_standby_names, perhaps cut */
 };
 
 /* The step of the budget that is passed: 90, 70, 50 (percent), or 0. */

@@ -140,3 +140,18 @@ def test_F27_a_standby_takes_over_that_never_had_the_slot(own_server, make_rig):
     event = gap(rig)
     assert "slot" in event["msg"] and event["remedy"], event
     assert rig.db.slots() == [], "no slot that begins behind the gap"
+
+
+def test_F52_what_the_server_spills_is_counted_and_told(rig):
+    """Of what it writes to its own disk only its statistics tell, from 14 on."""
+    rig.db.server.sql(f"ALTER ROLE walpost IN DATABASE {rig.db.name} SET logical_decoding_work_mem = '64kB'")
+    delivered_one(rig)
+    assert rig.walpost.metric("walpost_slot_spilled_transactions") == 0
+    rig.db.sql("INSERT INTO t SELECT g, repeat('x', 100) FROM generate_series(2, 5000) g")
+    rig.assert_whole()
+    if rig.db.connection.info.server_version >= 140000:
+        wait_for("it is counted", lambda: rig.walpost.metric("walpost_slot_spilled_transactions") > 0, 30,
+                 tail=rig.walpost.tail)
+        assert rig.walpost.metric("walpost_slot_spilled_bytes") > 64 << 10
+        wait_for("it is told", lambda: rig.walpost.events("server_spills"), 10, tail=rig.walpost.tail)
+        assert "logical_decoding_work_mem" in rig.walpost.events("server_spills")[0]["remedy"]

@@ -70,13 +70,16 @@ static void only_columns_that_the_version_has_are_asked_for(void **state)
 	cdc_slot_sql(130000, slot, 2147483647, sql);
 	assert_null(strstr(sql, "conflicting"));
 	assert_null(strstr(sql, "invalidation_reason"));
+	assert_null(strstr(sql, "spill"));
 	cdc_slot_sql(160000, slot, 2147483647, sql);
 	assert_non_null(strstr(sql, "conflicting"));
+	assert_non_null(strstr(sql, "spill_bytes"));
 	assert_null(strstr(sql, "invalidation_reason"));
 	cdc_slot_sql(180006, slot, 2147483647, sql);
 	assert_non_null(strstr(sql, "invalidation_reason"));
 	assert_true(strlen(sql) < CDC_SLOT_SQL_MAX - 1);
-	assert_string_equal(sql + strlen(sql) - 1, "'");
+	assert_string_equal(sql + strlen(sql) - strlen("s.slot_name::pg_catalog.text"),
+			    "s.slot_name::pg_catalog.text");
 }
 
 int main(void)
