@@ -83,6 +83,7 @@ TROUBLES = {
                                  {"park": None, "retry_schedule": ["1s"] * 60}),
     # Answers to requests of which a part may fail.
     "a lie about another's record": lies(json.dumps({"failed": [{"id": STRANGER}]})),
+    "a lie about nobody": lies('{"failed":[{"id":"nobody"}]}'),
     "a lie about it and another's": lies('{"failed":[{"id":"{id}"},{"id":"%s"}]}' % STRANGER),
     "a lie that says it twice": lies('{"failed":[{"id":"{id}"},{"id":"{id}"}]}'),
     "a lie that says two things": lies('{"failed":[],"failed":[{"id":"{id}"}]}'),
@@ -91,6 +92,8 @@ TROUBLES = {
     "a lie that is cut": lies('{"failed":[]}' + " " * 1000, "half"),
     "a lie without end": lies("", "huge"),
     "a lie as deep as it is long": lies('{"failed":' + "[" * 3000),
+    "a lie that is a list": lies("[]"),
+    "a lie that is a number": lies('{"failed":1}'),
     "a lie beside a 500": lies('{"failed":[]}', status=500),
     # Records.
     "one in ten thousand": Trouble(REFUSED, {"batch_size": 100}, "public.big", parked='"poison'),
@@ -315,7 +318,8 @@ def settings_of(name):
     return copy.deepcopy({key: value for key, value in settings.items() if value is not None})
 
 
-@pytest.mark.parametrize("event", ["nothing else", "kill", "restart"])
+@pytest.mark.parametrize("event", [
+    pytest.param("nothing else", marks=pytest.mark.sanitized), "kill", "restart"])
 def test_fault_matrix(rig, event):
     matrix = Matrix(rig)
     try:

@@ -82,8 +82,8 @@ def test_F03_a_backlogged_reader_does_not_hold_up_a_fast_shutdown(own_server, ma
     rig.db.table("t", bulk=True)
     rig.db.publish("t")
     rig.start(change={"buffer": {"max_bytes": "16MiB"}})
-    rig.db.sql("INSERT INTO t SELECT g, md5(g::text) || md5('x' || g) || md5('y' || g)"
-               " FROM generate_series(1, 300000) g")
+    rig.db.sql("INSERT INTO t SELECT g, (SELECT string_agg(md5(g || ' ' || i), '') FROM"
+               " generate_series(1, 64) i) FROM generate_series(1, 12000) g")
     wait_for("the budget is full", lambda: rig.walpost.disk_bytes() > 12 << 20, 30,
              tail=rig.walpost.tail)
     begun = time.monotonic()
@@ -96,7 +96,7 @@ def test_F03_a_backlogged_reader_does_not_hold_up_a_fast_shutdown(own_server, ma
 
 @pytest.mark.slow
 def test_a_dead_endpoint_holds_no_wal_and_no_memory(rig, note):
-    """60 s without an endpoint while 200,000 rows are written: the slot moves, memory is flat."""
+    """30 s without an endpoint while 100,000 rows are written: the slot moves, memory is flat."""
     rig.add_receiver(start=False)
     rig.db.table("t", bulk=True)
     rig.db.publish("t")
@@ -104,10 +104,10 @@ def test_a_dead_endpoint_holds_no_wal_and_no_memory(rig, note):
     begun = time.monotonic()
     memory = []
     for i in range(20):
-        insert(rig, i * 10000, 10000)
+        insert(rig, i * 5000, 5000)
         memory.append(rig.walpost.memory_kib())
-        time.sleep(max(0, begun + 3 * (i + 1) - time.monotonic()))
-    assert time.monotonic() - begun >= 60
+        time.sleep(max(0, begun + 1.5 * (i + 1) - time.monotonic()))
+    assert time.monotonic() - begun >= 30
     end = rig.db.wal_end()
     wait_for("the slot is confirmed up to the end", lambda: rig.db.confirmed() >= end, 15,
              tail=rig.walpost.tail)
@@ -116,7 +116,7 @@ def test_a_dead_endpoint_holds_no_wal_and_no_memory(rig, note):
     assert memory[-1] - memory[4] < 16 * 1024, memory
     rig.receiver.start()
     report = rig.assert_whole(seconds=60)
-    assert report.expected == 200000
+    assert report.expected == 100000
 
 
 def endpoint_trouble(rig, seconds, *rules):
@@ -141,18 +141,6 @@ def test_404_to_everything_is_endpoint_trouble(rig):
     endpoint_trouble(rig, 12, {"status": 404, "action": "answer"})
 
 
-def test_400_to_everything_is_endpoint_trouble(rig):
-    endpoint_trouble(rig, 12, {"status": 400, "action": "answer"})
-
-
-def test_401_to_everything_is_endpoint_trouble(rig):
-    endpoint_trouble(rig, 12, {"status": 401, "action": "answer"})
-
-
-def test_503_to_everything_is_endpoint_trouble(rig):
-    endpoint_trouble(rig, 5, {"status": 503, "action": "answer"})
-
-
 def test_a_redirect_is_not_followed_and_is_endpoint_trouble(rig):
     rig.add_receiver("hook")
     other = rig.add_receiver("other")
@@ -161,7 +149,7 @@ def test_a_redirect_is_not_followed_and_is_endpoint_trouble(rig):
 
 
 def test_connections_cut_in_the_middle_of_an_answer(rig):
-    endpoint_trouble(rig, 4, {"every": 3, "action": "half"}, {"every": 4, "action": "reset"},
+    endpoint_trouble(rig, 2, {"every": 3, "action": "half"}, {"every": 4, "action": "reset"},
                      {"every": 5, "action": "close"})
 
 
