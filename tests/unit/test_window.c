@@ -550,6 +550,7 @@ struct held {
 	struct cdc_window_input *in, *copy;
 	uint64_t point;
 	size_t batch; /* the next it reads */
+	bool is_cut;  /* of that one it has what lies below the point */
 	struct cdc_batch *rows;
 };
 
@@ -597,7 +598,8 @@ static void turn_held(struct cdc_window *w, struct cdc_window_input *in, struct 
 			const struct cdc_batch *b = s->batches[h->batch];
 
 			take_held(w, h, b, 0, h->point, above);
-			if (b->records[b->n - 1].id.commit_lsn >= h->point)
+			h->is_cut = b->records[b->n - 1].id.commit_lsn >= h->point;
+			if (h->is_cut)
 				break;
 			h->batch++;
 		}
@@ -610,10 +612,12 @@ static void turn_held(struct cdc_window *w, struct cdc_window_input *in, struct 
 		}
 		break;
 	case AFTER:
-		if (h->batch < s->batch_n && next(r, 2) == 0)
+		if (h->is_cut || (h->batch < s->batch_n && next(r, 2) == 0))
 			take_held(w, h, s->batches[h->batch++], h->point, UINT64_MAX, above);
+		h->is_cut = false;
 		through = cdc_window_through(h->in).id;
-		if (h->batch >= taken) {
+		/* Its reader may be ahead of the stream's, which then passes over what is done. */
+		if (h->batch >= taken + next(r, 3) || h->batch == s->batch_n) {
 			cdc_window_join(w, "t0", &through);
 			h->stage = JOINED;
 		}
@@ -632,6 +636,7 @@ static void deliver_held(struct stream *s, struct random *r, bool has_apart)
 	struct held h = {0};
 	struct cdc_id above = {0};
 	size_t taken = 0, done = 0;
+	const uint64_t pace = next(r, 2) ? 3 : 60; /* of the stream's reader */
 
 	assert_non_null(seen);
 	assert_int_equal(cdc_window_lanes(w), has_apart ? 2 * LANES : LANES);
@@ -641,7 +646,7 @@ static void deliver_held(struct stream *s, struct random *r, bool has_apart)
 		bool has_more;
 
 		assert_true(turns < 1000000);
-		if (taken < s->batch_n && (next(r, 3) == 0 || h.stage == BEFORE))
+		if (taken < s->batch_n && (next(r, pace) == 0 || h.stage == BEFORE))
 			(void)take_some(w, in, s->batches[taken++]);
 		turn_held(w, in, &h, s, taken, &above, r);
 		if (!f->n) {
