@@ -50,6 +50,7 @@ struct slot {
 struct sink_http {
 	struct sink_http_networks networks;
 	CURLM *multi;
+	CURLU *url; /* of the settings: libcurl takes it apart once, not for every request */
 	struct slot *slots, side;
 	size_t slot_n, next, waiting, refused;
 	bool is_held;
@@ -452,6 +453,9 @@ enum cdc_code sink_http_open(const struct sink_http_settings *s, struct sink_htt
 	h->networks = s->networks ? *s->networks : (struct sink_http_networks){.is_any = true};
 	h->keep_max = s->keep_max < SINK_HTTP_ANSWER_BYTES ? s->keep_max : SINK_HTTP_ANSWER_BYTES;
 	h->multi = curl_multi_init();
+	h->url = curl_url();
+	if (h->url && curl_url_set(h->url, CURLUPART_URL, s->url, 0))
+		rc = CURLE_OUT_OF_MEMORY; /* it was checked */
 	h->headers = make_headers(s);
 	h->slots = calloc(s->slots, sizeof(*h->slots));
 	for (size_t i = 0; h->multi && h->headers && h->slots && !rc && i < s->slots; i++) {
@@ -460,8 +464,10 @@ enum cdc_code sink_http_open(const struct sink_http_settings *s, struct sink_htt
 		h->slot_n = i + 1;
 		slot->headers = h->headers;
 		rc = open_slot(h, slot, s);
+		if (!rc)
+			rc = curl_easy_setopt(slot->easy, CURLOPT_CURLU, h->url);
 	}
-	if (!h->multi || !h->headers || !h->slots || rc) {
+	if (!h->multi || !h->url || !h->headers || !h->slots || rc) {
 		sink_http_close(h);
 		return cannot_open(rc, err);
 	}
@@ -493,6 +499,7 @@ void sink_http_close(struct sink_http *h)
 	forget_token(h);
 	free(h->slots);
 	curl_slist_free_all(h->headers);
+	curl_url_cleanup(h->url);
 	if (h->multi)
 		(void)curl_multi_cleanup(h->multi);
 	if (h->epoll_fd >= 0)
@@ -588,6 +595,8 @@ enum cdc_code sink_http_aim(struct sink_http *h, size_t slot, const char *url, c
 	struct slot *s = &h->slots[slot];
 	CURLcode rc = url ? curl_easy_setopt(s->easy, CURLOPT_URL, url) : CURLE_OK;
 
+	if (url)
+		(void)curl_easy_setopt(s->easy, CURLOPT_CURLU, NULL);
 	if (!rc && method != s->method)
 		rc = curl_easy_setopt(s->easy, CURLOPT_CUSTOMREQUEST, method);
 	if (rc)
