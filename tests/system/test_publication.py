@@ -3,8 +3,6 @@
 import pytest
 from machine import wait_for
 
-pytestmark = [pytest.mark.receiving, pytest.mark.versions]
-
 
 def told(rig, event, seconds=30, **fields):
     """The first event of this name with these fields."""
@@ -20,6 +18,7 @@ def watched(rig):
              tail=rig.walpost.tail)
 
 
+@pytest.mark.receiving
 def test_F21_a_table_that_leaves_the_publication_is_told_and_comes_back(rig):
     rig.db.table("t")
     rig.db.table("u")
@@ -58,6 +57,7 @@ def test_F21_a_table_that_leaves_the_publication_is_told_and_comes_back(rig):
     assert "public.t was out of the publication" in walpost.command("status").stdout
 
 
+@pytest.mark.receiving
 def test_F21_a_partition_that_is_detached_is_told(rig):
     rig.db.sql("CREATE TABLE r (id int PRIMARY KEY) PARTITION BY RANGE (id)")
     for i in range(2):
@@ -83,6 +83,7 @@ def test_F21_a_partition_that_is_detached_is_told(rig):
     assert "public.alone" not in rig.walpost.log_text()
 
 
+@pytest.mark.versions
 def test_F23_options_of_the_publication_that_change_are_told(rig):
     rig.db.sql("CREATE TABLE t (id int PRIMARY KEY)")
     rig.db.sql("CREATE TABLE r (id int PRIMARY KEY) PARTITION BY RANGE (id)")
@@ -120,6 +121,7 @@ def test_F23_options_of_the_publication_that_change_are_told(rig):
     assert not walpost.events("table_dropped")
 
 
+@pytest.mark.receiving
 def test_F20_a_publication_that_is_gone_is_told_before_a_change_comes(rig):
     rig.db.sql("CREATE TABLE t (id int PRIMARY KEY)")
     rig.db.server.sql("CREATE PUBLICATION walpost FOR TABLE t", database=rig.db.name)
