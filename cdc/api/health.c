@@ -206,6 +206,23 @@ static void add_caution(json_t *warnings, const struct cdc_server_sync *s)
 						      text_json(s->name), "message", s->caution));
 }
 
+static void add_stopped(json_t *warnings, const struct cdc_server_sync *s)
+{
+	const uint64_t n = cdc_metric_get(&s->metrics->stopped_tables);
+	char text[400];
+
+	if (!n)
+		return;
+	(void)snprintf(text, sizeof(text),
+		       "%" PRIu64
+		       " tables have stopped before a record that the endpoint refuses and that "
+		       "nothing may pass; the log names both; make the endpoint accept it, then: "
+		       "walpost resume %s",
+		       n, s->name);
+	(void)json_array_append_new(warnings, json_pack("{s:s, s:o, s:s}", "loop", "sync", "name",
+							text_json(s->name), "message", text));
+}
+
 /* Warns of records that only a person can help. */
 static void add_dead(json_t *warnings, const struct cdc_server_sync *s)
 {
@@ -259,6 +276,7 @@ unsigned cdc_health_json(const struct cdc_server_setup *setup, uint64_t started_
 		add_warning(warnings, &setup->sources[i]);
 	for (size_t i = 0; i < setup->sync_n; i++) {
 		add_caution(warnings, &setup->syncs[i]);
+		add_stopped(warnings, &setup->syncs[i]);
 		add_dead(warnings, &setup->syncs[i]);
 	}
 	return put_json(json_pack("{s:s, s:s, s:o, s:o}", "status", is_ok ? "ok" : "stalled",

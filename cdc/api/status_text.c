@@ -235,6 +235,12 @@ static void put_syncs(struct table *t, const struct cdc_server_setup *setup, int
 		put_error(t, &view);
 		if (t->out && s->caution)
 			cdc_buf_printf(t->out, ERROR_INDENT "caution: %s\n", s->caution);
+		if (t->out && cdc_metric_get(&s->metrics->stopped_tables))
+			cdc_buf_printf(t->out,
+				       ERROR_INDENT
+				       "%" PRIu64 " tables have stopped before a record "
+				       "that is refused; go on with: walpost resume %s\n",
+				       cdc_metric_get(&s->metrics->stopped_tables), s->name);
 	}
 }
 

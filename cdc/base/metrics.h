@@ -122,6 +122,7 @@ struct cdc_sync_metrics {
 	cdc_metric parked;            /* records in the store that are tried again */
 	cdc_metric parked_bytes;      /* JSON of these and of the dead letters */
 	cdc_metric dead;              /* dead letters */
+	cdc_metric stopped_tables;    /* before a record that the endpoint refuses */
 	cdc_metric backfill_pending;  /* tables whose rows are not copied yet */
 	cdc_metric backfill_done;     /* tables whose rows were copied and delivered */
 	cdc_metric backfill_rows;     /* rows read by copies */

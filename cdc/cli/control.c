@@ -68,9 +68,23 @@ static enum cdc_code refuse(struct cdc_control *c, const struct cdc_command *com
 	return cdc_store_command_end(c->store, command->id, CDC_COMMAND_REFUSED, answer, err);
 }
 
+/* NULL: the thread of the sync says it. */
+static const char *resumed_text(enum cdc_resumed resumed, const char *else_text)
+{
+	switch (resumed) {
+	case CDC_RESUMED_NOTHING:
+		break;
+	case CDC_RESUMED_TABLES:
+		return NULL;
+	case CDC_RESUMED_SYNC:
+		return "the sync had stopped; it begins again where it was";
+	}
+	return else_text;
+}
+
 /* A sync whose endpoint had asked for no more, or that stopped with an error. */
 static enum cdc_code resume(struct cdc_control *c, const struct cdc_control_sync *s,
-			    const char **answer, struct cdc_err *err)
+			    int64_t command, const char **answer, struct cdc_err *err)
 {
 	const char *sync = s->sync->name;
 	char reason[sizeof(err->msg)];
@@ -92,8 +106,8 @@ static enum cdc_code resume(struct cdc_control *c, const struct cdc_control_sync
 	else if (view.state == CDC_STATE_SUSPENDED)
 		*answer = "the sync is not paused, but it has lost its place in the buffer, so it "
 			  "does not go on; see its error in the log";
-	else if (cdc_deliver_resume(s->deliver))
-		*answer = "the sync had stopped; it begins again where it was";
+	else
+		*answer = resumed_text(cdc_deliver_resume(s->deliver, command), *answer);
 	return CDC_OK;
 }
 
@@ -112,8 +126,8 @@ static enum cdc_code change_desired(struct cdc_control *c, const struct cdc_cont
 		return rc;
 	put_in_force(s, &d);
 	if (command->verb == CDC_VERB_RESUME)
-		rc = resume(c, s, &answer, err);
-	if (rc)
+		rc = resume(c, s, command->id, &answer, err);
+	if (rc || !answer)
 		return rc;
 	return cdc_store_command_end(c->store, command->id, CDC_COMMAND_DONE, answer, err);
 }

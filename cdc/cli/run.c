@@ -207,7 +207,7 @@ static enum cdc_code new_backfill(struct run *r, struct sync_run *s, struct cdc_
 	setup.plan.table_n = s->sync->schemas.n;
 	setup.plan.selection = &s->sync->selection;
 	setup.plan.stop = &r->stop;
-	if (!takes_rows && s->cursor.table_n == 0)
+	if (!takes_rows && cdc_cursor_copied(&s->cursor) == 0)
 		return CDC_OK;
 	return cdc_backfill_new(&setup, &s->cursor, &s->backfill, err);
 }

@@ -21,6 +21,7 @@ static enum cdc_code print_position(const struct cdc_sync *sync, struct cdc_stor
 	struct cdc_cursor cursor;
 	char id[CDC_ID_TEXT];
 	enum cdc_code rc;
+	size_t copied;
 
 	memset(&cursor, 0, sizeof(cursor));
 	rc = cdc_store_cursor_get(store, sync->name, &cursor, err);
@@ -32,8 +33,14 @@ static enum cdc_code print_position(const struct cdc_sync *sync, struct cdc_stor
 		return rc;
 	(void)cdc_id_format(&cursor.streams[0].id, id);
 	(void)printf("  delivered up to %s", cdc_id_is_zero(&cursor.streams[0].id) ? "-" : id);
-	if (cursor.table_n)
-		(void)printf("; %zu tables are being copied", cursor.table_n);
+	copied = cdc_cursor_copied(&cursor);
+	if (copied)
+		(void)printf("; %zu tables are being copied", copied);
+	for (size_t i = 0; i < cursor.table_n; i++) {
+		if (cursor.tables[i].state == CDC_TABLE_STOPPED)
+			(void)printf("; %s has stopped before a record that is refused",
+				     cursor.tables[i].table);
+	}
 	(void)printf("\n");
 	cdc_cursor_clear(&cursor);
 	return CDC_OK;

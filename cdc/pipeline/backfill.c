@@ -107,19 +107,25 @@ static void show_tables(struct cdc_backfill *b, enum cdc_backfill_phase phase)
 static enum cdc_code resume(struct cdc_backfill *b, const struct cdc_cursor *cursor,
 			    struct cdc_err *err)
 {
+	const struct cdc_cursor_table *one = NULL; /* all are in the same state */
 	enum cdc_code rc;
 
-	if (cursor->table_n == 0)
+	if (cdc_cursor_copied(cursor) == 0)
 		return CDC_OK;
 	rc = set_tables(b, cursor->table_n, err);
 	if (rc)
 		return rc;
-	for (size_t i = 0; i < cursor->table_n; i++)
-		add_table(b, cursor->tables[i].table);
-	if (cursor->tables[0].state != CDC_TABLE_CATCHING_UP)
+	for (size_t i = 0; i < cursor->table_n; i++) {
+		if (cdc_table_is_stopped(cursor->tables[i].state))
+			continue;
+		one = &cursor->tables[i];
+		add_table(b, one->table);
+	}
+	CDC_ASSERT(one);
+	if (one->state != CDC_TABLE_CATCHING_UP)
 		show_tables(b, CDC_PHASE_HELD);
 	else
-		show_tables(b, cursor->tables[0].point ? CDC_PHASE_DELIVERED : CDC_PHASE_LIFTED);
+		show_tables(b, one->point ? CDC_PHASE_DELIVERED : CDC_PHASE_LIFTED);
 	return CDC_OK;
 }
 

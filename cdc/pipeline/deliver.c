@@ -16,6 +16,7 @@
 #include "cdc/pipeline/parking.h"
 #include "cdc/pipeline/replay.h"
 #include "cdc/pipeline/round.h"
+#include "cdc/pipeline/stopped.h"
 #include "cdc/record/instant.h"
 #include "cdc/store/attempt.h"
 
@@ -36,8 +37,9 @@
 struct mark {
 	struct cdc_stream_position stream;
 	bool has_tables;
-	struct cdc_id tables; /* how far those that are held have come */
-	unsigned round;       /* version of the round */
+	struct cdc_id tables; /* how far those that do not stream have come */
+	unsigned round;       /* version of the round, */
+	unsigned stopped;     /* and of the tables that have stopped */
 };
 
 struct cdc_deliver {
@@ -51,6 +53,7 @@ struct cdc_deliver {
 	void *sink; /* state */
 	bool is_open;
 	struct cdc_intake stream;
+	struct cdc_stopped *stopped;
 	struct cdc_round *round; /* NULL: the sync has no backfill */
 	int wake_fd;             /* epoll over the readers' events and the stop flag */
 
@@ -65,7 +68,10 @@ struct cdc_deliver {
 	struct cdc_id reached; /* what had been sent before; zero: nothing was ever replayed */
 
 	_Atomic bool has_stopped, is_to_resume; /* the second by main, when the first is set */
-	struct cdc_cursor stored;               /* where it began again */
+	_Atomic bool is_to_resume_tables;
+	_Atomic int64_t resume_command; /* to be ended, when */
+	unsigned resume_version;        /* of the stopped tables is durable; 0: none */
+	struct cdc_cursor stored;       /* where it began again */
 
 	struct mark handed; /* the last checkpoint given to the store, */
 	uint64_t ticket;    /* its ticket while not known to be durable, */
@@ -81,19 +87,33 @@ struct cdc_deliver {
 
 /* --- life --------------------------------------------------------------------------- */
 
+/* Those that do not stream; valid until the next step.  NULL: there are none, or *ret_n: no memory
+ * for so many. */
+static struct cdc_cursor_table *tables_of(const struct cdc_deliver *d, size_t *ret_n)
+{
+	struct cdc_cursor_table *tables = NULL;
+	size_t n = 0;
+
+	if (d->round)
+		tables = cdc_round_tables(d->round, &n);
+	return cdc_stopped_tables(d->stopped, tables, n, ret_n);
+}
+
 static struct mark mark_of(const struct cdc_deliver *d)
 {
 	struct mark m = {.stream = cdc_window_position(d->stream.input)};
 
-	if (d->round) {
-		size_t n;
-		const struct cdc_cursor_table *tables = cdc_round_tables(d->round, &n);
+	size_t n = 0;
+	const struct cdc_cursor_table *tables = tables_of(d, &n);
 
-		m.has_tables = n != 0;
-		if (n)
-			m.tables = tables[0].id;
-		m.round = cdc_round_version(d->round);
+	for (size_t i = 0; tables && i < n; i++) {
+		if (!m.has_tables || cdc_id_cmp(&tables[i].id, &m.tables) < 0)
+			m.tables = tables[i].id;
+		m.has_tables = true;
 	}
+	if (d->round)
+		m.round = cdc_round_version(d->round);
+	m.stopped = cdc_stopped_version(d->stopped);
 	return m;
 }
 
@@ -129,10 +149,14 @@ static enum cdc_code make_inputs(struct cdc_deliver *d, struct cdc_err *err)
 		.backfill = s->backfill,
 		.is_whole = s->settings->order == CDC_ORDER_SYNC,
 	};
+	struct cdc_stopped_setup stopped = {.intake = intake, .window = d->window};
 	enum cdc_code rc = cdc_intake_init(&d->stream, &intake, d->window, CDC_INPUT_STREAM,
 					   s->cursor->streams[0], err);
 
 	round.stream = d->stream.input;
+	stopped.stream = d->stream.input;
+	if (!rc)
+		rc = cdc_stopped_new(&stopped, s->cursor, &d->stopped, err);
 	if (!rc && s->backfill)
 		rc = cdc_round_new(&round, s->cursor, &d->round, err);
 	return rc;
@@ -210,6 +234,11 @@ static enum cdc_code load_parked(struct cdc_deliver *d, struct cdc_err *err)
 	return CDC_OK;
 }
 
+static void show_stopped(struct cdc_deliver *d)
+{
+	cdc_metric_set(&d->setup.metrics->stopped_tables, cdc_stopped_count(d->stopped));
+}
+
 /* Everything that begins where the sync is. */
 static enum cdc_code make(struct cdc_deliver *d, struct cdc_err *err)
 {
@@ -229,8 +258,11 @@ static enum cdc_code make(struct cdc_deliver *d, struct cdc_err *err)
 		rc = load_parked(d, err);
 	d->ticket = 0;
 	d->is_full = false;
-	if (!rc)
-		d->handed = mark_of(d);
+	if (rc)
+		return rc;
+	show_stopped(d);
+	d->resume_version = 0;
+	d->handed = mark_of(d);
 	return rc;
 }
 
@@ -239,6 +271,7 @@ static void unmake(struct cdc_deliver *d)
 	cdc_parking_free(d->parking);
 	cdc_lanes_free(d->lanes);
 	cdc_round_free(d->round);
+	cdc_stopped_free(d->stopped);
 	cdc_intake_clear(&d->stream, true);
 	cdc_window_free(d->window);
 	cdc_selector_free(d->selector);
@@ -246,6 +279,7 @@ static void unmake(struct cdc_deliver *d)
 	d->parking = NULL;
 	d->lanes = NULL;
 	d->round = NULL;
+	d->stopped = NULL;
 	d->window = NULL;
 	d->selector = NULL;
 }
@@ -280,6 +314,8 @@ static void close_outside(struct cdc_deliver *d)
 	d->setup.sink->close(d->sink);
 	d->sink = NULL;
 	cdc_intake_close(&d->stream);
+	if (d->stopped)
+		cdc_stopped_close(d->stopped);
 	if (d->round)
 		cdc_round_close(d->round);
 	if (d->wake_fd >= 0)
@@ -415,13 +451,71 @@ static void count_result(struct cdc_deliver *d, const struct sink_result *r, int
 
 static void fill(struct cdc_deliver *d);
 
+/* Does only its table stop, when this record is refused for good? */
+static bool may_stop_table(const struct cdc_deliver *d, const struct cdc_item *item)
+{
+	size_t len;
+	const char *table = cdc_view_table(cdc_item_view(item), &len);
+
+	return item->rec->flags & CDC_RECORD_BARRIER && item->rec->op != CDC_OP_MESSAGE &&
+	       d->setup.settings->order != CDC_ORDER_SYNC && cdc_stopped_can(len) &&
+	       !(d->round && cdc_round_has(d->round, table, len));
+}
+
+static enum cdc_code stop_table(struct cdc_deliver *d, const struct cdc_trouble *t,
+				struct cdc_err *err)
+{
+	const struct cdc_record *rec = t->item->rec;
+	struct cdc_err why = {0};
+	char id[CDC_ID_TEXT];
+	size_t len;
+	const char *table = cdc_view_table(cdc_item_view(t->item), &len);
+	enum cdc_code rc;
+
+	(void)cdc_id_format(&rec->id, id);
+	(void)cdc_err_set(&why, CDC_TROUBLE,
+			  "table %.*s stops before record %s, of operation %s, which is refused "
+			  "(%s) and which nothing of the table may pass; the other tables go on",
+			  (int)len, table, id, cdc_op_name((enum cdc_op)rec->op), t->text);
+	(void)cdc_err_remedy(&why,
+			     "make the endpoint accept this record, then `walpost resume %s`; or "
+			     "`walpost resync %s %.*s`, which copies its rows in place of what it "
+			     "lacks",
+			     d->setup.sync, d->setup.sync, (int)len, table);
+	rc = cdc_stopped_add(d->stopped, t->item, err);
+	if (rc)
+		return rc;
+	show_stopped(d);
+	LOG_ERROR(&d->setup.log, "table_stopped", KV("sync", d->setup.sync),
+		  KV("status", t->status), KV_ERR(&why));
+	return CDC_OK;
+}
+
+/* A table that is copied again does not stand still any more. */
+static void leave_to_copy(struct cdc_deliver *d)
+{
+	size_t n = 0;
+	const struct cdc_cursor_table *tables = d->round ? cdc_round_tables(d->round, &n) : NULL;
+
+	for (size_t i = 0; i < n; i++) {
+		if (cdc_stopped_leave(d->stopped, tables[i].table))
+			LOG_INFO(&d->setup.log, "stopped_table_is_copied",
+				 KV("sync", d->setup.sync),
+				 KV("schema", (const char *)tables[i].table));
+	}
+	show_stopped(d);
+}
+
 /* Without room for its key the record stays where it is. */
 static enum cdc_code park(struct cdc_deliver *d, const struct cdc_trouble *trouble, int64_t wall_us,
 			  struct cdc_err *err)
 {
 	struct cdc_err why = {0};
-	enum cdc_code rc = cdc_parking_take(d->parking, trouble, wall_us, &why);
+	enum cdc_code rc;
 
+	if (may_stop_table(d, trouble->item))
+		return stop_table(d, trouble, err);
+	rc = cdc_parking_take(d->parking, trouble, wall_us, &why);
 	if (rc == CDC_LIMIT) {
 		d->full = why;
 		fill(d);
@@ -636,21 +730,36 @@ static enum cdc_code send_all(struct cdc_deliver *d, uint64_t now_ms, int64_t wa
 
 /* --- checkpoints -------------------------------------------------------------------- */
 
-/* The tables' rows are valid until the next step. */
-static struct cdc_cursor cursor_of(const struct cdc_deliver *d, struct mark *m)
+/* The tables' rows are valid until the next step.  False: no memory. */
+static bool cursor_of(const struct cdc_deliver *d, struct mark *m, struct cdc_cursor *ret)
 {
-	struct cdc_cursor c = {.streams = &m->stream, .stream_n = 1};
-
-	(void)snprintf(c.sync, sizeof(c.sync), "%s", d->setup.sync);
-	if (d->round)
-		c.tables = cdc_round_tables(d->round, &c.table_n);
-	return c;
+	*ret = (struct cdc_cursor){.streams = &m->stream, .stream_n = 1};
+	(void)snprintf(ret->sync, sizeof(ret->sync), "%s", d->setup.sync);
+	ret->tables = tables_of(d, &ret->table_n);
+	return ret->tables || ret->table_n == 0;
 }
 
 static bool is_same(const struct mark *a, const struct mark *b)
 {
 	return cdc_id_cmp(&a->stream.id, &b->stream.id) == 0 &&
-	       cdc_id_cmp(&a->tables, &b->tables) == 0 && a->round == b->round;
+	       cdc_id_cmp(&a->tables, &b->tables) == 0 && a->round == b->round &&
+	       a->stopped == b->stopped;
+}
+
+/* The tables that were resumed stay so. */
+static void end_resume(struct cdc_deliver *d)
+{
+	int64_t command = atomic_load(&d->resume_command);
+	struct cdc_err err = {0};
+
+	if (!command || atomic_load(&d->is_to_resume_tables))
+		return;
+	if (cdc_store_command_end(d->setup.store, command, CDC_COMMAND_DONE,
+				  "the sync goes on; its tables that had stopped go on, too, with "
+				  "the records that were refused",
+				  &err))
+		LOG_WARN(&d->setup.log, "command_waits", KV("sync", d->setup.sync), KV_ERR(&err));
+	atomic_store(&d->resume_command, 0);
 }
 
 /* The store has it: the buffer may let go of what lies before the stream and the held tables. */
@@ -662,6 +771,8 @@ static void commit(struct cdc_deliver *d)
 	if (d->handed.has_tables && cdc_id_cmp(&d->handed.tables, &low.id) < 0)
 		low.id = d->handed.tables;
 	d->ticket = 0;
+	if (d->handed.stopped >= d->resume_version)
+		end_resume(d);
 	d->setup.ops->commit(d->setup.buffer, d->setup.sync, &position);
 	if (d->round)
 		cdc_round_written(d->round, d->handed.round);
@@ -672,7 +783,8 @@ static void checkpoint(struct cdc_deliver *d, uint64_t now_ms)
 {
 	struct mark m;
 	struct cdc_cursor cursor;
-	bool is_urgent = d->round && cdc_round_version(d->round) != d->handed.round;
+	bool is_urgent = (d->round && cdc_round_version(d->round) != d->handed.round) ||
+			 d->handed.stopped < d->resume_version;
 
 	if (d->ticket && cdc_store_checkpointed(d->setup.store) >= d->ticket)
 		commit(d);
@@ -688,9 +800,10 @@ static void checkpoint(struct cdc_deliver *d, uint64_t now_ms)
 	d->has_delivered = false;
 	if (is_same(&m, &d->handed))
 		return;
-	d->handed = m;
-	cursor = cursor_of(d, &m);
-	d->ticket = cdc_store_checkpoint(d->setup.store, &cursor);
+	if (cursor_of(d, &m, &cursor)) {
+		d->handed = m;
+		d->ticket = cdc_store_checkpoint(d->setup.store, &cursor);
+	}
 	if (!d->ticket)
 		d->has_delivered = true; /* no memory: the next turn tries again */
 }
@@ -698,10 +811,10 @@ static void checkpoint(struct cdc_deliver *d, uint64_t now_ms)
 static void last_checkpoint(struct cdc_deliver *d)
 {
 	struct mark m = mark_of(d);
-	struct cdc_cursor cursor = cursor_of(d, &m);
+	struct cdc_cursor cursor;
 	struct cdc_err err = {0};
 
-	if (is_same(&m, &d->handed) && !d->ticket)
+	if ((is_same(&m, &d->handed) && !d->ticket) || !cursor_of(d, &m, &cursor))
 		return;
 	if (cdc_store_cursor_put(d->setup.store, &cursor, &err)) {
 		LOG_WARN(&d->setup.log, "checkpoint_failed", KV("sync", d->setup.sync),
@@ -778,6 +891,7 @@ static uint64_t next_wait_ms(const struct cdc_deliver *d, uint64_t now_ms, int64
 		return 0;
 	if (d->round)
 		wait_ms = cdc_round_wait_ms(d->round, wait_ms);
+	wait_ms = cdc_stopped_wait_ms(d->stopped, wait_ms);
 	if (d->ticket)
 		wait_ms = sooner(wait_ms, now_ms + TICKET_MS, now_ms);
 	else if (d->has_delivered)
@@ -804,6 +918,12 @@ static void look_for_pause(struct cdc_deliver *d)
 	/* Taken back and drained first: what is set behind them makes another turn look. */
 	atomic_store(&d->is_told, false);
 	(void)cdc_event_drain(d->pause_fd);
+	if (atomic_exchange(&d->is_to_resume_tables, false)) {
+		LOG_INFO(&d->setup.log, "tables_resumed", KV("sync", d->setup.sync),
+			 KV("tables", cdc_stopped_resume(d->stopped)));
+		d->resume_version = cdc_stopped_version(d->stopped);
+		show_stopped(d);
+	}
 	is_paused = atomic_load(&d->is_to_pause);
 	if (is_paused == d->is_paused)
 		return;
@@ -851,6 +971,10 @@ enum cdc_code cdc_deliver_step(struct cdc_deliver *d, uint64_t now_ms, int64_t w
 	rc = cdc_intake_read(&d->stream, err);
 	if (!rc && d->round)
 		rc = cdc_round_step(d->round, err);
+	if (!rc && !cdc_stopped_is_empty(d->stopped)) {
+		leave_to_copy(d);
+		rc = cdc_stopped_step(d->stopped, err);
+	}
 	if (d->selector)
 		tell_missing(d);
 	if (!rc)
@@ -1041,10 +1165,16 @@ static enum cdc_code make_anew(struct cdc_deliver *d, const struct cdc_cursor *c
 static enum cdc_code replay(struct cdc_deliver *d, struct cdc_err *err)
 {
 	bool is_copying = d->round && !cdc_round_is_idle(d->round);
+	bool is_refused = is_copying || !cdc_stopped_is_empty(d->stopped);
 	struct cdc_err why = {0}, unheard = {0};
 	enum cdc_code rc;
 
-	if (is_copying) {
+	if (!cdc_stopped_is_empty(d->stopped)) {
+		rc = cdc_err_set(
+			&why, CDC_BUSY,
+			"a table of it has stopped; bring it back first: walpost resume %s",
+			d->setup.sync);
+	} else if (is_copying) {
 		rc = cdc_err_set(&why, CDC_BUSY,
 				 "its tables are being copied; ask again when that is done, or "
 				 "use `walpost backfill pause %s` first",
@@ -1066,18 +1196,28 @@ static enum cdc_code replay(struct cdc_deliver *d, struct cdc_err *err)
 		LOG_INFO(&d->setup.log, "replay", KV("sync", d->setup.sync),
 			 KV("since", (const char *)d->replay.argument));
 	atomic_store(&d->has_replay, false);
-	return is_copying ? CDC_OK : make_anew(d, &d->begin, err);
+	return is_refused ? CDC_OK : make_anew(d, &d->begin, err);
 }
 
 /* --- a sync that stopped ------------------------------------------------------------- */
 
-bool cdc_deliver_resume(struct cdc_deliver *d)
+enum cdc_resumed cdc_deliver_resume(struct cdc_deliver *d, int64_t command)
 {
-	if (!atomic_load(&d->has_stopped))
-		return false;
-	atomic_store(&d->is_to_resume, true);
+	bool has_stopped = atomic_load(&d->has_stopped);
+	bool has_tables = cdc_metric_get(&d->setup.metrics->stopped_tables) != 0 &&
+			  atomic_load(&d->resume_command) == 0;
+
+	if (has_tables) {
+		atomic_store(&d->resume_command, has_stopped ? 0 : command);
+		atomic_store(&d->is_to_resume_tables, true);
+		atomic_store(&d->is_told, true);
+	}
+	if (has_stopped)
+		atomic_store(&d->is_to_resume, true);
 	cdc_event_signal(d->pause_fd);
-	return true;
+	return has_stopped  ? CDC_RESUMED_SYNC
+	       : has_tables ? CDC_RESUMED_TABLES
+			    : CDC_RESUMED_NOTHING;
 }
 
 static void note_stopped(struct cdc_deliver *d, enum cdc_code rc, const struct cdc_err *err)

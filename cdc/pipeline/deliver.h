@@ -82,10 +82,12 @@ void cdc_deliver_pause(struct cdc_deliver *d, bool is_paused);
 bool cdc_deliver_replay(struct cdc_deliver *d, const struct cdc_command *command);
 
 /*
- * A sync that has stopped with an error begins again at its checkpoint; when the cause is still
- * there, it stops again.  From main.  False: it has not stopped.
+ * A sync that has stopped with an error begins again at its checkpoint, and its tables that have
+ * stopped (stopped.h) go on; when the cause is still there, they stop again.  From main.
+ * TABLES: the thread ends this command as soon as that is durable.
  */
-bool cdc_deliver_resume(struct cdc_deliver *d);
+enum cdc_resumed { CDC_RESUMED_NOTHING, CDC_RESUMED_TABLES, CDC_RESUMED_SYNC };
+enum cdc_resumed cdc_deliver_resume(struct cdc_deliver *d, int64_t command);
 
 /* The thread: turns until the stop flag is set; on stop it waits up to 8 s for requests in flight
  * and writes the last checkpoint.  A sync that stops with an error waits here to be resumed.

@@ -124,20 +124,27 @@ static void meet_backfill(struct cdc_round *r)
 static enum cdc_code resume(struct cdc_round *r, const struct cdc_cursor *cursor,
 			    struct cdc_err *err)
 {
-	enum cdc_code rc = set_tables(r, cursor->table_n, err);
+	const struct cdc_cursor_table *one = NULL; /* all are at the same place */
+	enum cdc_code rc = set_tables(r, cdc_cursor_copied(cursor), err);
+	size_t n = 0;
 
 	if (rc)
 		return rc;
-	for (size_t i = 0; i < r->n; i++)
-		set_table(r, i, cursor->tables[i].table);
-	r->state = cursor->tables[0].state;
-	r->own = cursor->tables[0].id;
+	for (size_t i = 0; i < cursor->table_n; i++) {
+		if (cdc_table_is_stopped(cursor->tables[i].state))
+			continue;
+		one = &cursor->tables[i];
+		set_table(r, n++, one->table);
+	}
+	CDC_ASSERT(one);
+	r->state = one->state;
+	r->own = one->id;
 	rc = hold(r, err);
 	if (rc)
 		return rc;
 	if (r->state == CDC_TABLE_CATCHING_UP) {
 		r->stage = STAGE_AFTER;
-		r->point = cursor->tables[0].point;
+		r->point = one->point;
 		r->has_copied = r->is_told = true;
 	} else {
 		r->state = CDC_TABLE_HELD;
@@ -157,7 +164,7 @@ enum cdc_code cdc_round_new(const struct cdc_round_setup *setup, const struct cd
 		return cdc_err_set(err, CDC_NOMEM, "out of memory");
 	r->setup = *setup;
 	r->epoll_fd = -1;
-	if (cursor->table_n)
+	if (cdc_cursor_copied(cursor))
 		rc = resume(r, cursor, err);
 	if (rc) {
 		cdc_round_free(r);
@@ -492,6 +499,15 @@ static void give_back(struct cdc_round *r)
 		cdc_intake_give_back(&r->held);
 	while (r->copy && (lease = cdc_window_take_lease(r->copy)))
 		cdc_backfill_give_back(r->setup.backfill, (struct cdc_batch *)lease);
+}
+
+bool cdc_round_has(const struct cdc_round *r, const char *table, size_t len)
+{
+	for (size_t i = 0; i < r->n; i++) {
+		if (strlen(r->names[i]) == len && memcmp(r->names[i], table, len) == 0)
+			return true;
+	}
+	return false;
 }
 
 bool cdc_round_is_idle(const struct cdc_round *r)

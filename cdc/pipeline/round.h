@@ -41,6 +41,9 @@ void cdc_round_unwatch(struct cdc_round *r);
 /* Is none of its tables held? */
 bool cdc_round_is_idle(const struct cdc_round *r);
 
+/* Is the table one of those that it holds? */
+bool cdc_round_has(const struct cdc_round *r, const char *table, size_t len);
+
 /* One turn: takes in what it may, moves on when it can.  Codes: the buffer's, CDC_NOMEM. */
 enum cdc_code cdc_round_step(struct cdc_round *r, struct cdc_err *err) CDC_CHECK;
 /* How long the next turn may wait, at most. */

@@ -784,6 +784,40 @@ void cdc_window_done(struct cdc_window *w, struct cdc_item *item)
 	release_held(w, item->table);
 }
 
+/* Of a record that is none of a copy. */
+static struct cdc_id id_below(struct cdc_id id)
+{
+	if (id.part) {
+		id.part--;
+		return id;
+	}
+	id.part = UINT16_MAX;
+	if (id.ordinal) {
+		id.ordinal--;
+		return id;
+	}
+	id.ordinal = UINT32_MAX;
+	id.commit_lsn--;
+	return id;
+}
+
+void cdc_window_stop(struct cdc_window *w, struct cdc_item *barrier, struct cdc_id *ret_own)
+{
+	struct cdc_window_table *t = barrier->table;
+
+	*ret_own = id_below(barrier->rec->id);
+	t->hold = (struct hold){.is_set = true, .above = *ret_own, .through = last_id};
+	leave_lane(w, barrier);
+	settle(w, barrier);
+	while (t->held.head) {
+		struct cdc_item *item = t->held.head;
+
+		unlink_item(&t->held, item);
+		w->held_n--;
+		settle(w, item);
+	}
+}
+
 /* --- parked keys -------------------------------------------------------------------- */
 
 void cdc_window_set_parked(struct cdc_window *w, struct cdc_parked *parked)

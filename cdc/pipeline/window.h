@@ -106,6 +106,12 @@ enum cdc_code cdc_window_hold(struct cdc_window *w, const char *table, const str
 			      struct cdc_err *err) CDC_CHECK;
 /* The table joins the stream again, which brings its records above `through`. */
 void cdc_window_join(struct cdc_window *w, const char *table, const struct cdc_id *through);
+/*
+ * The table stops before this record, a barrier that is the next of it and not in flight: the
+ * record and what has come behind it in its table leave the window as if done, and the stream's
+ * records of the table above *ret_own, which is just below this one, are left out until it joins.
+ */
+void cdc_window_stop(struct cdc_window *w, struct cdc_item *barrier, struct cdc_id *ret_own);
 /* Is nothing of the table (NULL: of any) in the window? */
 bool cdc_window_is_drained(struct cdc_window *w, const char *table);
 

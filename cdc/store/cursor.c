@@ -16,6 +16,15 @@ void cdc_cursor_clear(struct cdc_cursor *c)
 	c->stream_n = c->table_n = 0;
 }
 
+size_t cdc_cursor_copied(const struct cdc_cursor *c)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < c->table_n; i++)
+		n += !cdc_table_is_stopped(c->tables[i].state);
+	return n;
+}
+
 struct cdc_stream_position cdc_cursor_lowest(const struct cdc_cursor *c)
 {
 	struct cdc_stream_position low = c->streams[0];
@@ -186,7 +195,7 @@ static enum cdc_code take_table(void *arg, const struct cdc_sql_value *c, size_t
 
 	CDC_ASSERT(n == 4);
 	if (!cdc_row_text(&c[0], t.table, sizeof(t.table)) ||
-	    !cdc_row_int(&c[1], CDC_TABLE_STREAMING, CDC_TABLE_STOPPED, &state) ||
+	    !cdc_row_int(&c[1], CDC_TABLE_STREAMING, CDC_TABLE_RESUMED, &state) ||
 	    !cdc_row_id(&c[2], &t.id) || !cdc_row_lsn(&c[3], &t.point))
 		return cdc_database_damaged(r->db, "cursor", err);
 	t.state = (enum cdc_table_state)state;

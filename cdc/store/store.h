@@ -77,8 +77,14 @@ enum cdc_table_state {
 	CDC_TABLE_HELD,
 	CDC_TABLE_COPYING,
 	CDC_TABLE_CATCHING_UP,
-	CDC_TABLE_STOPPED
+	CDC_TABLE_STOPPED, /* before a record that its endpoint refuses and nothing may pass */
+	CDC_TABLE_RESUMED  /* the same, on its way back from its own id to the stream */
 };
+/* Else it is of a copy. */
+static inline bool cdc_table_is_stopped(enum cdc_table_state state)
+{
+	return state == CDC_TABLE_STOPPED || state == CDC_TABLE_RESUMED;
+}
 
 /* A table of a sync that is not streaming with the rest. */
 struct cdc_cursor_table {
@@ -98,6 +104,8 @@ struct cdc_cursor {
 	size_t table_n;
 };
 void cdc_cursor_clear(struct cdc_cursor *c); /* frees the arrays */
+/* How many of its tables are of a copy. */
+size_t cdc_cursor_copied(const struct cdc_cursor *c);
 /* The lower of its first stream's position and those of its tables: what is not above it is done.
  */
 struct cdc_stream_position cdc_cursor_lowest(const struct cdc_cursor *c);

@@ -193,22 +193,122 @@ def test_a_barrier_waits_for_the_parked_records_of_its_table(rig):
     assert {f.kind for f in report.findings} == {"missing"} and len(report.findings) == 1, report
 
 
-def test_a_refused_barrier_stops_its_sync(rig):
-    begin(rig, ("t", "u"), **SOON)
-    rig.receiver.control({"match": '"operation":"truncate"', "status": 422, "action": "answer"})
+NO_TRUNCATE = {"match": '"operation":"truncate","schema":"public.t"', "status": 422,
+               "action": "answer"}
+
+
+def feed_u(rig, until):
+    """Rows of another table, which are accepted."""
+    def fed():
+        insert(rig, int(time.monotonic() * 1000) % 10**9, 1, "u")
+        return until()
+    wait_for("the sync has come so far", fed, 30, 0.1, tail=rig.tail)
+
+
+def stopped_tables(rig):
+    return rig.walpost.metric("walpost_stopped_tables")
+
+
+def arrived_of(rig, table):
+    return [r for r in rig.receiver.records() if r["schema"] == f"public.{table}"]
+
+
+def stop_t(rig, **delivery):
+    begin(rig, ("t", "u"), **delivery)
+    rig.receiver.control(NO_TRUNCATE)
     insert(rig, 0, 10)
     rig.assert_whole()
-    rig.db.sql("TRUNCATE t")
+    with rig.db.connect() as connection:
+        connection.execute("TRUNCATE t")
+        connection.execute("INSERT INTO t VALUES (1, 'behind it')")
+    feed_u(rig, lambda: stopped_tables(rig) == 1)
+    insert(rig, 100, 10)
 
-    def failed():
-        insert(rig, int(time.monotonic() * 1000) % 10**8, 1, "u")
-        return rig.walpost.events("sync_failed")
-    wait_for("the sync stops", failed, 30, 0.1, tail=rig.tail)
-    (event,) = rig.walpost.events("sync_failed")
-    assert "truncate" in event["msg"] and "422" in event["msg"]
+
+def resume(rig):
+    done = rig.walpost.command("resume", "main")
+    assert done.returncode == 0, done
+    return done.stdout
+
+
+@pytest.mark.parametrize("order", ["key", "none"])
+def test_a_refused_barrier_stops_its_table_until_it_is_resumed(rig, order):
+    stop_t(rig, order=order)
+    (event,) = rig.walpost.events("table_stopped")
+    assert all(word in event["msg"] for word in ("public.t", "truncate", "422"))
+    assert "walpost resume main" in event["remedy"]
+    assert "walpost resume main" in rig.walpost.get("/status.txt")[1]
+    assert "walpost resume main" in rig.walpost.get("/healthz")[1]
+    insert(rig, 0, 50, "u")
+    wait_for("the other table goes on", lambda: {r["key"]["id"] for r in arrived_of(rig, "u")}
+             >= set(range(50)), 30, tail=rig.tail)
+    assert len(arrived_of(rig, "t")) == 10
+    wait_for("that is written down", lambda: Stored(rig).run(
+        "SELECT name, state FROM cursor_table") == [("public.t", 4)], tail=rig.tail)
+    for _ in range(2):
+        rig.walpost.kill()
+        rig.walpost.start(databases=[rig.db])
+        assert stopped_tables(rig) == 1
+        insert(rig, int(time.monotonic() * 1000) % 10**8 + 10**9, 5)
+        feed_u(rig, lambda: len(arrived_of(rig, "u")) > 60)
+    assert len(arrived_of(rig, "t")) == 10
+    # Refused once more, it stops again at the same record.
+    before = len(rig.walpost.events("table_stopped"))
+    assert "stopped go on" in resume(rig)
+    feed_u(rig, lambda: rig.walpost.events("tables_resumed") and stopped_tables(rig) == 1
+           and len(rig.walpost.events("table_stopped")) > before)
+    assert len(arrived_of(rig, "t")) == 10
     rig.receiver.behave()
-    rig.walpost.restart(databases=[rig.db])
+    resume(rig)
     rig.assert_whole()
+    assert stopped_tables(rig) == 0
+    insert(rig, 200, 10)
+    rig.assert_whole()
+    wait_for("it streams with the others", lambda: Stored(rig).run(
+        "SELECT count(*) FROM cursor_table") == [(0,)], 30, tail=rig.tail)
+    rig.walpost.stop()
+    assert rig.walpost.command("status").returncode == 0
+
+
+def test_a_stopped_table_that_is_copied_again_goes_on(rig):
+    stop_t(rig)
+    done = rig.walpost.command("resync", "main", "public.t")
+    assert done.returncode == 0, done
+    wait_for("its rows come", lambda: {r["key"]["id"] for r in arrived_of(rig, "t")
+                                       if r["operation"] == "read"} == {1, *range(100, 110)}, 30,
+             tail=rig.tail)
+    insert(rig, 500, 1)
+    wait_for("its changes come", lambda: any(r["key"] == {"id": 500} for r in arrived_of(rig, "t")),
+             30, tail=rig.tail)
+    wait_for("nothing has stopped", lambda: stopped_tables(rig) == 0, tail=rig.tail)
+    rig.walpost.restart(databases=[rig.db])
+    assert stopped_tables(rig) == 0
+    assert not any(r["operation"] == "truncate" for r in arrived_of(rig, "t"))
+
+
+def test_kill_at_random_moments_while_a_table_has_stopped_and_comes_back(rig, seed):
+    rng = random.Random(seed)
+    Writers.tables(rig.db)
+    refused = {"match": '"operation":"truncate","schema":"public.a"', "status": 422,
+               "action": "answer"}
+    rig.add_receiver().control(refused)
+    rig.start(concurrency=4, batch_size=10)
+    with Writers(rig.db, seed, threads=2) as writers:
+        for _ in range(3):
+            rig.receiver.control(refused)
+            rig.db.sql("TRUNCATE a")
+            wait_for("the table stops", lambda: stopped_tables(rig) == 1, 60, tail=rig.tail)
+            time.sleep(rng.uniform(0, 0.3))
+            rig.walpost.kill()
+            rig.walpost.start(databases=[rig.db])
+            rig.receiver.behave()
+            resume(rig)
+            time.sleep(rng.uniform(0, 0.5))
+            rig.walpost.kill()
+            rig.walpost.start(databases=[rig.db])
+        assert not writers.errors
+    rig.assert_whole(seconds=90)
+    assert stopped_tables(rig) == 0
 
 
 def test_both_halves_of_a_changed_key_are_parked_in_order(rig):
