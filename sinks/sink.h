@@ -44,6 +44,7 @@ struct sink_settings {
 struct sink_plan {
 	size_t batch_size;   /* most records of one job */
 	unsigned operations; /* bit per enum cdc_op */
+	bool is_grouped;     /* a job is a whole transaction, or a part of one that is too large */
 };
 
 /* A run of records of one lane, in order. */
@@ -53,6 +54,10 @@ struct sink_job {
 	size_t n;
 	bool is_repeat; /* some of its records were sent before */
 	bool is_replay; /* a person asked for it again; the request says so */
+	/* By whole transactions: which part of one it is, from 1, and whether the last.  0: of
+	 * none. */
+	uint64_t part;
+	bool is_last_part;
 };
 
 /* A record that the endpoint refused while it took the request. */

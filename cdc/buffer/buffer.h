@@ -102,7 +102,8 @@ struct cdc_read {
 	size_t n;
 	struct cdc_stream_position through; /* how far this read has come, skipped records included;
 					       valid also when n is 0 */
-	const struct cdc_tx_end *ends; /* ends of transactions that this read passed; count is an
+	const struct cdc_tx_end *ends; /* ends of transactions that this read passed, none left out
+					  of one that records were returned of; count is an
 					  index into batch->records and not to be used otherwise */
 	size_t end_n;
 	bool is_at_end; /* there was nothing more to read at that moment */

@@ -313,6 +313,8 @@ struct cdc_buffer_reader {
 	uint64_t at;      /* ordinal */
 	bool is_placed;   /* at is known */
 	cdc_lsn end_seen; /* of the last end that was returned */
+	cdc_lsn open_lsn; /* commit of the last stream's record that was returned; 0: its end, too
+			   */
 	uint64_t *opened; /* hashes of tables whose schema record was looked for, sorted */
 	size_t opened_n, opened_cap;
 	struct cdc_tx_end *ends; /* of a read without records */

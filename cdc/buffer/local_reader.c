@@ -329,6 +329,21 @@ static void ends_of(struct cdc_buffer_reader *r, const struct cdc_local_seg *seg
 		r->end_seen = ret->ends[n - 1].end_lsn;
 }
 
+/* Is the transaction of the last record that was returned still without its end? */
+static void note_open(struct cdc_buffer_reader *r, const struct cdc_local_seg *seg,
+		      const struct cut *cut, const struct cdc_lease *lease,
+		      const struct cdc_read *ret)
+{
+	const struct cdc_tx_end *end = ret->end_n ? &ret->ends[ret->end_n - 1] : NULL;
+
+	if (seg->sequence != CDC_SEQ_STREAM)
+		return;
+	if (cut->n)
+		r->open_lsn = seg->batch->records[lease->index[cut->n - 1]].id.commit_lsn;
+	if (end && end->commit_lsn >= r->open_lsn)
+		r->open_lsn = 0;
+}
+
 static void pass(struct cdc_buffer_reader *r, uint64_t ordinal, const struct cdc_id *id)
 {
 	r->at = ordinal;
@@ -364,6 +379,7 @@ static enum cdc_code read_segment(struct cdc_buffer_reader *r, struct cdc_local_
 	if (rc)
 		return rc;
 	ends_of(r, seg, &cut, cut.start > offset, ret);
+	note_open(r, seg, &cut, lease, ret);
 	ret->batch = seg->batch;
 	ret->index = lease->index;
 	ret->n = cut.n;
@@ -518,6 +534,13 @@ static enum cdc_code unpack(struct cdc_buffer_reader *r, const struct cdc_local_
 	return CDC_OK;
 }
 
+/* Whoever got records of a transaction also gets its end, whatever else it comes with. */
+static bool may_end_open(const struct cdc_buffer_reader *r, const struct cdc_local_chunk *c)
+{
+	return r->open_lsn && c->sequence == CDC_SEQ_STREAM &&
+	       c->first_id.commit_lsn == r->open_lsn;
+}
+
 /*
  * What lies at the reader's place on disk: a segment with a reference, or NULL
  * when the place moved on: over a chunk without our tables, or because what was
@@ -539,7 +562,7 @@ static enum cdc_code from_disk(struct cdc_buffer_reader *r, uint64_t memory,
 		return rc;
 	if (!is_found || c.first >= memory) {
 		r->at = memory;
-	} else if (c.records == 0 || wants_any(r, c.tables, c.tables_len)) {
+	} else if (c.records == 0 || wants_any(r, c.tables, c.tables_len) || may_end_open(r, &c)) {
 		if (c.first > r->at)
 			r->at = c.first;
 		rc = unpack(r, &c, &seg, err);

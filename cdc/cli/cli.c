@@ -167,8 +167,13 @@ static enum cdc_code check_sync(const struct cdc_connection_type *type, const vo
 {
 	const struct sink_ops *sink = sink_find(type->name);
 	const struct cdc_deliver_settings *d = delivery;
-	const struct sink_plan plan = {.batch_size = d->batch_size, .operations = d->operations};
+	const struct sink_plan plan = {.batch_size = d->batch_size,
+				       .operations = d->operations,
+				       .is_grouped = d->group == CDC_GROUP_TRANSACTION};
+	enum cdc_code rc = cdc_deliver_check(d, ret_key, err);
 
+	if (rc)
+		return rc;
 	return sink->check_sync ? sink->check_sync(settings, sync, &plan, ret_key, err) : CDC_OK;
 }
 

@@ -249,6 +249,8 @@ static enum cdc_code make(struct cdc_deliver *d, struct cdc_err *err)
 		return rc;
 	d->window = cdc_window_new(s->settings->concurrency, s->backfill != NULL,
 				   (enum cdc_order)s->settings->order, s->settings->operations);
+	if (d->window && s->settings->group == CDC_GROUP_TRANSACTION)
+		cdc_window_group(d->window, s->window_bytes);
 	rc = make_rules(d, err);
 	if (!rc)
 		rc = make_selector(d, err);
@@ -297,6 +299,9 @@ enum cdc_code cdc_deliver_new(const struct cdc_deliver_setup *setup, struct cdc_
 	d->pause_fd = cdc_event_new();
 	if (!d->setup.window_bytes)
 		d->setup.window_bytes = WINDOW_BYTES;
+	/* A part of a transaction as large as it may be, and what shows that more of it follows. */
+	if (setup->settings->group == CDC_GROUP_TRANSACTION)
+		d->setup.window_bytes += 2 * setup->settings->batch_bytes;
 	if (d->pause_fd < 0)
 		rc = cdc_err_set(err, CDC_IO, "no more file descriptors");
 	else
@@ -1128,6 +1133,9 @@ static enum cdc_code go_back(struct cdc_deliver *d, struct cdc_err *err)
 	if (!cdc_replay_parse(d->replay.argument, &to))
 		return cdc_err_set(err, CDC_CONFIG, "%s is neither an id nor a time",
 				   d->replay.argument);
+	/* A transaction that goes out as a whole, from its first record on. */
+	if (s->settings->group == CDC_GROUP_TRANSACTION && to.id.ordinal != UINT32_MAX)
+		to.id.ordinal = to.id.part = 0;
 	rc = s->ops->seek(s->buffer, s->sync, &to, &found, err);
 	if (rc)
 		return rc;

@@ -5,7 +5,6 @@
 #include "cdc/base/stop.h"
 
 #define READS_PER_STEP 4 /* then requests get their turn */
-#define RECORDS_MAX    65536
 
 enum cdc_code cdc_intake_init(struct cdc_intake *in, const struct cdc_intake_setup *setup,
 			      struct cdc_window *w, enum cdc_input kind,
@@ -57,8 +56,9 @@ void cdc_intake_set_limit(struct cdc_intake *in, uint32_t epoch, cdc_lsn lsn)
 
 static bool has_room(const struct cdc_intake *in)
 {
-	return cdc_window_input_bytes(in->input) < in->setup.window_bytes &&
-	       cdc_window_input_records(in->input) < RECORDS_MAX;
+	return (cdc_window_input_bytes(in->input) < in->setup.window_bytes &&
+		cdc_window_input_records(in->input) < CDC_WINDOW_RECORDS) ||
+	       cdc_window_must_read(in->input);
 }
 
 bool cdc_intake_is_ready(const struct cdc_intake *in)
@@ -98,6 +98,8 @@ static void cut(struct cdc_intake *in)
 	if (n)
 		r->through.id = r->batch->records[r->index[n - 1]].id;
 	r->n = n;
+	while (r->end_n && r->ends[r->end_n - 1].commit_lsn >= in->limit)
+		r->end_n--;
 }
 
 static enum cdc_code read_one(struct cdc_intake *in, struct cdc_err *err)

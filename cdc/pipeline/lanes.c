@@ -28,10 +28,15 @@ struct lane {
 	uint64_t failed_at; /* counter at the last failure */
 	size_t suspects;    /* so many records at its head were refused together: halve them */
 	size_t width;       /* most records of the next request; 0: as many as may be */
-	struct cdc_suspect alone; /* the record at its head, sent alone */
+	struct cdc_suspect alone; /* the record at its head, sent alone; by whole transactions: what
+				     is sent of the first */
 	bool is_refused;          /* the last failure of that was a refusal */
 	struct cdc_id compared;   /* the last other record that was sent to compare with it */
 	unsigned comparisons;     /* since anything was accepted */
+	bool is_grouped;          /* the last request was (a part of) a transaction: */
+	uint64_t part;            /* this one, from 1 */
+	struct cdc_id in_parts;   /* the transaction of the last part that was accepted, */
+	uint64_t parts;           /* and its number */
 };
 
 struct cdc_lanes {
@@ -342,6 +347,8 @@ static void accept_job(struct cdc_lanes *l, struct lane *lane, size_t index, int
 {
 	bool had_head = lane->items[0] == cdc_window_head(l->setup.window, index);
 
+	lane->in_parts = lane->items[0]->rec->id;
+	lane->parts = lane->part;
 	count_accepted(l, lane->items, lane->n, wall_us);
 	for (size_t i = 0; i < lane->n; i++)
 		cdc_window_done(l->setup.window, lane->items[i]);
@@ -361,7 +368,7 @@ static void accept_job(struct cdc_lanes *l, struct lane *lane, size_t index, int
 static bool must_halve(const struct cdc_lanes *l, const struct lane *lane,
 		       const struct sink_result *r)
 {
-	if (lane->n < 2 || r->is_never_record)
+	if (lane->n < 2 || r->is_never_record || lane->is_grouped)
 		return false;
 	if (r->outcome == SINK_REJECT)
 		return true;
@@ -424,7 +431,7 @@ static bool is_in_trouble(struct cdc_lanes *l, struct lane *lane, const struct s
 static bool is_searching(struct cdc_lanes *l, struct lane *lane, size_t index,
 			 const struct sink_result *r)
 {
-	if (r->outcome != SINK_REJECT || r->is_never_record || lane->is_probe)
+	if (r->outcome != SINK_REJECT || r->is_never_record || lane->is_probe || lane->is_grouped)
 		return false;
 	if (lane->n > 1)
 		return true;
@@ -481,14 +488,14 @@ static void fail_job(struct cdc_lanes *l, struct lane *lane, size_t index,
 		lane->asked_ms = now_ms + asked;
 	lane->failed_at = cdc_lanes_failed(l, r, lane->is_probe, !is_search, now_ms, random);
 	tell_failure(l, lane, r, is_search, now_ms);
-	if (lane->n > 1 || !is_head)
+	if ((lane->n > 1 && !lane->is_grouped) || !is_head)
 		return;
 	lane->is_refused = r->outcome == SINK_REJECT && !r->is_never_record;
 	l->has_refused |= lane->is_refused;
 	if (is_in_trouble(l, lane, r, now_ms)) {
 		*ret_trouble = trouble_of(lane, r);
 		forget_head(lane);
-		lane->width = 1;
+		lane->width = lane->is_grouped ? 0 : 1;
 	}
 }
 
@@ -628,6 +635,18 @@ static void keep_together(struct cdc_lanes *l, struct lane *lane, void *sink, bo
 	lane->n = n;
 }
 
+static void note_part(const struct cdc_lanes *l, struct lane *lane)
+{
+	const struct cdc_item *first = lane->items[0];
+
+	lane->is_grouped = cdc_window_is_grouped(l->setup.window, first);
+	lane->part = 0;
+	if (lane->is_grouped)
+		lane->part = cdc_id_is_same_commit(&first->rec->id, &lane->in_parts)
+				     ? lane->parts + 1
+				     : 1;
+}
+
 /* Submits lane->items[0..n), whose views are there. */
 static enum cdc_code submit(struct cdc_lanes *l, struct lane *lane, void *sink, bool is_probe,
 			    uint64_t now_ms, struct cdc_err *err)
@@ -636,6 +655,10 @@ static enum cdc_code submit(struct cdc_lanes *l, struct lane *lane, void *sink, 
 	enum cdc_code rc;
 
 	lane->bytes = 0;
+	note_part(l, lane);
+	job.part = lane->part;
+	job.is_last_part =
+		lane->is_grouped && cdc_window_run_is_last(l->setup.window, lane->items, lane->n);
 	for (size_t i = 0; i < lane->n; i++) {
 		job.is_repeat |= lane->items[i]->was_sent;
 		lane->bytes += lane->items[i]->rec->json_len;
@@ -704,22 +727,30 @@ static struct cdc_item *choose_other(struct cdc_lanes *l, struct lane *lane, siz
 static size_t most_records(const struct cdc_lanes *l, const struct lane *lane)
 {
 	size_t most = lane->suspects ? (lane->suspects + 1) / 2 : l->setup.settings->batch_size;
+	const struct cdc_item *head = cdc_window_head(l->setup.window, (size_t)(lane - l->lanes));
 
+	if (head && cdc_window_is_grouped(l->setup.window, head))
+		return l->setup.settings->batch_size;
 	return lane->width && lane->width < most ? lane->width : most;
+}
+
+static uint64_t max_bytes_of(const struct cdc_lanes *l)
+{
+	uint64_t most = l->setup.settings->batch_bytes;
+
+	return l->fitting && l->fitting < most ? l->fitting : most;
 }
 
 static enum cdc_code send_lane(struct cdc_lanes *l, size_t index, void *sink, uint64_t now_ms,
 			       struct cdc_trouble *ret_trouble, struct cdc_err *err)
 {
 	struct lane *lane = &l->lanes[index];
-	const struct cdc_deliver_settings *s = l->setup.settings;
-	uint64_t max_bytes =
-		l->fitting && l->fitting < s->batch_bytes ? l->fitting : s->batch_bytes;
+	uint64_t max_bytes = max_bytes_of(l);
 	struct cdc_item *other = choose_other(l, lane, index);
+	size_t max = most_records(l, lane);
 	enum cdc_code rc = CDC_LIMIT;
 
 	while (rc == CDC_LIMIT) {
-		size_t max = most_records(l, lane);
 		struct cdc_err why = {0};
 		bool has_more = true;
 
@@ -740,7 +771,9 @@ static enum cdc_code send_lane(struct cdc_lanes *l, size_t index, void *sink, ui
 		}
 		if (rc && rc != CDC_LIMIT && err)
 			*err = why;
-		lane->suspects = rc == CDC_LIMIT ? lane->n : lane->suspects;
+		max = (lane->n + 1) / 2;
+		if (rc == CDC_LIMIT && !lane->is_grouped)
+			lane->suspects = lane->n;
 	}
 	return rc;
 }
@@ -770,10 +803,31 @@ static bool may_probe(const struct cdc_lanes *l, uint64_t now_ms)
 	       cdc_breaker_may_probe(&l->breaker, now_ms);
 }
 
+/* The record; by whole transactions what would be sent anyway. */
+static enum cdc_code fill_probe(struct cdc_lanes *l, struct lane *lane, struct cdc_item *item,
+				size_t max, struct cdc_err *err)
+{
+	bool is_grouped = cdc_window_is_grouped(l->setup.window, item), has_more;
+
+	if (!reserve(l, lane, max))
+		return cdc_err_set(err, CDC_NOMEM, "out of memory for a request");
+	lane->items[0] = item;
+	lane->n = 1;
+	if (is_grouped)
+		lane->n = cdc_window_run(l->setup.window, item->lane, max, max_bytes_of(l),
+					 lane->items, &has_more);
+	if (is_grouped)
+		cut(l, lane, &has_more);
+	for (size_t i = 0; i < lane->n; i++)
+		l->views[i] = cdc_item_view(lane->items[i]);
+	return CDC_OK;
+}
+
 static enum cdc_code send_probe(struct cdc_lanes *l, void *sink, uint64_t now_ms,
 				struct cdc_trouble *ret_trouble, struct cdc_err *err)
 {
 	struct cdc_item *item = choose_probe(l);
+	size_t max = l->setup.settings->batch_size;
 	struct cdc_err why = {0};
 	struct lane *lane;
 	enum cdc_code rc;
@@ -782,12 +836,13 @@ static enum cdc_code send_probe(struct cdc_lanes *l, void *sink, uint64_t now_ms
 	if (!item)
 		return CDC_OK;
 	lane = &l->lanes[item->lane];
-	if (!reserve(l, lane, 1))
-		return cdc_err_set(err, CDC_NOMEM, "out of memory for a request");
-	lane->items[0] = item;
-	lane->n = 1;
-	l->views[0] = cdc_item_view(item);
-	rc = submit(l, lane, sink, true, now_ms, &why);
+	do {
+		rc = fill_probe(l, lane, item, max, err);
+		if (rc || lane->n == 0)
+			return rc;
+		rc = submit(l, lane, sink, true, now_ms, &why);
+		max = (lane->n + 1) / 2;
+	} while (rc == CDC_LIMIT && lane->n > 1);
 	if (rc == CDC_LIMIT) {
 		set_limit_trouble(lane, &why, ret_trouble);
 		return CDC_OK;

@@ -38,6 +38,12 @@ static const struct cdc_opt rate_options[] = {
 	{0},
 };
 
+static const char *const groups[] = {
+	[CDC_GROUP_NONE] = "none",
+	[CDC_GROUP_TRANSACTION] = "transaction",
+	NULL,
+};
+
 static const char *const auth_errors[] = {
 	[CDC_AUTH_RETRY] = "retry",
 	[CDC_AUTH_STOP] = "stop",
@@ -151,7 +157,14 @@ const struct cdc_opt cdc_deliver_options[] = {
 	 .def = "key",
 	 .choices = orders,
 	 .help = "key: in order per key; sync: in order over all, one request at a time; none"},
-	{.name = "group", .type = CDC_OPT_LATER, .help = "Whole transactions as one request."},
+	{.name = "group",
+	 .type = CDC_OPT_ENUM,
+	 .offset = AT(group),
+	 .def = "none",
+	 .choices = groups,
+	 .help = "transaction, with order: sync: a request has the records of one transaction, all "
+		 "of "
+		 "them unless batch_size or batch_bytes is reached; it says which part it is"},
 	{.name = "park",
 	 .type = CDC_OPT_GROUP,
 	 .offset = AT(park),
@@ -201,3 +214,32 @@ const struct cdc_opt cdc_deliver_options[] = {
 	{.name = "marks", .type = CDC_OPT_LATER, .help = "Records at a copy's begin and end."},
 	{0},
 };
+
+enum cdc_code cdc_deliver_check(const struct cdc_deliver_settings *s, const char **ret_key,
+				struct cdc_err *err)
+{
+	if (s->group == CDC_GROUP_NONE)
+		return CDC_OK;
+	*ret_key = "group";
+	if (s->order != CDC_ORDER_SYNC)
+		return cdc_err_set(err, CDC_CONFIG,
+				   "transactions go out whole one after the other, while records "
+				   "are parked and lanes run side by side under order: key and "
+				   "none; set order: sync, or remove group");
+	if (s->concurrency_min)
+		return cdc_err_set(err, CDC_CONFIG,
+				   "transactions go out one at a time; remove concurrency_min");
+	if (s->linger_ms)
+		return cdc_err_set(err, CDC_CONFIG,
+				   "a transaction is sent when it is whole, and nothing joins it; "
+				   "remove linger");
+	if (s->batch_size == 1)
+		return cdc_err_set(err, CDC_CONFIG,
+				   "batch_size: 1 takes every transaction apart; set a larger one, "
+				   "or remove group");
+	if (s->operations & 1u << CDC_OP_SCHEMA)
+		return cdc_err_set(err, CDC_CONFIG,
+				   "schema records come again after each start, in the middle of a "
+				   "transaction; take schema out of operations, or remove group");
+	return CDC_OK;
+}

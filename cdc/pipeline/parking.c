@@ -45,6 +45,8 @@ struct cdc_parking {
 	struct cdc_park_head *heads;
 	size_t change_cap, head_cap;
 	size_t aside_n; /* of its changes: those of the window */
+	struct note
+		given_up; /* by whole transactions: what is said of all records of the last one */
 	struct cdc_park_totals totals;
 	uint64_t room; /* bytes for what stands aside */
 	bool is_full;  /* there is none for the first of it */
@@ -87,6 +89,7 @@ void cdc_parking_free(struct cdc_parking *p)
 	}
 	for (size_t i = 0; i < p->note_n; i++)
 		clear_note(&p->notes[i]);
+	clear_note(&p->given_up);
 	free(p->notes);
 	free(p->changes);
 	free(p->heads);
@@ -193,16 +196,44 @@ static enum cdc_code end_sync(const char *sync, const struct cdc_trouble *t, boo
 			      sync);
 }
 
+static enum cdc_code end_group(const char *sync, const struct cdc_trouble *t, struct cdc_err *err)
+{
+	size_t len;
+	const char *table = cdc_view_table(cdc_item_view(t->item), &len);
+	char id[CDC_ID_TEXT];
+
+	(void)cdc_id_format(&t->item->rec->id, id);
+	(void)cdc_err_set(err, CDC_TROUBLE,
+			  "the transaction with the record %s of %.*s is refused (%s); the sync "
+			  "stops before it and skips nothing",
+			  id, (int)len, table, t->text);
+	return cdc_err_remedy(err,
+			      "make the endpoint accept this transaction, then `walpost resume "
+			      "%s`; or set on_reject to dead_letter and start walpost again",
+			      sync);
+}
+
+/* Its last note is of all the records, also of those that are not read yet. */
+static void give_up_group(struct cdc_parking *p, const struct cdc_trouble *t)
+{
+	clear_note(&p->given_up);
+	p->given_up = p->notes[--p->note_n];
+	cdc_window_give_up_group(p->setup.window, t->item);
+}
+
 enum cdc_code cdc_parking_take(struct cdc_parking *p, const struct cdc_trouble *t, int64_t wall_us,
 			       struct cdc_err *err)
 {
 	const struct cdc_deliver_settings *s = p->setup.settings;
 	bool is_barrier = t->item->rec->flags & CDC_RECORD_BARRIER;
 	bool is_last = s->order == CDC_ORDER_SYNC;
+	bool is_grouped = cdc_window_is_grouped(p->setup.window, t->item);
 	struct note *n;
 	enum cdc_code rc = CDC_OK;
 
-	if (is_barrier || (is_last && s->on_reject == CDC_ON_REJECT_STOP))
+	if (is_grouped && s->on_reject == CDC_ON_REJECT_STOP)
+		return end_group(p->setup.sync, t, err);
+	if (!is_grouped && (is_barrier || (is_last && s->on_reject == CDC_ON_REJECT_STOP)))
 		return end_sync(p->setup.sync, t, is_barrier, err);
 	n = new_note(p, t->text, t->response ? t->response : "", t->response_len);
 	if (!n)
@@ -213,7 +244,9 @@ enum cdc_code cdc_parking_take(struct cdc_parking *p, const struct cdc_trouble *
 	n->change.attempts = t->attempts;
 	n->change.next_us = is_last ? 0 : wall_us + wait_us(p, 0);
 	n->change.status = t->status;
-	if (is_last)
+	if (is_grouped)
+		give_up_group(p, t);
+	else if (is_last)
 		cdc_window_give_up(p->setup.window, t->item);
 	else
 		rc = cdc_window_park(p->setup.window, t->item, err);
@@ -297,6 +330,17 @@ static void add_head(struct cdc_parking *p, uint64_t queue, size_t *n)
 	p->heads[(*n)++] = (struct cdc_park_head){.key_hash = queue};
 }
 
+/* What the others of its transaction got. */
+static void set_given_up(const struct cdc_parking *p, const struct cdc_id *id,
+			 struct cdc_park_change *c)
+{
+	if (p->given_up.reason && cdc_id_is_same_commit(&p->given_up.change.id, id))
+		*c = p->given_up.change;
+	else
+		c->reason = "the transaction that it is of was given up";
+	c->state = CDC_PARKED_DEAD;
+}
+
 enum cdc_code cdc_parking_collect(struct cdc_parking *p, uint64_t now_ms,
 				  struct cdc_parking_write *ret, struct cdc_err *err)
 {
@@ -323,6 +367,8 @@ enum cdc_code cdc_parking_collect(struct cdc_parking *p, uint64_t now_ms,
 			continue;
 		change_n++;
 		*c = note ? note->change : (struct cdc_park_change){.act = CDC_PARK_PUT};
+		if (!note && cdc_window_is_given_up(p->setup.window, &item->rec->id))
+			set_given_up(p, &item->rec->id, c);
 		if (item->rec->flags & CDC_RECORD_TOO_LARGE) {
 			c->state = CDC_PARKED_DEAD;
 			c->reason = TOO_LARGE;
@@ -566,6 +612,14 @@ static bool view_all(struct slot *slot)
 /* Of what was read only what one request may hold; the rest is read again. */
 static void keep_together(const struct cdc_parking *p, struct slot *slot, void *sink)
 {
+	const struct cdc_record *records = slot->batch->records;
+	size_t n = 1;
+
+	if (p->setup.settings->group == CDC_GROUP_TRANSACTION && slot->batch->n > 1) {
+		while (n < slot->batch->n && cdc_id_is_same_commit(&records[n].id, &records[0].id))
+			n++;
+		slot->batch->n = n;
+	}
 	if (p->setup.sink->together && slot->batch->n > 1)
 		slot->batch->n = p->setup.sink->together(sink, slot->views, slot->batch->n);
 }

@@ -261,7 +261,8 @@ static enum cdc_code begin(struct cdc_round *r, struct cdc_err *err)
 	if (!rc) {
 		for (size_t i = 0; i < r->n; i++)
 			set_table(r, i, r->view.tables[i]);
-		r->own = cdc_window_through(r->setup.stream).id;
+		/* A transaction that goes out as a whole is not cut. */
+		r->own = cdc_window_behind(r->setup.stream, cdc_window_through(r->setup.stream).id);
 		rc = hold(r, err);
 	}
 	if (rc) {

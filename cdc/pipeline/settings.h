@@ -9,8 +9,10 @@
 
 #include <stdint.h>
 
+#include "cdc/base/err.h"
 #include "cdc/base/opt.h"
 
+enum cdc_group { CDC_GROUP_NONE, CDC_GROUP_TRANSACTION };
 enum cdc_auth_errors { CDC_AUTH_RETRY, CDC_AUTH_STOP };
 enum cdc_on_reject { CDC_ON_REJECT_STOP, CDC_ON_REJECT_DEAD_LETTER };
 
@@ -25,6 +27,7 @@ struct cdc_deliver_settings {
 		uint64_t requests_per_second, records_per_second; /* 0: no limit */
 	} rate_limit;
 	unsigned order;              /* enum cdc_order */
+	unsigned group;              /* enum cdc_group; TRANSACTION with order: sync */
 	unsigned auth_errors;        /* enum cdc_auth_errors */
 	unsigned on_reject;          /* enum cdc_on_reject; order: sync */
 	uint64_t retry_after_max_ms; /* an endpoint may ask for no more */
@@ -40,5 +43,9 @@ struct cdc_deliver_settings {
 	struct cdc_opt_numbers retry_schedule; /* milliseconds before each attempt */
 };
 extern const struct cdc_opt cdc_deliver_options[];
+
+/* Whether settings go together, while the file is loaded; as sink_ops.check_sync. */
+enum cdc_code cdc_deliver_check(const struct cdc_deliver_settings *s, const char **ret_key,
+				struct cdc_err *err) CDC_CHECK;
 
 #endif

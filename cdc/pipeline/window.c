@@ -51,6 +51,8 @@ struct cdc_window_input {
 	struct cdc_stream_position done;      /* everything before the first chunk */
 	struct cdc_stream_position through;
 	struct cdc_id started; /* the highest record that was sent */
+	bool is_grouped;
+	struct cdc_id start, ended; /* grouped: the transactions up to this one's were read whole */
 	size_t records, bytes;
 };
 
@@ -70,7 +72,10 @@ struct cdc_window {
 	size_t aside_n, aside_bytes;
 	size_t records, held_n;
 	bool is_closed; /* only what fills gaps is sent */
-	uint64_t round; /* CDC_ORDER_NONE: the next lane */
+	bool is_grouped;
+	uint64_t group_bytes;   /* an input that is full holds so much */
+	struct cdc_id given_up; /* of a transaction; zero: none */
+	uint64_t round;         /* CDC_ORDER_NONE: the next lane */
 };
 
 struct cdc_window *cdc_window_new(size_t lanes, bool has_apart, enum cdc_order order,
@@ -95,6 +100,13 @@ struct cdc_window *cdc_window_new(size_t lanes, bool has_apart, enum cdc_order o
 void cdc_window_select(struct cdc_window *w, struct cdc_selector *selector)
 {
 	w->selector = selector;
+}
+
+void cdc_window_group(struct cdc_window *w, uint64_t max_bytes)
+{
+	CDC_ASSERT(w->order == CDC_ORDER_SYNC && !w->inputs);
+	w->is_grouped = true;
+	w->group_bytes = max_bytes;
 }
 
 static void free_chunk(struct cdc_window_chunk *c)
@@ -141,6 +153,11 @@ struct cdc_window_input *cdc_window_input_new(struct cdc_window *w, enum cdc_inp
 		return NULL;
 	in->kind = kind;
 	in->done = in->through = start;
+	in->is_grouped = w->is_grouped && kind != CDC_INPUT_COPY;
+	in->start = in->ended = start.id;
+	/* Before the first record of a transaction: of that, nothing was read. */
+	if (!start.id.ordinal && start.id.commit_lsn)
+		in->ended.commit_lsn--;
 	while (*last)
 		last = &(*last)->next;
 	*last = in;
@@ -393,6 +410,10 @@ static void set_aside(struct cdc_window *w, struct cdc_item *item)
 	item->is_aside = true;
 	w->aside_n++;
 	item->was_parked = cdc_parked_had(w->parked, &item->rec->id);
+	/* The rest of its transaction was to follow it. */
+	if (item->was_parked && !(item->rec->flags & CDC_RECORD_TOO_LARGE) &&
+	    cdc_window_is_grouped(w, item))
+		w->given_up = item->rec->id;
 	w->aside_bytes += item->was_parked ? 0 : item->rec->json_len;
 	push(&w->aside, item);
 }
@@ -405,7 +426,10 @@ static bool must_set_aside(const struct cdc_window *w, struct cdc_item *item)
 
 	if (item->rec->flags & CDC_RECORD_TOO_LARGE)
 		return true; /* never sent; for a barrier, too, the table goes on */
-	if ((!w->parked->n && !w->parked->id_n && !item->goes_aside) || is_barrier(item))
+	if (w->is_grouped && cdc_window_is_given_up(w, &item->rec->id))
+		return true;
+	if ((!w->parked->n && !w->parked->id_n && !item->goes_aside) ||
+	    (is_barrier(item) && !w->is_grouped))
 		return false;
 	queue = cdc_window_queue_of(w, item);
 	if (cdc_parked_meet(w->parked, &item->rec->id) || cdc_parked_find(w->parked, queue))
@@ -599,6 +623,15 @@ static void place_all(struct cdc_window *w, struct cdc_window_chunk *c,
 	append_chunk(w, c);
 }
 
+static void note_ends(struct cdc_window_input *in, const struct cdc_read *read)
+{
+	const struct cdc_tx_end *last = read->end_n ? &read->ends[read->end_n - 1] : NULL;
+
+	if (last)
+		in->ended = (struct cdc_id){.epoch = read->through.id.epoch,
+					    .commit_lsn = last->commit_lsn};
+}
+
 enum cdc_code cdc_window_add(struct cdc_window *w, struct cdc_window_input *in,
 			     const struct cdc_read *read, struct cdc_window_added *ret,
 			     struct cdc_err *err)
@@ -613,6 +646,8 @@ enum cdc_code cdc_window_add(struct cdc_window *w, struct cdc_window_input *in,
 		rc = prepare(w, in, read, &tables, &choice, &c, err);
 	if (!rc) {
 		*ret = choice.n;
+		if (in->is_grouped)
+			note_ends(in, read);
 		if (c) {
 			place_all(w, c, tables, read, choice.of);
 			in->through = read->through;
@@ -644,19 +679,107 @@ static bool is_above_last(const struct cdc_window *w, const struct cdc_item *ite
 	return w->is_closed && cdc_id_cmp(&item->rec->id, &item->chunk->input->started) > 0;
 }
 
+/* --- whole transactions ------------------------------------------------------------- */
+
+bool cdc_window_is_grouped(const struct cdc_window *w, const struct cdc_item *item)
+{
+	return w->is_grouped && item->rec->id.ordinal != 0;
+}
+
+static bool is_ended(const struct cdc_window_input *in, const struct cdc_id *id)
+{
+	if (in->ended.epoch != id->epoch)
+		return in->ended.epoch > id->epoch;
+	return in->ended.commit_lsn >= id->commit_lsn;
+}
+
+/* Was the transaction read to its end?  Behind what was held back the stream goes on. */
+static bool is_read(const struct cdc_window *w, const struct cdc_item *item)
+{
+	const struct cdc_window_input *in = item->chunk->input;
+
+	if (is_ended(in, &item->rec->id))
+		return true;
+	if (in->kind != CDC_INPUT_HELD || cdc_id_cmp(&in->through.id, &w->hold.through) < 0)
+		return false;
+	for (in = w->inputs; in; in = in->next) {
+		if (in->kind == CDC_INPUT_STREAM && is_ended(in, &item->rec->id))
+			return true;
+	}
+	return false;
+}
+
+/* Does its input bring no more, as long as nothing of it is done? */
+static bool is_full(const struct cdc_window *w, const struct cdc_window_input *in)
+{
+	return in->bytes >= w->group_bytes || in->records >= CDC_WINDOW_RECORDS;
+}
+
+bool cdc_window_run_is_last(const struct cdc_window *w, struct cdc_item *const *items, size_t n)
+{
+	const struct cdc_item *last = items[n - 1], *next = last->next;
+
+	if (cdc_window_is_given_up(w, &last->rec->id))
+		return false; /* what follows is not sent */
+	return next ? !cdc_id_is_same_commit(&next->rec->id, &last->rec->id) : is_read(w, last);
+}
+
+static size_t run_group(const struct cdc_window *w, struct cdc_item *head, size_t max,
+			size_t max_bytes, struct cdc_item **items, bool *ret_has_more)
+{
+	size_t n = 0, bytes = 0;
+	struct cdc_item *item = head;
+
+	*ret_has_more = true;
+	for (; item && n < max && cdc_id_is_same_commit(&item->rec->id, &head->rec->id);
+	     item = item->next) {
+		if (n && bytes + item->rec->json_len > max_bytes)
+			break;
+		bytes += item->rec->json_len;
+		items[n++] = item;
+	}
+	if (is_above_last(w, head))
+		return 0;
+	if (item || is_read(w, items[n - 1]) || cdc_window_is_given_up(w, &head->rec->id))
+		return n;
+	/* What follows says whether this is the last part.  It is waited for, or one record is kept
+	 * to be a last part by itself. */
+	return is_full(w, items[n - 1]->chunk->input) ? n - 1 : 0;
+}
+
+bool cdc_window_must_read(const struct cdc_window_input *in)
+{
+	return in->is_grouped && in->records <= 1;
+}
+
+struct cdc_id cdc_window_behind(const struct cdc_window_input *in, struct cdc_id id)
+{
+	if (!in->is_grouped || !id.ordinal || is_ended(in, &id))
+		return id;
+	return (struct cdc_id){.epoch = id.epoch,
+			       .commit_lsn = id.commit_lsn,
+			       .ordinal = UINT32_MAX,
+			       .part = UINT16_MAX};
+}
+
+/* --- runs --------------------------------------------------------------------------- */
+
 size_t cdc_window_run(struct cdc_window *w, size_t lane, size_t max, size_t max_bytes,
 		      struct cdc_item **items, bool *ret_has_more)
 {
 	size_t n = 0, bytes = 0;
-	struct cdc_item *item;
+	struct cdc_item *item = w->lanes[lane].head;
 
+	if (item && cdc_window_is_grouped(w, item))
+		return run_group(w, item, max, max_bytes, items, ret_has_more);
 	for (item = w->lanes[lane].head; item && n < max; item = item->next) {
 		/* What was held for a barrier may stand behind later records of other tables. */
 		if (is_above_last(w, item))
 			continue;
 		/* Both halves of a key change may go in one request. */
 		if ((item->is_second && !(n && items[n - 1]->second == item)) ||
-		    (n && is_barrier(item)) || (n && bytes + item->rec->json_len > max_bytes))
+		    (n && (is_barrier(item) || cdc_window_is_grouped(w, item))) ||
+		    (n && bytes + item->rec->json_len > max_bytes))
 			break;
 		bytes += item->rec->json_len;
 		items[n++] = item;
@@ -938,6 +1061,23 @@ bool cdc_window_has_barrier(const struct cdc_window *w, uint64_t table_hash,
 	       cdc_id_cmp(&t->held.head->rec->id, id) > 0;
 }
 
+void cdc_window_give_up_group(struct cdc_window *w, struct cdc_item *item)
+{
+	struct cdc_id id = item->rec->id;
+	uint32_t lane = item->lane;
+
+	w->given_up = id;
+	while ((item = w->lanes[lane].head) && cdc_id_is_same_commit(&item->rec->id, &id)) {
+		leave_lane(w, item);
+		set_aside(w, item);
+	}
+}
+
+bool cdc_window_is_given_up(const struct cdc_window *w, const struct cdc_id *id)
+{
+	return w->given_up.commit_lsn && id->ordinal && cdc_id_is_same_commit(&w->given_up, id);
+}
+
 /* --- the checkpoint ----------------------------------------------------------------- */
 
 static void skip_done(struct cdc_window_chunk *c)
@@ -975,18 +1115,41 @@ struct cdc_stream_position cdc_window_through(const struct cdc_window_input *in)
 	return in->through;
 }
 
-struct cdc_stream_position cdc_window_position(struct cdc_window_input *in)
+/* Up to where everything is done; *ret_next: the first id behind it that is not, or zero. */
+static struct cdc_stream_position done_through(struct cdc_window_input *in, struct cdc_id *ret_next)
 {
 	struct cdc_stream_position at = in->done;
 
+	*ret_next = (struct cdc_id){0};
 	for (struct cdc_window_chunk *c = in->head; c; c = c->next) {
 		if (c->open) {
 			skip_done(c);
 			if (c->first)
 				at.id = c->items[c->first - 1].rec->id;
+			*ret_next = c->items[c->first].rec->id;
 			return at;
 		}
 		at = c->through;
+	}
+	return at;
+}
+
+struct cdc_stream_position cdc_window_position(struct cdc_window_input *in)
+{
+	struct cdc_id next;
+	struct cdc_stream_position at = done_through(in, &next);
+
+	bool is_inside;
+
+	if (!in->is_grouped || !at.id.ordinal)
+		return at;
+	is_inside = cdc_id_is_zero(&next) ? !is_ended(in, &at.id)
+					  : cdc_id_is_same_commit(&at.id, &next);
+	/* Then before it, so that a restart sends all of it. */
+	if (is_inside && cdc_id_cmp(&at.id, &in->start) > 0) {
+		at.id = (struct cdc_id){.epoch = at.id.epoch, .commit_lsn = at.id.commit_lsn};
+		if (cdc_id_cmp(&at.id, &in->start) < 0)
+			at.id = in->start;
 	}
 	return at;
 }

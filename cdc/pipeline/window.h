@@ -35,6 +35,8 @@
 
 enum cdc_order { CDC_ORDER_KEY, CDC_ORDER_SYNC, CDC_ORDER_NONE };
 
+#define CDC_WINDOW_RECORDS 65536 /* of an input, at which no more is read */
+
 struct cdc_window_chunk;
 struct cdc_window_table;
 
@@ -74,6 +76,12 @@ struct cdc_window *cdc_window_new(size_t lanes, bool has_apart, enum cdc_order o
 				  unsigned operations);
 /* From now on the selector, which outlives the window, decides in place of the operations. */
 void cdc_window_select(struct cdc_window *w, struct cdc_selector *selector);
+/*
+ * From now on, under CDC_ORDER_SYNC and before there are inputs: records go out by whole
+ * transactions.  Checkpoints lie between transactions.  max_bytes: JSON of an input's chunks at
+ * which no more is read, so that a transaction that does not fit is sent as far as it is there.
+ */
+void cdc_window_group(struct cdc_window *w, uint64_t max_bytes);
 void cdc_window_free(struct cdc_window *w); /* leases are not given back: close the readers */
 
 /* NULL: no memory.  It lives until drop, or as long as the window. */
@@ -96,7 +104,9 @@ enum cdc_code cdc_window_add(struct cdc_window *w, struct cdc_window_input *in,
 size_t cdc_window_records(const struct cdc_window *w); /* not yet done */
 size_t cdc_window_lanes(const struct cdc_window *w);
 size_t cdc_window_input_records(const struct cdc_window_input *in); /* not yet done */
-size_t cdc_window_input_bytes(const struct cdc_window_input *in);   /* JSON of its chunks */
+/* Has the input so little that more must be read, whatever room there is? */
+bool cdc_window_must_read(const struct cdc_window_input *in);
+size_t cdc_window_input_bytes(const struct cdc_window_input *in); /* JSON of its chunks */
 
 /*
  * A table (NULL: every table) is held: the stream's records of it with an id above
@@ -135,6 +145,11 @@ void cdc_window_written(struct cdc_window *w);
 void cdc_window_unpark(struct cdc_window *w, uint64_t table_hash);
 /* Are there records of this key in lanes?  They come before those that were parked. */
 bool cdc_window_has_key(const struct cdc_window *w, uint64_t key_hash);
+/* By whole transactions: all that is left of the record's one stands aside, also what comes later.
+ */
+void cdc_window_give_up_group(struct cdc_window *w, struct cdc_item *item);
+/* Is it a record of the transaction that was given up last, or begun to be before a restart? */
+bool cdc_window_is_given_up(const struct cdc_window *w, const struct cdc_id *id);
 /* Does a barrier of the table wait that comes behind this id? */
 bool cdc_window_has_barrier(const struct cdc_window *w, uint64_t table_hash,
 			    const struct cdc_id *id);
@@ -162,12 +177,26 @@ size_t cdc_window_deepest(const struct cdc_window *w);
 /*
  * The next run of a lane: at most max records of at most max_bytes of JSON (one
  * larger record goes alone), in order, and nothing that still waits for another
- * record.  Writes them to items, returns how many; *ret_has_more: the run ended
- * at a limit, not at the end of the lane.  Changes nothing: the same records come
- * again until they are done.
+ * record; by whole transactions records of one, and none while it is not known where
+ * it ends, unless they fill the limits.  Writes them to items, returns how many; *ret_has_more: the
+ * run ended at a limit, not at the end of the lane.  Changes nothing: the same records come again
+ * until they are done.
  */
 size_t cdc_window_run(struct cdc_window *w, size_t lane, size_t max, size_t max_bytes,
 		      struct cdc_item **items, bool *ret_has_more);
+
+/* Is it a record of a transaction that goes out as a whole?  Copied rows and messages outside of
+ * transactions are not. */
+bool cdc_window_is_grouped(const struct cdc_window *w, const struct cdc_item *item);
+/* Of a run that begins with such a record: does its transaction end with it? */
+bool cdc_window_run_is_last(const struct cdc_window *w, struct cdc_item *const *items, size_t n);
+/* The same transaction? */
+static inline bool cdc_id_is_same_commit(const struct cdc_id *a, const struct cdc_id *b)
+{
+	return a->commit_lsn == b->commit_lsn && a->epoch == b->epoch;
+}
+/* The id behind everything of its transaction, when not all of that was read; else the same. */
+struct cdc_id cdc_window_behind(const struct cdc_window_input *in, struct cdc_id id);
 
 /*
  * The oldest record that may be sent alone as a probe now, nothing being in

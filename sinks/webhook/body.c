@@ -1,13 +1,16 @@
 #include "sinks/webhook/body.h"
 
+#include <inttypes.h>
 #include <string.h>
 
 #include "cdc/base/clock.h"
 #include "cdc/record/value.h"
 #include "sinks/webhook/cloudevents.h"
 #include "sinks/webhook/debezium.h"
+#include "sinks/webhook/parts.h"
 
-#define HEAD_MAX 4096
+#define HEAD_MAX    4096
+#define NO_METADATA "}}}"
 
 static void put_text(struct cdc_buf *out, const char *text)
 {
@@ -46,7 +49,7 @@ enum cdc_code sink_webhook_body_init(struct sink_webhook_body *b,
 		cdc_buf_puts(&b->head, ",\"name\":");
 		put_text(&b->head, s->sync_name);
 		cdc_buf_puts(&b->head, ",\"records\":[");
-		b->tail = "],\"metadata\":{}}}";
+		b->tail = "],\"metadata\":{" NO_METADATA;
 		break;
 	case SINK_WEBHOOK_DEBEZIUM:
 		put_text(&b->name, s->sync_name);
@@ -102,11 +105,49 @@ enum cdc_code sink_webhook_body_check(const struct sink_webhook_sync *sync,
 						       ? "cloudevents_mode: binary"
 						       : "cloudevents_mode: structured"
 					     : "wrap: false");
+	*ret_key = "partial_success";
+	if (sync->partial_success && plan->is_grouped)
+		return cdc_err_set(
+			err, CDC_CONFIG,
+			"group: transaction is all or nothing, so no part of a request can "
+			"be refused; remove one of the two");
 	*ret_key = "operations";
 	if (sync->body == SINK_WEBHOOK_DEBEZIUM && plan->operations & 1u << CDC_OP_SCHEMA)
 		return cdc_err_set(err, CDC_CONFIG,
 				   "body: debezium has no event for schema records; remove schema");
 	return CDC_OK;
+}
+
+/* What a request says of the transaction that it is, or is a part of. */
+static enum cdc_code put_transaction(const struct sink_job *job, struct cdc_buf *out,
+				     struct cdc_err *err)
+{
+	const char *json = cdc_view_json(job->views[0]);
+	struct sink_webhook_parts p;
+	enum cdc_code rc = sink_webhook_parts_find(job->views[0], &p, err);
+
+	if (rc)
+		return rc;
+	cdc_buf_puts(out, "\"transaction\":");
+	cdc_buf_put(out, json + p.commit.off, p.commit.len - 1); /* but for its brace */
+	cdc_buf_printf(out, ",\"part\":%" PRIu64 ",\"last\":%s}", job->part,
+		       job->is_last_part ? "true" : "false");
+	return CDC_OK;
+}
+
+/* The envelope's metadata in place of its empty ones. */
+static enum cdc_code put_metadata(const struct sink_job *job, struct cdc_buf *out,
+				  struct cdc_err *err)
+{
+	enum cdc_code rc;
+
+	out->len -= strlen(NO_METADATA);
+	rc = put_transaction(job, out, err);
+	cdc_buf_puts(out, "}}}");
+	if (!rc && out->failed)
+		rc = cdc_err_set(err, out->no_memory ? CDC_NOMEM : CDC_LIMIT,
+				 "a request of more than %zu bytes does not fit", out->max);
+	return rc;
 }
 
 /* Records as the bytes they are, into room that was made for all of it. */
@@ -166,20 +207,35 @@ static bool is_binary(const struct sink_webhook_body *b)
 	return b->shape == SINK_WEBHOOK_CLOUDEVENTS && b->mode == SINK_WEBHOOK_BINARY;
 }
 
-enum cdc_code sink_webhook_body_write(const struct sink_webhook_body *b,
-				      const struct cdc_view *views, size_t n, struct cdc_buf *out,
-				      struct cdc_err *err)
+enum cdc_code sink_webhook_body_write(const struct sink_webhook_body *b, const struct sink_job *job,
+				      struct cdc_buf *out, struct cdc_err *err)
 {
+	enum cdc_code rc;
 	bool is_made = b->shape == SINK_WEBHOOK_DEBEZIUM ||
 		       (b->shape == SINK_WEBHOOK_CLOUDEVENTS && !is_binary(b));
 
-	CDC_ASSERT(n == 1 || b->head.len);
-	return is_made ? write_events(b, views, n, out, err) : copy_records(b, views, n, out, err);
+	CDC_ASSERT(job->n == 1 || b->head.len);
+	rc = is_made ? write_events(b, job->views, job->n, out, err)
+		     : copy_records(b, job->views, job->n, out, err);
+	if (!rc && job->part && b->shape == SINK_WEBHOOK_SYNC_RECORDS)
+		rc = put_metadata(job, out, err);
+	return rc;
 }
 
-enum cdc_code sink_webhook_body_lines(const struct sink_webhook_body *b,
-				      const struct cdc_view *views, struct cdc_buf *lines,
-				      struct cdc_err *err)
+/* Where the body has no place to say it. */
+static void put_transaction_lines(const struct sink_job *job, struct cdc_buf *lines)
+{
+	char lsn[CDC_LSN_TEXT];
+
+	(void)cdc_lsn_format(job->views[0].rec->id.commit_lsn, lsn);
+	cdc_buf_printf(lines, "walpost-transaction: %s%c", lsn, '\0');
+	cdc_buf_printf(lines, "walpost-transaction-part: %" PRIu64 "%c", job->part, '\0');
+	cdc_buf_printf(lines, "walpost-transaction-last: %s%c",
+		       job->is_last_part ? "true" : "false", '\0');
+}
+
+enum cdc_code sink_webhook_body_lines(const struct sink_webhook_body *b, const struct sink_job *job,
+				      struct cdc_buf *lines, struct cdc_err *err)
 {
 	static const char json[] = "Content-Type: application/json";
 	static const char event[] = "Content-Type: application/cloudevents+json";
@@ -191,6 +247,9 @@ enum cdc_code sink_webhook_body_lines(const struct sink_webhook_body *b,
 		cdc_buf_put(lines, event, sizeof(event));
 	else
 		cdc_buf_put(lines, events, sizeof(events));
-	return is_binary(b) ? sink_webhook_cloudevents_lines(b->sync_name, views[0], lines, err)
-			    : CDC_OK;
+	if (job->part && b->shape != SINK_WEBHOOK_SYNC_RECORDS)
+		put_transaction_lines(job, lines);
+	return is_binary(b)
+		       ? sink_webhook_cloudevents_lines(b->sync_name, job->views[0], lines, err)
+		       : CDC_OK;
 }

@@ -41,15 +41,13 @@ enum cdc_code sink_webhook_body_check(const struct sink_webhook_sync *sync,
 				      const struct sink_plan *plan, const char **ret_key,
 				      struct cdc_err *err) CDC_CHECK;
 
-/* Appends the body of n records to out.  CDC_LIMIT: it is larger than out may be.  CDC_CORRUPT: one
- * of them is not a record. */
-enum cdc_code sink_webhook_body_write(const struct sink_webhook_body *b,
-				      const struct cdc_view *views, size_t n, struct cdc_buf *out,
-				      struct cdc_err *err) CDC_CHECK;
+/* Appends the body of a job's records to out.  CDC_LIMIT: it is larger than out may be.
+ * CDC_CORRUPT: one of them is not a record. */
+enum cdc_code sink_webhook_body_write(const struct sink_webhook_body *b, const struct sink_job *job,
+				      struct cdc_buf *out, struct cdc_err *err) CDC_CHECK;
 
 /* Appends the header lines that belong to the body, each with its NUL.  The same failures. */
-enum cdc_code sink_webhook_body_lines(const struct sink_webhook_body *b,
-				      const struct cdc_view *views, struct cdc_buf *lines,
-				      struct cdc_err *err) CDC_CHECK;
+enum cdc_code sink_webhook_body_lines(const struct sink_webhook_body *b, const struct sink_job *job,
+				      struct cdc_buf *lines, struct cdc_err *err) CDC_CHECK;
 
 #endif

@@ -33,16 +33,16 @@ enum cdc_code sink_webhook_parts_find(struct cdc_view view, struct sink_webhook_
 				      struct cdc_err *err)
 {
 	struct sink_webhook_parts p = {0};
-	struct cdc_span commit = {0}, all = {.len = view.rec->json_len};
+	struct cdc_span all = {.len = view.rec->json_len};
 	const struct wanted of_record[] = {{"id", &p.id},
 					   {"schema", &p.schema},
 					   {"position", &p.position},
-					   {"commit", &commit},
+					   {"commit", &p.commit},
 					   {0}};
 	const struct wanted of_commit[] = {{"xid", &p.xid}, {"time", &p.time}, {0}};
 	const char *json = cdc_view_json(view);
 	bool is_whole = walk(json, all.len, all, of_record) &&
-			walk(json, all.len, commit, of_commit) && p.id.len > 2 &&
+			walk(json, all.len, p.commit, of_commit) && p.id.len > 2 &&
 			p.schema.len > 2 && p.position.len > 2 && p.xid.len && p.time.len;
 	char id[CDC_ID_TEXT];
 

@@ -10,7 +10,7 @@
 
 /* Values as they stand in the record, texts with their quotes; len 0: there is none. */
 struct sink_webhook_parts {
-	struct cdc_span id, schema, position;
+	struct cdc_span id, schema, position, commit;
 	struct cdc_span xid, time; /* of the commit; may be null */
 };
 

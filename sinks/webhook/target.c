@@ -173,7 +173,14 @@ enum cdc_code sink_webhook_target_check_sync(const struct sink_webhook_connectio
 	}
 	if (rc)
 		return CDC_OK;
-	*ret_key = "operations";
+	*ret_key = "group";
+	if (t && plan->is_grouped)
+		rc = cdc_err_set(err, CDC_CONFIG,
+				 "records of one transaction may differ in the placeholders of "
+				 "url and headers, and in their methods, but go in one request; "
+				 "use a connection without these, or remove group");
+	else
+		*ret_key = "operations";
 	for (size_t i = 0; !rc && t && i < sizeof(without) / sizeof(without[0]); i++) {
 		const char *op = cdc_op_name(without[i]);
 

@@ -326,7 +326,7 @@ static enum cdc_code write_lines(struct sink_webhook_state *s, const struct sink
 	if (job->is_replay)
 		cdc_buf_put(lines, "webhook-replay: true", sizeof("webhook-replay: true"));
 	cdc_buf_put(lines, s->encoding, s->encoding_len);
-	return sink_webhook_body_lines(&s->body, job->views, lines, err);
+	return sink_webhook_body_lines(&s->body, job, lines, err);
 }
 
 /*
@@ -357,7 +357,7 @@ static enum cdc_code write_request(struct sink_webhook_state *s, const struct si
 		cdc_buf_putc(plain, '.');
 	}
 	from = plain->len;
-	rc = sink_webhook_body_write(&s->body, job->views, job->n, plain, err);
+	rc = sink_webhook_body_write(&s->body, job, plain, err);
 	if (!rc && is_signed)
 		rc = sink_webhook_sign_put(s->sign, plain->data, plain->len, lines, err);
 	if (!rc && s->encoder)

@@ -371,3 +371,21 @@ def test_two_thousand_tables(rig, note):
     checked = rig.walpost.command("check")
     assert checked.returncode == 0, checked.stdout
     assert len(checked.stdout) < 8000
+
+
+@one_version
+def test_a_transaction_in_parts_takes_no_memory(rig, note):
+    """group: transaction, and one that is far larger than a request."""
+    rig.db.sql("CREATE TABLE t (id int PRIMARY KEY, v text)")
+    rig.db.publish("t")
+    rig.start(order="sync", group="transaction", batch_size=1000)
+    before = rig.walpost.memory_kib("VmHWM")
+    rig.db.sql("INSERT INTO t SELECT g, repeat('x', 2000) FROM generate_series(1, 50000) g")
+    wait_for("all of it has arrived", lambda: rig.receiver.stats()["records"] == 50000, 120, tail=rig.tail)
+    grown = rig.walpost.memory_kib("VmHWM") - before
+    note(f"100 MB in one transaction: {grown / MIB:.0f} MiB more")
+    assert grown < 60 * MIB
+    found = [json.loads(b"{" + r.body[r.body.rindex(b'"metadata":'):-1])["metadata"]["transaction"]
+             for r in rig.receiver.requests()]
+    assert [f["part"] for f in found] == list(range(1, len(found) + 1)) and len(found) > 90
+    assert [f["last"] for f in found] == [False] * (len(found) - 1) + [True]

@@ -150,6 +150,129 @@ static void keys_spread_evenly_beside_one_with_many_records(void **state)
 	cdc_batch_free(b);
 }
 
+static struct cdc_window *grouped(uint64_t max_bytes)
+{
+	struct cdc_window *w = cdc_window_new(1, false, CDC_ORDER_SYNC, 1u << CDC_OP_INSERT);
+
+	assert_non_null(w);
+	cdc_window_group(w, max_bytes);
+	return w;
+}
+
+/* Adds a batch whose last transaction ends with it, or goes on. */
+static void take_transactions(struct cdc_window *w, struct cdc_window_input *in,
+			      const struct cdc_batch *b, bool is_whole)
+{
+	uint32_t index[RECORDS];
+	struct cdc_read read = read_all(b, index);
+	const struct cdc_tx_end end = {.commit_lsn = b->records[b->n - 1].id.commit_lsn};
+	struct cdc_window_added added;
+
+	read.ends = &end;
+	read.end_n = is_whole;
+	assert_int_equal(cdc_window_add(w, in, &read, &added, NULL), CDC_OK);
+}
+
+static void expect_group(struct cdc_window *w, size_t max, size_t n, bool is_last)
+{
+	struct cdc_item *items[8];
+	bool has_more;
+
+	assert_int_equal(cdc_window_run(w, 0, max, 1000, items, &has_more), n);
+	if (n)
+		assert_int_equal(cdc_window_run_is_last(w, items, n), is_last);
+}
+
+/* Finishes the first n records of the lane. */
+static void finish(struct cdc_window *w, size_t n)
+{
+	for (; n > 0; n--)
+		cdc_window_done(w, cdc_window_head(w, 0));
+}
+
+static void expect_position(struct cdc_window_input *in, uint64_t lsn, uint32_t ordinal)
+{
+	struct cdc_id id = cdc_window_position(in).id;
+
+	assert_int_equal(id.commit_lsn, lsn);
+	assert_int_equal(id.ordinal, ordinal);
+}
+
+static void a_transaction_is_whole_or_split_at_a_limit(void **state)
+{
+	struct cdc_window *w = grouped(1000);
+	struct cdc_window_input *in = input_of(w, CDC_INPUT_STREAM);
+	CDC_AUTO(cdc_batch_freep) struct cdc_batch *first = cdc_batch_new(1 << 20);
+	CDC_AUTO(cdc_batch_freep) struct cdc_batch *more = cdc_batch_new(1 << 20);
+	CDC_AUTO(cdc_batch_freep) struct cdc_batch *end = cdc_batch_new(1 << 20);
+
+	(void)state;
+	add(first, 0, 1, 10, 1, 1, CDC_OP_INSERT, 0);
+	add(first, 0, 1, 20, 1, 1, CDC_OP_INSERT, 0);
+	add(first, 1, 2, 20, 2, 1, CDC_OP_INSERT, CDC_RECORD_BARRIER);
+	take_transactions(w, in, first, false);
+	/* Alone, although more would fit. */
+	expect_group(w, 8, 1, true);
+	finish(w, 1);
+	expect_position(in, 10, 1);
+	/* Nobody knows how long it is. */
+	expect_group(w, 8, 0, false);
+	expect_group(w, 2, 0, false);
+	expect_group(w, 1, 1, false);
+	add(more, 0, 1, 20, 3, 1, CDC_OP_INSERT, 0);
+	take_transactions(w, in, more, false);
+	expect_group(w, 2, 2, false);
+	finish(w, 2);
+	expect_position(in, 20, 0);
+	expect_group(w, 8, 0, false);
+	/* The rest of it is not selected. */
+	add(end, 0, 1, 20, 4, 1, CDC_OP_DELETE, 0);
+	take_transactions(w, in, end, true);
+	expect_group(w, 8, 1, true);
+	expect_position(in, 20, 0);
+	finish(w, 1);
+	expect_position(in, 20, 4);
+	cdc_window_free(w);
+}
+
+static void a_restart_in_a_transaction_begins_with_it(void **state)
+{
+	struct cdc_window *w = grouped(1000);
+	const struct cdc_stream_position from = {.id = {.epoch = 1, .commit_lsn = 20}};
+	struct cdc_window_input *in = cdc_window_input_new(w, CDC_INPUT_STREAM, from);
+	CDC_AUTO(cdc_batch_freep) struct cdc_batch *b = cdc_batch_new(1 << 20);
+
+	(void)state;
+	add(b, 0, 1, 20, 1, 1, CDC_OP_INSERT, 0);
+	take_transactions(w, in, b, false);
+	expect_group(w, 8, 0, false);
+	assert_int_equal(cdc_window_behind(in, cdc_window_through(in).id).ordinal, UINT32_MAX);
+	cdc_window_free(w);
+}
+
+/* What no room is for goes out as far as it is there, but for the record that may be the last. */
+static void a_transaction_that_fills_the_window_goes_on(void **state)
+{
+	struct cdc_window *w = grouped(40);
+	struct cdc_window_input *in = input_of(w, CDC_INPUT_STREAM);
+	CDC_AUTO(cdc_batch_freep) struct cdc_batch *b = cdc_batch_new(1 << 20);
+	CDC_AUTO(cdc_batch_freep) struct cdc_batch *end = cdc_batch_new(1 << 20);
+
+	(void)state;
+	for (uint32_t i = 1; i <= 3; i++)
+		add(b, 0, i, 20, i, 1, CDC_OP_INSERT, 0);
+	take_transactions(w, in, b, false);
+	assert_false(cdc_window_must_read(in));
+	expect_group(w, 8, 2, false);
+	finish(w, 2);
+	assert_true(cdc_window_must_read(in));
+	expect_group(w, 8, 0, false);
+	add(end, 0, 1, 20, 4, 1, CDC_OP_DELETE, 0);
+	take_transactions(w, in, end, true);
+	expect_group(w, 8, 1, true);
+	cdc_window_free(w);
+}
+
 static void what_is_not_selected_moves_the_checkpoint(void **state)
 {
 	struct cdc_window *w = cdc_window_new(4, false, CDC_ORDER_KEY, 1u << CDC_OP_INSERT);
@@ -722,6 +845,9 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_run_ends_at_its_limits),
+		cmocka_unit_test(a_transaction_is_whole_or_split_at_a_limit),
+		cmocka_unit_test(a_restart_in_a_transaction_begins_with_it),
+		cmocka_unit_test(a_transaction_that_fills_the_window_goes_on),
 		cmocka_unit_test(keys_spread_evenly_beside_one_with_many_records),
 		cmocka_unit_test(what_is_not_selected_moves_the_checkpoint),
 		cmocka_unit_test(what_is_too_large_stands_aside),
