@@ -361,13 +361,13 @@ def test_both_die_at_once(own_server, make_rig):
     rig.assert_whole()
 
 
-def test_kill_at_random_moments_under_load(rig, seed):
+def test_kill_at_twenty_random_moments_under_load(rig, seed):
     rng = random.Random(seed)
     Writers.tables(rig.db)
     rig.add_receiver().control({"delay_ms": 2, "action": "answer"})
     rig.start(concurrency=8, batch_size=10)
     with Writers(rig.db, seed, threads=2):
-        for _ in range(12):
+        for _ in range(20):
             time.sleep(rng.uniform(0.02, 0.9))
             rig.walpost.kill()
             rig.walpost.start(databases=[rig.db])
