@@ -5,6 +5,8 @@ import sqlite3
 import pytest
 from walpost import Walpost, merge, source, sync, webhook
 
+pytestmark = pytest.mark.receiving
+
 
 class Nowhere:
     """A database that does not answer."""
