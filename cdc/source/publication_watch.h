@@ -47,7 +47,7 @@ struct cdc_publication_look {
 	size_t table_n;
 };
 
-#define CDC_LEFT_MAX 64 /* that are remembered */
+#define CDC_LEFT_MAX 500 /* that are remembered */
 
 struct cdc_publication_watch {
 	const struct cdc_source_plan *plan;

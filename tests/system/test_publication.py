@@ -136,3 +136,20 @@ def test_F20_a_publication_that_is_gone_is_told_before_a_change_comes(rig):
     told(rig, "publication_is_back")
     wait_for("it is over", lambda: walpost.metric("walpost_source_publication_gone") == 0, 10, tail=walpost.tail)
     assert not walpost.events("table_left_publication")
+
+
+def test_F21_of_many_tables_that_come_back_at_once_every_one_is_copied(rig):
+    many = 60
+    for i in range(many):
+        rig.db.sql(f"CREATE TABLE m{i} (id int PRIMARY KEY)")
+    names = ", ".join(f"m{i}" for i in range(many))
+    rig.db.server.sql(f"CREATE PUBLICATION walpost FOR TABLE {names}", database=rig.db.name)
+    walpost = rig.start(connection={"on_gap": "resync"})
+    watched(rig)
+    rig.db.server.sql(f"ALTER PUBLICATION walpost DROP TABLE {names}", database=rig.db.name)
+    wait_for("all are out", lambda: walpost.metric("walpost_source_left_tables") == many, 30, tail=walpost.tail)
+    for i in range(many):
+        rig.db.server.sql(f"INSERT INTO m{i} VALUES (1)", database=rig.db.name)
+    rig.db.server.sql(f"ALTER PUBLICATION walpost ADD TABLE {names}", database=rig.db.name)
+    wait_for("what was not read of any is copied", lambda: len(
+        {r["schema"] for r in rig.receiver.records() if r["operation"] == "read"}) == many, 90, 1, tail=walpost.tail)
