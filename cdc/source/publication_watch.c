@@ -67,6 +67,32 @@ void cdc_publication_watch_forget(struct cdc_publication_watch *w, const char *n
 	l->table_n = n;
 }
 
+/* The system, and a line per table. */
+void cdc_publication_watch_put_left(const struct cdc_publication_watch *w, struct cdc_buf *out)
+{
+	for (size_t i = 0; i < w->left_n; i++)
+		cdc_buf_printf(out, "%s %u %s\n", w->system_id, w->left[i].oid, w->left[i].name);
+}
+
+void cdc_publication_watch_recall_left(struct cdc_publication_watch *w, const char *text)
+{
+	const char *end;
+
+	CDC_ASSERT(!w->last.arena);
+	for (; w->left_n < CDC_LEFT_MAX && (end = strchr(text, '\n')) != NULL; text = end + 1) {
+		struct cdc_left_table *l = &w->left[w->left_n];
+		char system_id[24];
+		int at = 0;
+
+		if (sscanf(text, "%23s %u %n", system_id, &l->oid, &at) != 2 || at == 0 ||
+		    end - text <= at || (size_t)(end - text - at) >= sizeof(l->name))
+			continue;
+		(void)snprintf(w->system_id, sizeof(w->system_id), "%s", system_id);
+		(void)snprintf(l->name, sizeof(l->name), "%.*s", (int)(end - text - at), text + at);
+		w->left_n++;
+	}
+}
+
 /* --- the statements ---------------------------------------------------------------------- */
 
 /*
@@ -614,6 +640,11 @@ static enum cdc_code take_look(struct telling *t, const PGresult *answer, struct
 	if (rc) {
 		cdc_arena_free(look.arena);
 		return rc;
+	}
+	/* What a former process saw leave may have come back when nobody looked. */
+	for (size_t i = 0; !w->last.arena && i < look.table_n; i++) {
+		if (find_left(w, look.tables[i].oid))
+			tell_joined(t, &look.tables[i]);
 	}
 	if (w->last.arena) {
 		const char *is = cdc_pgconn_text(answer, 0, COLUMN_NAME);
