@@ -56,9 +56,12 @@ struct cdc_capture {
 	bool is_publication_unwatched;  /* the last look at it failed */
 	struct cdc_hurt_report hurt;    /* the last look at the tables' identities */
 	struct cdc_absent absent;       /* those that were taken out for it */
-	bool is_hurt_stuck; /* one could not be taken out of the publication, which was told */
-	uint32_t absences;  /* gaps that were noted of tables that came back */
-	uint32_t promoted;  /* the timeline that it writes since, while it was read; 0: none */
+	bool is_hurt_stuck;  /* one could not be taken out of the publication, which was told */
+	uint32_t absences;   /* gaps that were noted of tables that came back */
+	struct cdc_buf left; /* the tables that are out, as they are noted */
+	bool is_left_known;  /* what a former process noted of them was read */
+	bool is_gap_unnoted; /* the next process is to note it */
+	uint32_t promoted;   /* the timeline that it writes since, while it was read; 0: none */
 	bool reply_requested;
 	/* An option changed the numbering, and the buffer ends in a transaction that was numbered
 	 * as before: its commit LSN, up to which it goes on being; 0: nothing of it. */
@@ -80,6 +83,7 @@ enum cdc_code cdc_capture_new(const struct cdc_capture_setup *setup, struct cdc_
 		return cdc_err_set(err, CDC_NOMEM, "out of memory");
 	c->setup = *setup;
 	c->silent_max_ms = SILENT_MAX_MS;
+	cdc_buf_init(&c->left, CDC_LEFT_TEXT_MAX);
 	c->absent.setup = (struct cdc_absent_setup){.store = setup->store,
 						    .slot = setup->plan.slot,
 						    .syncs = setup->syncs,
@@ -99,6 +103,7 @@ void cdc_capture_free(struct cdc_capture *c)
 		return;
 	cdc_source_free(c->source);
 	cdc_batch_free(c->batch);
+	cdc_buf_clear(&c->left);
 	free(c);
 }
 
@@ -548,6 +553,36 @@ static struct cdc_id end_id(const struct cdc_capture *c)
 	return (struct cdc_id){.epoch = st.epoch, .commit_lsn = end_of_ours(c, &st)};
 }
 
+static void put_left_key(const struct cdc_capture *c, char ret_key[96])
+{
+	(void)snprintf(ret_key, 96, "left %s", c->setup.plan.slot);
+}
+
+/* What a former process knew of tables that are out. */
+static enum cdc_code recall_left(struct cdc_capture *c, struct cdc_err *err)
+{
+	char *text = c->is_left_known ? NULL : malloc(CDC_LEFT_TEXT_MAX);
+	char key[96];
+	enum cdc_code rc;
+
+	if (c->is_left_known)
+		return CDC_OK;
+	if (!text)
+		return cdc_err_set(err, CDC_NOMEM, "out of memory for the tables that left");
+	*text = '\0';
+	put_left_key(c, key);
+	rc = cdc_store_note_get(c->setup.store, key, text, CDC_LEFT_TEXT_MAX, err);
+	if (!rc)
+		cdc_source_recall_left(c->source, text);
+	if (!rc || rc == CDC_MISSING) {
+		cdc_buf_put(&c->left, text, strlen(text) + 1);
+		c->is_left_known = true;
+		rc = CDC_OK;
+	}
+	free(text);
+	return rc;
+}
+
 static enum cdc_code know_schema(void *arg, struct cdc_view schema, struct cdc_err *err)
 {
 	struct cdc_capture *c = arg;
@@ -573,6 +608,8 @@ static enum cdc_code open_stream(struct cdc_capture *c, struct cdc_err *err)
 	/* The connect may publish them again. */
 	at = end_id(c);
 	rc = cdc_absent_load(&c->absent, &at, c->row.generation, err);
+	if (!rc)
+		rc = recall_left(c, err);
 	if (rc)
 		return rc;
 	rc = cdc_source_connect(c->source, c->has_row || st.durable, &info, err);
@@ -1071,6 +1108,7 @@ static void note_absence(struct cdc_capture *c, const struct cdc_publication_new
 			rc = cdc_store_gap_put(c->setup.store, &gap, &err);
 		}
 	}
+	c->is_gap_unnoted |= rc != CDC_OK;
 	if (rc)
 		LOG_WARN(&c->setup.log, "gap_not_noted", KV("connection", c->setup.connection),
 			 KV("table", (const char *)n->table), KV_ERR(&err));
@@ -1097,6 +1135,35 @@ static void take_news(void *arg, const struct cdc_publication_news *n)
 		   KV("note", (const char *)n->text), KV("remedy", (const char *)remedy));
 }
 
+/* The tables that are out are remembered over a restart: they may come back. */
+static void note_left(struct cdc_capture *c)
+{
+	struct cdc_err err;
+	struct cdc_buf now;
+	char key[96];
+	enum cdc_code rc = CDC_OK;
+
+	cdc_buf_init(&now, CDC_LEFT_TEXT_MAX);
+	cdc_source_put_left(c->source, &now);
+	cdc_buf_put(&now, "", 1);
+	memset(&err, 0, sizeof(err));
+	put_left_key(c, key);
+	if (now.failed || c->is_gap_unnoted ||
+	    (now.len == c->left.len && memcmp(now.data, c->left.data, now.len) == 0)) {
+		cdc_buf_clear(&now);
+		return;
+	}
+	rc = cdc_store_note_put(c->setup.store, key, (const char *)now.data, &err);
+	if (rc) {
+		LOG_WARN(&c->setup.log, "left_tables_not_noted",
+			 KV("connection", c->setup.connection), KV_ERR(&err));
+		cdc_buf_clear(&now);
+		return;
+	}
+	cdc_buf_clear(&c->left);
+	c->left = now;
+}
+
 /* Nobody says in the stream that something does not come any more. */
 static void watch_publication(struct cdc_capture *c)
 {
@@ -1115,6 +1182,7 @@ static void watch_publication(struct cdc_capture *c)
 	c->is_publication_unwatched = rc != CDC_OK;
 	if (rc)
 		return;
+	note_left(c);
 	cdc_metric_set(&m->publication_tables, r.table_n);
 	cdc_metric_set(&m->publication_gone, r.is_gone);
 	cdc_metric_set(&m->left_tables, r.left_n);

@@ -67,6 +67,32 @@ void cdc_publication_watch_forget(struct cdc_publication_watch *w, const char *n
 	l->table_n = n;
 }
 
+/* The system, and a line per table. */
+void cdc_publication_watch_put_left(const struct cdc_publication_watch *w, struct cdc_buf *out)
+{
+	for (size_t i = 0; i < w->left_n; i++)
+		cdc_buf_printf(out, "%s %u %s\n", w->system_id, w->left[i].oid, w->left[i].name);
+}
+
+void cdc_publication_watch_recall_left(struct cdc_publication_watch *w, const char *text)
+{
+	const char *end;
+
+	CDC_ASSERT(!w->last.arena);
+	for (; w->left_n < CDC_LEFT_MAX && (end = strchr(text, '\n')) != NULL; text = end + 1) {
+		struct cdc_left_table *l = &w->left[w->left_n];
+		char system_id[24];
+		int at = 0;
+
+		if (sscanf(text, "%23s %u %n", system_id, &l->oid, &at) != 2 || at == 0 ||
+		    end - text <= at || (size_t)(end - text - at) >= sizeof(l->name))
+			continue;
+		(void)snprintf(w->system_id, sizeof(w->system_id), "%s", system_id);
+		(void)snprintf(l->name, sizeof(l->name), "%.*s", (int)(end - text - at), text + at);
+		w->left_n++;
+	}
+}
+
 /* --- the statements ---------------------------------------------------------------------- */
 
 /*
@@ -247,6 +273,7 @@ struct telling {
 	cdc_publication_news_fn *fn;
 	void *arg;
 	size_t told, untold; /* of tables */
+	size_t unkept;       /* of those that left */
 };
 
 static const char *publication_of(const struct telling *t)
@@ -272,11 +299,14 @@ static void tell(struct telling *t, struct cdc_publication_news *n)
 {
 	if (n->table[0] && !cdc_source_asks_for(t->w->plan, n->table))
 		return;
-	if (n->table[0] && t->told == NEWS_MAX) {
-		t->untold++;
-		return;
+	/* A gap is noted of each that is back. */
+	if (n->table[0] && n->kind != CDC_NEWS_TABLE_BACK) {
+		if (t->told == NEWS_MAX) {
+			t->untold++;
+			return;
+		}
+		t->told++;
 	}
-	t->told += n->table[0] != '\0';
 	t->fn(t->arg, n);
 }
 
@@ -299,12 +329,17 @@ static void unleave(struct cdc_publication_watch *w, struct cdc_left_table *l)
 	*l = w->left[--w->left_n];
 }
 
-static void leave(struct cdc_publication_watch *w, const struct cdc_published *p)
+static void leave(struct telling *t, const struct cdc_published *p)
 {
+	struct cdc_publication_watch *w = t->w;
 	struct cdc_left_table *l;
 
-	if (w->left_n == CDC_LEFT_MAX || !cdc_source_asks_for(w->plan, p->under_name))
+	if (!cdc_source_asks_for(w->plan, p->under_name))
 		return;
+	if (w->left_n == CDC_LEFT_MAX) {
+		t->unkept++;
+		return;
+	}
 	l = &w->left[w->left_n++];
 	l->oid = p->oid;
 	(void)snprintf(l->name, sizeof(l->name), "%s", p->under_name);
@@ -377,7 +412,7 @@ static void tell_left(struct telling *t, const struct cdc_published *p, int row,
 			       publication_of(t));
 	}
 	tell(t, &n);
-	leave(t->w, p);
+	leave(t, p);
 }
 
 static void tell_missing(struct telling *t, const struct cdc_published *p, bool is_via_root)
@@ -479,6 +514,16 @@ static void compare_tables(struct telling *t, const struct cdc_publication_look 
 		(void)snprintf(n.text, sizeof(n.text),
 			       "publication %s: %zu more such news of tables are not listed",
 			       publication_of(t), t->untold);
+		tell(t, &n);
+	}
+	if (t->unkept) {
+		struct cdc_publication_news n = {.kind = CDC_NEWS_PUBLICATION_CHANGED};
+
+		(void)snprintf(n.text, sizeof(n.text),
+			       "publication %s: %zu more tables left it than are remembered; when "
+			       "they come back, what was changed meanwhile is not noted as a gap",
+			       publication_of(t), t->unkept);
+		(void)snprintf(n.remedy, sizeof(n.remedy), "walpost resync SYNC, then");
 		tell(t, &n);
 	}
 }
@@ -595,6 +640,11 @@ static enum cdc_code take_look(struct telling *t, const PGresult *answer, struct
 	if (rc) {
 		cdc_arena_free(look.arena);
 		return rc;
+	}
+	/* What a former process saw leave may have come back when nobody looked. */
+	for (size_t i = 0; !w->last.arena && i < look.table_n; i++) {
+		if (find_left(w, look.tables[i].oid))
+			tell_joined(t, &look.tables[i]);
 	}
 	if (w->last.arena) {
 		const char *is = cdc_pgconn_text(answer, 0, COLUMN_NAME);

@@ -47,7 +47,7 @@ struct cdc_publication_look {
 	size_t table_n;
 };
 
-#define CDC_LEFT_MAX 64 /* that are remembered */
+#define CDC_LEFT_MAX 500 /* that are remembered */
 
 struct cdc_publication_watch {
 	const struct cdc_source_plan *plan;
@@ -84,6 +84,10 @@ enum cdc_code cdc_publication_watch_take(struct cdc_publication_watch *w, const 
 					 const PGresult *missing, cdc_publication_news_fn *fn,
 					 void *arg, struct cdc_publication_report *ret,
 					 struct cdc_err *err) CDC_CHECK;
+
+/* What left and is still out, as a text; and what a former process had, before the first look. */
+void cdc_publication_watch_put_left(const struct cdc_publication_watch *w, struct cdc_buf *out);
+void cdc_publication_watch_recall_left(struct cdc_publication_watch *w, const char *text);
 
 /* A table is taken out on purpose: its leaving is no news. */
 void cdc_publication_watch_forget(struct cdc_publication_watch *w, const char *name);

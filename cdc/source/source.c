@@ -766,6 +766,16 @@ enum cdc_code cdc_source_watch_publication(struct cdc_source *s, cdc_publication
 		  : cdc_publication_watch_take(&s->publication, answer, missing, fn, arg, ret, err);
 }
 
+void cdc_source_put_left(const struct cdc_source *s, struct cdc_buf *out)
+{
+	cdc_publication_watch_put_left(&s->publication, out);
+}
+
+void cdc_source_recall_left(struct cdc_source *s, const char *text)
+{
+	cdc_publication_watch_recall_left(&s->publication, text);
+}
+
 enum cdc_code cdc_source_unpublish(struct cdc_source *s, const struct cdc_hurt_table *table,
 				   struct cdc_err *err)
 {

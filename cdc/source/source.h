@@ -21,6 +21,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "cdc/base/buf.h"
 #include "cdc/base/err.h"
 #include "cdc/base/lsn.h"
 #include "cdc/base/opt.h"
@@ -302,6 +303,12 @@ bool cdc_source_asks_for(const struct cdc_source_plan *plan, const char *table);
 enum cdc_code cdc_source_watch_publication(struct cdc_source *s, cdc_publication_news_fn *fn,
 					   void *arg, struct cdc_publication_report *ret,
 					   struct cdc_err *err) CDC_CHECK;
+
+/* The tables that left the publication and are still out, as a text that the next process gives
+ * back before its first start; a table of it that is published then has come back. */
+#define CDC_LEFT_TEXT_MAX (100u << 10)
+void cdc_source_put_left(const struct cdc_source *s, struct cdc_buf *out);
+void cdc_source_recall_left(struct cdc_source *s, const char *text);
 
 /* Takes a table out of the publication; waits at most 1 s for its lock and 5.5 s in all.
  * CDC_TIMEOUT: somebody holds the table; CDC_CONFIG: our role may not. */

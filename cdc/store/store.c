@@ -262,7 +262,7 @@ static struct cdc_checkpoint *end_turn(struct cdc_store *s, struct turn *t, uint
 	struct cdc_checkpoint *dead = t->checkpoints;
 
 	note_outcome(s, rc, err);
-	if (!rc)
+	if (!rc && t->attempts.n)
 		s->attempts_failed = false;
 	if (rc && t->attempts.n) {
 		s->attempts_failed = true;

@@ -136,3 +136,49 @@ def test_F20_a_publication_that_is_gone_is_told_before_a_change_comes(rig):
     told(rig, "publication_is_back")
     wait_for("it is over", lambda: walpost.metric("walpost_source_publication_gone") == 0, 10, tail=walpost.tail)
     assert not walpost.events("table_left_publication")
+
+
+def test_F21_of_many_tables_that_come_back_at_once_every_one_is_copied(rig):
+    many = 60
+    for i in range(many):
+        rig.db.sql(f"CREATE TABLE m{i} (id int PRIMARY KEY)")
+    names = ", ".join(f"m{i}" for i in range(many))
+    rig.db.server.sql(f"CREATE PUBLICATION walpost FOR TABLE {names}", database=rig.db.name)
+    walpost = rig.start(connection={"on_gap": "resync"})
+    watched(rig)
+    rig.db.server.sql(f"ALTER PUBLICATION walpost DROP TABLE {names}", database=rig.db.name)
+    wait_for("all are out", lambda: walpost.metric("walpost_source_left_tables") == many, 30, tail=walpost.tail)
+    for i in range(many):
+        rig.db.server.sql(f"INSERT INTO m{i} VALUES (1)", database=rig.db.name)
+    rig.db.server.sql(f"ALTER PUBLICATION walpost ADD TABLE {names}", database=rig.db.name)
+    wait_for("what was not read of any is copied", lambda: len(
+        {r["schema"] for r in rig.receiver.records() if r["operation"] == "read"}) == many, 90, 1, tail=walpost.tail)
+
+
+@pytest.mark.parametrize("comes_back", ["while it reads", "while nobody reads"])
+def test_F21_a_table_that_is_out_over_a_restart_is_still_known_to_come_back(rig, comes_back):
+    for name in ("t", "u"):
+        rig.db.sql(f"CREATE TABLE {name} (id int PRIMARY KEY)")
+    rig.db.server.sql("CREATE PUBLICATION walpost FOR TABLE t, u", database=rig.db.name)
+    walpost = rig.start(connection={"on_gap": "resync"})
+    watched(rig)
+    rig.db.server.sql("ALTER PUBLICATION walpost DROP TABLE t", database=rig.db.name)
+    wait_for("it is out", lambda: walpost.metric("walpost_source_left_tables") == 1, 30, tail=walpost.tail)
+    rig.db.server.sql("INSERT INTO t VALUES (1)", database=rig.db.name)
+    walpost.kill()
+    if comes_back == "while it reads":
+        walpost.start(databases=[rig.db])
+        watched(rig)
+        assert walpost.metric("walpost_source_left_tables") == 1
+        rig.db.server.sql("ALTER PUBLICATION walpost ADD TABLE t", database=rig.db.name)
+    else:
+        rig.db.server.sql("ALTER PUBLICATION walpost ADD TABLE t", database=rig.db.name)
+        walpost.start(databases=[rig.db])
+    told(rig, "table_is_back", table="public.t")
+    wait_for("what was not read is copied", lambda: any(
+        r["operation"] == "read" and r["fields"] == {"id": 1} for r in rig.receiver.records()), 30, tail=walpost.tail)
+    wait_for("nothing is out", lambda: walpost.metric("walpost_source_left_tables") == 0, 10, tail=walpost.tail)
+    walpost.stop()
+    walpost.start(databases=[rig.db])
+    watched(rig)
+    assert len(walpost.events("table_is_back")) == 1, "once"

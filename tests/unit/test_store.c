@@ -946,6 +946,30 @@ static void attempts_that_cannot_be_written_wait_in_order_and_then_are_left_out(
 	assert_int_equal(attempts_of(f->store, 3), 3);
 }
 
+static void attempts_that_fail_by_themselves_fail_one_checkpoint_at_most(void **state)
+{
+	struct fixture *f = *state;
+	sqlite3 *db = look_in(f);
+	const uint64_t begin_ms = cdc_clock_mono_ms();
+
+	run_sql(db, "ALTER TABLE attempt RENAME TO away");
+	assert_true(log_attempt(f->store, 1, 1));
+	assert_true(is_durable_soon(f->store, hand_over(f->store, "orders", 1)));
+	/* They are tried again after 5 s. */
+	for (uint64_t n = 2; n < 10 && cdc_clock_mono_ms() - begin_ms < 4000; n++) {
+		const uint64_t ticket = hand_over(f->store, "orders", n);
+
+		while (cdc_store_checkpointed(f->store) < ticket) {
+			if (cdc_clock_mono_ms() - begin_ms < 4000)
+				assert_int_equal(cdc_store_error(f->store, NULL), CDC_OK);
+			pause_ms(1);
+		}
+	}
+	run_sql(db, "ALTER TABLE away RENAME TO attempt");
+	assert_int_equal(sqlite3_close(db), SQLITE_OK);
+	assert_true(has_attempts_soon(f->store, 1));
+}
+
 static void attempts_that_were_handed_over_are_written_by_close(void **state)
 {
 	struct fixture *f = *state;
@@ -1369,6 +1393,7 @@ int main(void)
 		STORE(threads_do_not_disturb_each_other),
 		STORE(a_full_disk_stops_no_checkpoint_and_heals),
 		STORE(attempts_that_cannot_be_written_wait_in_order_and_then_are_left_out),
+		STORE(attempts_that_fail_by_themselves_fail_one_checkpoint_at_most),
 		STORE(attempts_that_were_handed_over_are_written_by_close),
 		STORE(the_reserve_is_kept_also_after_a_crash_while_it_was_made),
 		STORE(F47_a_newer_state_is_refused),
