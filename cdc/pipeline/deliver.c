@@ -149,7 +149,8 @@ static enum cdc_code make_inputs(struct cdc_deliver *d, struct cdc_err *err)
 		.backfill = s->backfill,
 		.is_whole = s->settings->order == CDC_ORDER_SYNC,
 	};
-	struct cdc_stopped_setup stopped = {.intake = intake, .window = d->window};
+	struct cdc_stopped_setup stopped = {
+		.intake = intake, .window = d->window, .log = &d->setup.log};
 	enum cdc_code rc = cdc_intake_init(&d->stream, &intake, d->window, CDC_INPUT_STREAM,
 					   s->cursor->streams[0], err);
 
@@ -157,6 +158,7 @@ static enum cdc_code make_inputs(struct cdc_deliver *d, struct cdc_err *err)
 	stopped.stream = d->stream.input;
 	if (!rc)
 		rc = cdc_stopped_new(&stopped, s->cursor, &d->stopped, err);
+	round.stopped = d->stopped;
 	if (!rc && s->backfill)
 		rc = cdc_round_new(&round, s->cursor, &d->round, err);
 	return rc;
@@ -494,21 +496,6 @@ static enum cdc_code stop_table(struct cdc_deliver *d, const struct cdc_trouble 
 	LOG_ERROR(&d->setup.log, "table_stopped", KV("sync", d->setup.sync),
 		  KV("status", t->status), KV_ERR(&why));
 	return CDC_OK;
-}
-
-/* A table that is copied again does not stand still any more. */
-static void leave_to_copy(struct cdc_deliver *d)
-{
-	size_t n = 0;
-	const struct cdc_cursor_table *tables = d->round ? cdc_round_tables(d->round, &n) : NULL;
-
-	for (size_t i = 0; i < n; i++) {
-		if (cdc_stopped_leave(d->stopped, tables[i].table))
-			LOG_INFO(&d->setup.log, "stopped_table_is_copied",
-				 KV("sync", d->setup.sync),
-				 KV("schema", (const char *)tables[i].table));
-	}
-	show_stopped(d);
 }
 
 /* Without room for its key the record stays where it is. */
@@ -977,8 +964,8 @@ enum cdc_code cdc_deliver_step(struct cdc_deliver *d, uint64_t now_ms, int64_t w
 	if (!rc && d->round)
 		rc = cdc_round_step(d->round, err);
 	if (!rc && !cdc_stopped_is_empty(d->stopped)) {
-		leave_to_copy(d);
 		rc = cdc_stopped_step(d->stopped, err);
+		show_stopped(d);
 	}
 	if (d->selector)
 		tell_missing(d);

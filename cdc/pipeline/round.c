@@ -29,6 +29,8 @@ struct cdc_round {
 	char (*names)[sizeof(((struct cdc_cursor_table *)0)->table)];
 	const char **tables; /* the same; what the reader reads */
 	struct cdc_cursor_table *entries;
+	bool *had_stopped; /* and will have again, should nothing come of its copy */
+	bool is_lifted;    /* nothing has come of it */
 	size_t n;
 	enum cdc_table_state state; /* of all of them */
 	struct cdc_id own;          /* HELD, COPYING: the stream brought everything up to it */
@@ -54,8 +56,9 @@ static enum cdc_code set_tables(struct cdc_round *r, size_t n, struct cdc_err *e
 	r->names = calloc(n, sizeof(*r->names));
 	r->tables = calloc(n, sizeof(*r->tables));
 	r->entries = calloc(n, sizeof(*r->entries));
+	r->had_stopped = calloc(n, sizeof(*r->had_stopped));
 	r->n = n;
-	if (!r->names || !r->tables || !r->entries)
+	if (!r->names || !r->tables || !r->entries || !r->had_stopped)
 		return cdc_err_set(err, CDC_NOMEM, "out of memory for %zu tables", n);
 	return CDC_OK;
 }
@@ -64,7 +67,6 @@ static void set_table(struct cdc_round *r, size_t i, const char *name)
 {
 	(void)snprintf(r->names[i], sizeof(r->names[i]), "%s", name);
 	r->tables[i] = r->names[i];
-	(void)snprintf(r->entries[i].table, sizeof(r->entries[i].table), "%s", name);
 }
 
 static void forget_tables(struct cdc_round *r)
@@ -72,9 +74,11 @@ static void forget_tables(struct cdc_round *r)
 	free(r->names);
 	free(r->tables);
 	free(r->entries);
+	free(r->had_stopped);
 	r->names = NULL;
 	r->tables = NULL;
 	r->entries = NULL;
+	r->had_stopped = NULL;
 	r->n = 0;
 }
 
@@ -92,12 +96,15 @@ static enum cdc_code hold(struct cdc_round *r, struct cdc_err *err)
 		setup.tables = r->tables;
 		setup.table_n = r->n;
 	}
-	for (size_t i = 0; i < r->n && !rc && !r->setup.is_whole; i++)
+	for (size_t i = 0; i < r->n && !rc && !r->setup.is_whole; i++) {
 		rc = cdc_window_hold(r->setup.window, r->tables[i], &r->own, err);
+		r->had_stopped[i] = cdc_stopped_take(r->setup.stopped, r->tables[i]);
+		cdc_window_shut(r->setup.window, r->tables[i], r->had_stopped[i]);
+	}
 	if (!rc)
 		rc = cdc_intake_init(&r->held, &setup, r->setup.window, CDC_INPUT_HELD, own, err);
 	r->copy = NULL;
-	r->has_copied = r->is_told = r->has_joined = false;
+	r->has_copied = r->is_told = r->has_joined = r->is_lifted = false;
 	r->attempt = 0;
 	r->point = 0;
 	return rc;
@@ -311,7 +318,7 @@ static enum cdc_code wait_for_point(struct cdc_round *r, struct cdc_err *err)
 {
 	if (r->view.phase == CDC_PHASE_LIFTED) {
 		r->point = 0;
-		r->has_copied = true;
+		r->has_copied = r->is_lifted = true;
 		r->stage = STAGE_AFTER;
 		return CDC_OK;
 	}
@@ -421,8 +428,11 @@ static enum cdc_code take_rows(struct cdc_round *r, struct cdc_err *err)
 		if (rc)
 			return rc;
 	}
-	if (r->has_copied)
-		r->stage = STAGE_AFTER;
+	if (!r->has_copied)
+		return CDC_OK;
+	for (size_t i = 0; i < r->n; i++)
+		cdc_window_shut(r->setup.window, r->tables[i], false);
+	r->stage = STAGE_AFTER;
 	return CDC_OK;
 }
 
@@ -436,8 +446,10 @@ static void try_join(struct cdc_round *r)
 		return;
 	if (r->setup.is_whole)
 		cdc_window_join(r->setup.window, NULL, &held);
-	for (size_t i = 0; i < r->n && !r->setup.is_whole; i++)
-		cdc_window_join(r->setup.window, r->tables[i], &held);
+	for (size_t i = 0; i < r->n && !r->setup.is_whole; i++) {
+		if (!r->is_lifted || !r->had_stopped[i])
+			cdc_window_join(r->setup.window, r->tables[i], &held);
+	}
 	r->joined = held;
 	r->has_joined = true;
 }
@@ -448,6 +460,17 @@ static bool is_passed(const struct cdc_round *r)
 	struct cdc_id stream = cdc_window_position(r->setup.stream).id;
 
 	return cdc_id_cmp(&stream, &r->joined) >= 0;
+}
+
+/* Every row is delivered: from here on a restart needs no copy. */
+static void end_copy(struct cdc_round *r)
+{
+	set_state(r, CDC_TABLE_CATCHING_UP);
+	for (size_t i = 0; i < r->n && !r->is_lifted; i++) {
+		if (r->had_stopped[i])
+			cdc_stopped_leave(r->setup.stopped, r->tables[i]);
+		r->had_stopped[i] = false;
+	}
 }
 
 static enum cdc_code catch_up(struct cdc_round *r, struct cdc_err *err)
@@ -461,10 +484,9 @@ static enum cdc_code catch_up(struct cdc_round *r, struct cdc_err *err)
 	}
 	if (rc)
 		return rc;
-	/* Every row is delivered: from here on a restart needs no copy. */
 	if (r->state != CDC_TABLE_CATCHING_UP &&
 	    (!r->copy || cdc_window_input_records(r->copy) == 0))
-		set_state(r, CDC_TABLE_CATCHING_UP);
+		end_copy(r);
 	if (r->state != CDC_TABLE_CATCHING_UP || !is_written(r))
 		return watch_reader(r, err);
 	if (!r->is_told && r->view.phase == CDC_PHASE_COPIED) {
@@ -480,8 +502,18 @@ static enum cdc_code catch_up(struct cdc_round *r, struct cdc_err *err)
 	return watch_reader(r, err);
 }
 
-static void leave(struct cdc_round *r)
+static enum cdc_code leave(struct cdc_round *r, struct cdc_err *err)
 {
+	for (size_t i = 0; i < r->n; i++) {
+		enum cdc_code rc = CDC_OK;
+
+		cdc_window_shut(r->setup.window, r->tables[i], false);
+		if (r->had_stopped[i])
+			rc = cdc_stopped_put(r->setup.stopped, r->tables[i], err);
+		if (rc)
+			return rc;
+		r->had_stopped[i] = false;
+	}
 	cdc_intake_clear(&r->held, false);
 	r->is_watched = false;
 	if (r->copy)
@@ -490,6 +522,7 @@ static void leave(struct cdc_round *r)
 	forget_tables(r);
 	r->stage = STAGE_NONE;
 	cdc_backfill_joined(r->setup.backfill);
+	return CDC_OK;
 }
 
 static void give_back(struct cdc_round *r)
@@ -545,9 +578,7 @@ enum cdc_code cdc_round_step(struct cdc_round *r, struct cdc_err *err)
 	case STAGE_AFTER:
 		return catch_up(r, err);
 	case STAGE_LEAVING:
-		if (is_written(r))
-			leave(r);
-		return CDC_OK;
+		return is_written(r) ? leave(r, err) : CDC_OK;
 	}
 	return CDC_OK;
 }
@@ -565,16 +596,22 @@ uint64_t cdc_round_wait_ms(const struct cdc_round *r, uint64_t wait_ms)
 
 struct cdc_cursor_table *cdc_round_tables(struct cdc_round *r, size_t *ret_n)
 {
+	bool is_any = r->stage != STAGE_NONE && r->stage != STAGE_LEAVING;
 	struct cdc_id id = r->own;
+	size_t n = 0;
 
-	*ret_n = r->stage == STAGE_NONE || r->stage == STAGE_LEAVING ? 0 : r->n;
-	if (*ret_n && r->state == CDC_TABLE_CATCHING_UP)
+	if (is_any && r->state == CDC_TABLE_CATCHING_UP)
 		id = cdc_window_position(r->held.input).id;
-	for (size_t i = 0; i < *ret_n; i++) {
-		r->entries[i].state = r->state;
-		r->entries[i].id = id;
-		r->entries[i].point = r->point;
+	for (size_t i = 0; i < r->n && is_any; i++) {
+		struct cdc_cursor_table *t = &r->entries[n];
+
+		if (r->had_stopped[i])
+			continue;
+		*t = (struct cdc_cursor_table){.state = r->state, .id = id, .point = r->point};
+		memcpy(t->table, r->names[i], sizeof(t->table));
+		n++;
 	}
+	*ret_n = n;
 	return r->entries;
 }
 

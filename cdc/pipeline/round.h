@@ -6,6 +6,8 @@
  * the changes from the point on, and lets the tables join the stream when they have
  * caught up with it.  What is held, and how far these tables have come by
  * themselves, is part of the sync's checkpoint, so a restart goes on from there.
+ * A table that had stopped (stopped.h) is the exception: until its rows are delivered,
+ * the checkpoint says that it has stopped, and its changes below the point are not sent.
  *
  * Threads: a round belongs to the delivery thread of its sync.
  * Layer: pipeline.
@@ -15,11 +17,13 @@
 
 #include "cdc/pipeline/backfill.h"
 #include "cdc/pipeline/intake.h"
+#include "cdc/pipeline/stopped.h"
 
 struct cdc_round_setup {
 	struct cdc_intake_setup intake; /* tables: the sync's */
 	struct cdc_window *window;
 	struct cdc_window_input *stream;
+	struct cdc_stopped *stopped; /* tables that had stopped before their copy */
 	struct cdc_backfill *backfill;
 	bool is_whole; /* order: sync: everything is held */
 };

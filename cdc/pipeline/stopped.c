@@ -11,7 +11,8 @@ struct entry {
 	const char *table; /* the row's; what the reader reads */
 	struct cdc_intake intake;
 	bool is_read, has_joined;
-	bool has_left; /* it is nobody's any more but for its records in the window */
+	bool is_copied; /* by a round, and waits for what comes of it */
+	bool has_left;  /* it is nobody's any more but for its records in the window */
 	struct cdc_id joined;
 };
 
@@ -144,8 +145,10 @@ enum cdc_code cdc_stopped_add(struct cdc_stopped *s, struct cdc_item *item, stru
 		return no_memory(err);
 	(void)snprintf(e->row.table, sizeof(e->row.table), "%.*s", (int)len, table);
 	e->row.state = CDC_TABLE_STOPPED;
-	if (before)
+	if (before) {
+		e->is_copied = before->is_copied;
 		leave(before);
+	}
 	s->version++;
 	cdc_window_stop(s->setup.window, item, &e->row.id);
 	return CDC_OK;
@@ -165,15 +168,47 @@ size_t cdc_stopped_resume(struct cdc_stopped *s)
 	return n;
 }
 
-bool cdc_stopped_leave(struct cdc_stopped *s, const char *table)
+bool cdc_stopped_take(struct cdc_stopped *s, const char *table)
 {
 	struct entry *e = find(s, table, strlen(table));
 
 	if (!e)
 		return false;
+	if (e->has_joined) {
+		leave(e);
+		s->version++;
+		return false;
+	}
+	e->is_copied = true;
+	LOG_INFO(s->setup.log, "stopped_table_is_copied", KV("sync", s->setup.intake.group),
+		 KV("schema", table));
+	return true;
+}
+
+void cdc_stopped_leave(struct cdc_stopped *s, const char *table)
+{
+	struct entry *e = find(s, table, strlen(table));
+
+	if (!e)
+		return;
 	leave(e);
 	s->version++;
-	return true;
+}
+
+enum cdc_code cdc_stopped_put(struct cdc_stopped *s, const char *table, struct cdc_err *err)
+{
+	struct entry *e = find(s, table, strlen(table));
+	enum cdc_code rc;
+
+	if (!e)
+		return CDC_OK;
+	rc = cdc_window_hold(s->setup.window, table, &e->row.id, err);
+	if (rc)
+		return rc;
+	e->is_copied = false;
+	LOG_WARN(s->setup.log, "stopped_table_is_not_copied", KV("sync", s->setup.intake.group),
+		 KV("schema", table), KV("note", "it stands where it stood"));
+	return CDC_OK;
 }
 
 size_t cdc_stopped_count(const struct cdc_stopped *s)
@@ -181,7 +216,8 @@ size_t cdc_stopped_count(const struct cdc_stopped *s)
 	size_t n = 0;
 
 	for (size_t i = 0; i < s->n; i++)
-		n += !s->entries[i]->has_left && s->entries[i]->row.state == CDC_TABLE_STOPPED;
+		n += !s->entries[i]->has_left && !s->entries[i]->is_copied &&
+		     s->entries[i]->row.state == CDC_TABLE_STOPPED;
 	return n;
 }
 
@@ -268,7 +304,8 @@ enum cdc_code cdc_stopped_step(struct cdc_stopped *s, struct cdc_err *err)
 
 		if (e->intake.reader)
 			cdc_intake_give_back(&e->intake);
-		if (!e->has_left && e->row.state == CDC_TABLE_RESUMED && !is_reading) {
+		if (!e->has_left && !e->is_copied && e->row.state == CDC_TABLE_RESUMED &&
+		    !is_reading) {
 			is_reading = true;
 			rc = read_on(s, e, err);
 		}
@@ -289,7 +326,8 @@ enum cdc_code cdc_stopped_step(struct cdc_stopped *s, struct cdc_err *err)
 uint64_t cdc_stopped_wait_ms(const struct cdc_stopped *s, uint64_t wait_ms)
 {
 	for (size_t i = 0; i < s->n; i++) {
-		if (s->entries[i]->row.state == CDC_TABLE_RESUMED && wait_ms > JOIN_MS)
+		if (s->entries[i]->row.state == CDC_TABLE_RESUMED && !s->entries[i]->is_copied &&
+		    wait_ms > JOIN_MS)
 			wait_ms = JOIN_MS;
 	}
 	return wait_ms;

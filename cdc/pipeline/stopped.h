@@ -6,8 +6,9 @@
  * the table out, and its own id, below the record, is part of the sync's checkpoint, so
  * the buffer keeps what it has not got.  When a person resumes it, a reader of its own
  * brings it from that id on, the refused record first, until it has come as far as
- * the stream and joins it.  One table at a time is read like that.  A table that is
- * copied again meanwhile (round.h) leaves: the copy takes the place of what it lacks.
+ * the stream and joins it.  One table at a time is read like that.  A table that is copied
+ * again (round.h) stands where it is until its rows are delivered, which then take the place
+ * of what it lacks; a copy that comes to nothing changes nothing.
  *
  * Threads: belongs to the delivery thread of its sync.
  * Layer: pipeline.
@@ -22,6 +23,7 @@ struct cdc_stopped_setup {
 	struct cdc_intake_setup intake; /* tables: not looked at */
 	struct cdc_window *window;
 	struct cdc_window_input *stream;
+	const struct cdc_log *log;
 };
 
 struct cdc_stopped;
@@ -43,8 +45,14 @@ enum cdc_code cdc_stopped_add(struct cdc_stopped *s, struct cdc_item *item,
 			      struct cdc_err *err) CDC_CHECK;
 /* All of them go on, one after the other.  How many. */
 size_t cdc_stopped_resume(struct cdc_stopped *s);
-/* A copy has taken the table over.  False: it had not stopped. */
-bool cdc_stopped_leave(struct cdc_stopped *s, const char *table);
+
+/* A copy of the table begins.  False: it had not stopped. */
+bool cdc_stopped_take(struct cdc_stopped *s, const char *table);
+/* Its rows are delivered: it has stopped no more. */
+void cdc_stopped_leave(struct cdc_stopped *s, const char *table);
+/* It came to nothing, and the table stands where it stood.  CDC_NOMEM. */
+enum cdc_code cdc_stopped_put(struct cdc_stopped *s, const char *table,
+			      struct cdc_err *err) CDC_CHECK;
 
 size_t cdc_stopped_count(const struct cdc_stopped *s); /* tables that wait for a person */
 bool cdc_stopped_is_empty(const struct cdc_stopped *s);

@@ -42,6 +42,7 @@ struct cdc_window_table {
 	struct cdc_item *first_half; /* of a key change, the last one, while not done */
 	struct cdc_id aside_half;    /* the last one that stood aside */
 	bool is_apart, be_apart;     /* in the lanes of held tables: now, and next */
+	bool is_shut;                /* what CDC_INPUT_HELD brings of it is left out */
 };
 
 struct cdc_window_input {
@@ -340,6 +341,14 @@ void cdc_window_join(struct cdc_window *w, const char *table, const struct cdc_i
 	t->be_apart = false;
 }
 
+void cdc_window_shut(struct cdc_window *w, const char *table, bool is_shut)
+{
+	struct cdc_window_table *t = known_table(w, table);
+
+	if (t)
+		t->is_shut = is_shut;
+}
+
 bool cdc_window_is_drained(struct cdc_window *w, const char *table)
 {
 	const struct cdc_window_table *t;
@@ -357,10 +366,12 @@ static bool leaves_out(const struct hold *h, const struct cdc_id *id)
 
 /* --- adding ------------------------------------------------------------------------- */
 
-/* Is it what another input brings? */
+/* Is it what another input brings, or nobody? */
 static bool is_left_out(const struct cdc_window *w, const struct cdc_window_input *in,
 			const struct cdc_window_table *t, const struct cdc_record *rec)
 {
+	if (in->kind == CDC_INPUT_HELD)
+		return t->is_shut;
 	return in->kind == CDC_INPUT_STREAM &&
 	       (leaves_out(&w->hold, &rec->id) || leaves_out(&t->hold, &rec->id));
 }

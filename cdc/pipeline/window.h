@@ -114,6 +114,8 @@ size_t cdc_window_input_bytes(const struct cdc_window_input *in); /* JSON of its
  */
 enum cdc_code cdc_window_hold(struct cdc_window *w, const char *table, const struct cdc_id *above,
 			      struct cdc_err *err) CDC_CHECK;
+/* Leaves out what HELD inputs bring of a table, until it is opened again.  */
+void cdc_window_shut(struct cdc_window *w, const char *table, bool is_shut);
 /* The table joins the stream again, which brings its records above `through`. */
 void cdc_window_join(struct cdc_window *w, const char *table, const struct cdc_id *through);
 /*

@@ -286,6 +286,36 @@ def test_a_stopped_table_that_is_copied_again_goes_on(rig):
     assert not any(r["operation"] == "truncate" for r in arrived_of(rig, "t"))
 
 
+@pytest.mark.parametrize("is_killed", [False, True])
+def test_a_copy_of_a_stopped_table_that_comes_to_nothing_changes_nothing(rig, is_killed):
+    """It is paused in its middle; the table stands where it stood, and resume sends all of it."""
+    begin(rig, ("t", "u"), change={"backfill": {"rows_per_second": 200, "connections": 1}})
+    rig.receiver.control(NO_TRUNCATE)
+    insert(rig, 0, 10)
+    rig.db.sql("TRUNCATE t")
+    insert(rig, 1000, 2000)
+    feed_u(rig, lambda: stopped_tables(rig) == 1)
+    assert rig.walpost.command("resync", "main", "public.t").returncode == 0
+    wait_for("rows are copied", lambda: any(r["operation"] == "read" for r in arrived_of(rig, "t")),
+             30, tail=rig.tail)
+    insert(rig, 5000, 10)
+    rig.db.sql("DELETE FROM t WHERE id < 1100")
+    assert rig.walpost.command("backfill", "pause", "main").returncode == 0
+    if is_killed:
+        rig.walpost.kill()
+        rig.walpost.start(databases=[rig.db])
+    feed_u(rig, lambda: stopped_tables(rig) == 1)
+    insert(rig, 6000, 10)
+    feed_u(rig, lambda: len(arrived_of(rig, "u")) > 20)
+    assert not any(r["operation"] != "read" for r in arrived_of(rig, "t")
+                   if not r["key"] or r["key"]["id"] >= 10), "nothing passes the truncate"
+    rig.receiver.behave()
+    resume(rig)
+    report = rig.verdict()
+    assert not [f for f in report.findings if f.kind == "missing"], report
+    assert stopped_tables(rig) == 0
+
+
 def test_kill_at_random_moments_while_a_table_has_stopped_and_comes_back(rig, seed):
     rng = random.Random(seed)
     Writers.tables(rig.db)
