@@ -885,6 +885,31 @@ static void F42_a_clock_that_is_set_back_stops_no_looks(void **state)
 	end_world(w);
 }
 
+/* What somebody replays makes room, so it does not wait for that of what stands aside. */
+static void dead_letters_are_replayed_when_the_park_is_full(void **state)
+{
+	const struct cdc_park_totals totals = {.bytes = 1, .replay = 1};
+	struct world *w = calm_world();
+	struct cdc_trouble trouble = {.attempts = 2, .status = 422, .text = "no"};
+	struct cdc_park_read what;
+	struct cdc_batch *batch;
+
+	(void)state;
+	add_record(w, "update", 0, 1, 1, 1);
+	start(w);
+	read_some(w);
+	trouble.item = cdc_window_head(w->window, 0);
+	assert_int_equal(cdc_parking_take(w->parking, &trouble, wall_us(w), NULL), CDC_OK);
+	assert_false(cdc_parking_set_room(w->parking, 0));
+	cdc_lanes_hold(w->lanes, true);
+	cdc_parking_set_totals(w->parking, &totals);
+	assert_false(cdc_parking_must_write(w->parking, w->now_ms));
+	assert_int_equal(cdc_parking_wait_ms(w->parking, w->now_ms, wall_us(w), 1000), 0);
+	assert_true(cdc_parking_next(w->parking, w->now_ms, wall_us(w), &what, &batch));
+	assert_true(what.is_replay);
+	end_world(w);
+}
+
 static void every_record_arrives_in_order_or_is_a_dead_letter(void **state)
 {
 	const char *one = getenv("MODEL_SEED");
@@ -907,6 +932,7 @@ int main(void)
 		cmocka_unit_test(live_and_parked_records_take_turns_at_a_rate),
 		cmocka_unit_test(a_batch_that_lingers_waits_for_the_rate_without_turning),
 		cmocka_unit_test(F42_a_clock_that_is_set_back_stops_no_looks),
+		cmocka_unit_test(dead_letters_are_replayed_when_the_park_is_full),
 		cmocka_unit_test(every_record_arrives_in_order_or_is_a_dead_letter),
 		cmocka_unit_test(half_of_all_keys_are_refused_without_an_outage),
 	};
