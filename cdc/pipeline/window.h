@@ -128,7 +128,7 @@ bool cdc_window_is_drained(struct cdc_window *w, const char *table);
 /* From now on records of these keys stand aside, and those that are too large to be sent.  parked
  * outlives the window; who takes a key out of it calls cdc_window_unpark. */
 void cdc_window_set_parked(struct cdc_window *w, struct cdc_parked *parked);
-/* Whose queue the record joins. */
+/* Whose queue the record joins: its key's, or under CDC_ORDER_NONE its own. */
 uint64_t cdc_window_queue_of(const struct cdc_window *w, const struct cdc_item *item);
 /* The record, which is in a lane and not in flight, stands aside with all of its key behind it.
  * Not for barriers.  CDC_NOMEM, CDC_LIMIT: nothing changed. */

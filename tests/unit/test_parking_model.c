@@ -116,6 +116,19 @@ static void add_record(struct world *w, const char *operation, unsigned table, u
 	assert_int_equal(cdc_scan_record(w->batch, json, (size_t)n, NULL), CDC_OK);
 }
 
+static void add_keyless(struct world *w, unsigned lsn)
+{
+	char json[400];
+	int n = snprintf(json, sizeof(json),
+			 "{\"id\":\"01000001-%016x-00000001-0001\",\"operation\":\"insert\","
+			 "\"schema\":\"t0\",\"key\":null,\"fields\":{\"v\":%u},"
+			 "\"position\":\"0/%X\",\"commit\":{\"lsn\":\"0/%X\",\"xid\":%u,"
+			 "\"time\":null},\"hash\":\"0123456789abcdef\"}",
+			 lsn, lsn, lsn, lsn, lsn);
+
+	assert_int_equal(cdc_scan_record(w->batch, json, (size_t)n, NULL), CDC_OK);
+}
+
 static void make_stream(struct world *w)
 {
 	for (unsigned lsn = 1; w->batch->n < RECORDS - 1; lsn++) {
@@ -910,6 +923,26 @@ static void dead_letters_are_replayed_when_the_park_is_full(void **state)
 	end_world(w);
 }
 
+/* Rows without a key share one, but under `order: none` no record waits for another. */
+static void without_order_a_refused_row_without_a_key_holds_none_up(void **state)
+{
+	struct world *w = calm_world();
+
+	(void)state;
+	w->order = w->settings.order = CDC_ORDER_NONE;
+	for (unsigned i = 1; i <= 20; i++)
+		add_keyless(w, i);
+	w->fates[0].poison = REFUSED;
+	start(w);
+	while (!is_over(w)) {
+		step(w);
+		HOLDS(w, w->now_ms < CALM_MS + 60000);
+	}
+	for (size_t i = 0; i < w->batch->n; i++)
+		assert_int_equal(w->fates[i].has_arrived, i > 0);
+	end_world(w);
+}
+
 static void every_record_arrives_in_order_or_is_a_dead_letter(void **state)
 {
 	const char *one = getenv("MODEL_SEED");
@@ -933,6 +966,7 @@ int main(void)
 		cmocka_unit_test(a_batch_that_lingers_waits_for_the_rate_without_turning),
 		cmocka_unit_test(F42_a_clock_that_is_set_back_stops_no_looks),
 		cmocka_unit_test(dead_letters_are_replayed_when_the_park_is_full),
+		cmocka_unit_test(without_order_a_refused_row_without_a_key_holds_none_up),
 		cmocka_unit_test(every_record_arrives_in_order_or_is_a_dead_letter),
 		cmocka_unit_test(half_of_all_keys_are_refused_without_an_outage),
 	};
