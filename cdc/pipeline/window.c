@@ -940,6 +940,7 @@ void cdc_window_stop(struct cdc_window *w, struct cdc_item *barrier, struct cdc_
 
 		unlink_item(&t->held, item);
 		w->held_n--;
+		leave_home(w, item);
 		settle(w, item);
 	}
 }
