@@ -838,6 +838,8 @@ static enum cdc_code send_probe(struct cdc_lanes *l, void *sink, uint64_t now_ms
 	lane = &l->lanes[item->lane];
 	do {
 		rc = fill_probe(l, lane, item, max, err);
+		/* Of a transaction whose end is not read yet. */
+		l->has_no_probe = !rc && lane->n == 0;
 		if (rc || lane->n == 0)
 			return rc;
 		rc = submit(l, lane, sink, true, now_ms, &why);

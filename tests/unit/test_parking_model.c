@@ -471,6 +471,8 @@ static void start(struct world *w)
 
 	w->window = cdc_window_new(w->settings.concurrency, false, w->order, ALL);
 	assert_non_null(w->window);
+	if (w->settings.group == CDC_GROUP_TRANSACTION)
+		cdc_window_group(w->window, 1 << 20);
 	w->input = cdc_window_input_new(w->window, CDC_INPUT_STREAM,
 					(struct cdc_stream_position){.id = w->checkpoint});
 	lanes.window = parking.window = w->window;
@@ -943,6 +945,31 @@ static void without_order_a_refused_row_without_a_key_holds_none_up(void **state
 	end_world(w);
 }
 
+static void no_turn_is_made_for_a_probe_that_is_not_read_yet(void **state)
+{
+	struct world *w = calm_world();
+	struct cdc_trouble trouble = {.status = 422, .text = "no"};
+
+	(void)state;
+	w->order = w->settings.order = CDC_ORDER_SYNC;
+	w->settings.group = CDC_GROUP_TRANSACTION;
+	w->settings.on_reject = CDC_ON_REJECT_DEAD_LETTER;
+	w->settings.batch_size = 8;
+	w->outages[0] = (struct outage){.to_ms = UINT64_MAX, .status = 503};
+	add_record(w, "update", 0, 1, 1, 1);
+	add_record(w, "update", 0, 1, 2, 1); /* of a transaction that goes on */
+	start(w);
+	while (w->read < 2 || cdc_lanes_breaker(w->lanes)->state != CDC_BREAKER_OPEN)
+		step(w);
+	trouble.item = cdc_window_head(w->window, 0);
+	assert_int_equal(cdc_parking_take(w->parking, &trouble, wall_us(w), NULL), CDC_OK);
+	w->now_ms = cdc_lanes_breaker(w->lanes)->until_ms;
+	assert_int_equal(cdc_lanes_send(w->lanes, w, w->now_ms, &trouble, NULL), CDC_OK);
+	assert_int_equal(cdc_lanes_in_flight(w->lanes), 0);
+	assert_int_equal(cdc_lanes_wait_ms(w->lanes, w->now_ms, 1000), 1000);
+	end_world(w);
+}
+
 static void every_record_arrives_in_order_or_is_a_dead_letter(void **state)
 {
 	const char *one = getenv("MODEL_SEED");
@@ -967,6 +994,7 @@ int main(void)
 		cmocka_unit_test(F42_a_clock_that_is_set_back_stops_no_looks),
 		cmocka_unit_test(dead_letters_are_replayed_when_the_park_is_full),
 		cmocka_unit_test(without_order_a_refused_row_without_a_key_holds_none_up),
+		cmocka_unit_test(no_turn_is_made_for_a_probe_that_is_not_read_yet),
 		cmocka_unit_test(every_record_arrives_in_order_or_is_a_dead_letter),
 		cmocka_unit_test(half_of_all_keys_are_refused_without_an_outage),
 	};
