@@ -927,11 +927,25 @@ static struct cdc_id id_below(struct cdc_id id)
 	return id;
 }
 
+/* How far its input had come before the chunk was read. */
+static struct cdc_id read_before(const struct cdc_window_chunk *chunk)
+{
+	struct cdc_id at = chunk->input->done.id;
+
+	for (const struct cdc_window_chunk *c = chunk->input->head; c != chunk; c = c->next)
+		at = c->through.id;
+	return at;
+}
+
 void cdc_window_stop(struct cdc_window *w, struct cdc_item *barrier, struct cdc_id *ret_own)
 {
 	struct cdc_window_table *t = barrier->table;
+	struct cdc_id before = read_before(barrier->chunk);
 
+	/* A schema record that comes again after a start has an id of long ago. */
 	*ret_own = id_below(barrier->rec->id);
+	if (cdc_id_cmp(ret_own, &before) < 0)
+		*ret_own = before;
 	t->hold = (struct hold){.is_set = true, .above = *ret_own, .through = last_id};
 	leave_lane(w, barrier);
 	settle(w, barrier);

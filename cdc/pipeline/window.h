@@ -119,7 +119,8 @@ void cdc_window_join(struct cdc_window *w, const char *table, const struct cdc_i
 /*
  * The table stops before this record, a barrier that is the next of it and not in flight: the
  * record and what has come behind it in its table leave the window as if done, and the stream's
- * records of the table above *ret_own, which is just below this one, are left out until it joins.
+ * records of the table above *ret_own, behind which this one comes next, are left out until it
+ * joins.
  */
 void cdc_window_stop(struct cdc_window *w, struct cdc_item *barrier, struct cdc_id *ret_own);
 /* Is nothing of the table (NULL: of any) in the window? */
