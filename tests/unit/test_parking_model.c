@@ -970,6 +970,24 @@ static void no_turn_is_made_for_a_probe_that_is_not_read_yet(void **state)
 	end_world(w);
 }
 
+/* It is the record's trouble, and nothing has to show that it was not the endpoint's. */
+static void a_record_in_trouble_opens_no_breaker_behind_it(void **state)
+{
+	struct world *w = calm_world();
+
+	(void)state;
+	add_record(w, "update", 0, 1, 1, 1);
+	add_record(w, "update", 0, 2, 2, 1);
+	w->fates[0].poison = REFUSED;
+	start(w);
+	while (w->now_ms < CALM_MS + 60000) {
+		step(w);
+		HOLDS(w, cdc_lanes_breaker(w->lanes)->state == CDC_BREAKER_CLOSED);
+	}
+	assert_true(is_over(w) && is_dead(&w->fates[0]) && w->fates[1].has_arrived);
+	end_world(w);
+}
+
 static void every_record_arrives_in_order_or_is_a_dead_letter(void **state)
 {
 	const char *one = getenv("MODEL_SEED");
@@ -995,6 +1013,7 @@ int main(void)
 		cmocka_unit_test(dead_letters_are_replayed_when_the_park_is_full),
 		cmocka_unit_test(without_order_a_refused_row_without_a_key_holds_none_up),
 		cmocka_unit_test(no_turn_is_made_for_a_probe_that_is_not_read_yet),
+		cmocka_unit_test(a_record_in_trouble_opens_no_breaker_behind_it),
 		cmocka_unit_test(every_record_arrives_in_order_or_is_a_dead_letter),
 		cmocka_unit_test(half_of_all_keys_are_refused_without_an_outage),
 	};
