@@ -416,7 +416,7 @@ static bool is_in_trouble(struct cdc_lanes *l, struct lane *lane, const struct s
 {
 	const struct cdc_deliver_settings *s = l->setup.settings;
 	const struct cdc_suspect_rule rule = {
-		.at = l->counter,
+		.at = l->counter + 1, /* this failure's */
 		.accepted_begun = l->accepted_begun,
 		.is_order_sync = s->order == CDC_ORDER_SYNC,
 		.attempts = (unsigned)s->park.attempts,
@@ -463,7 +463,7 @@ static void fail_job(struct cdc_lanes *l, struct lane *lane, size_t index,
 {
 	bool is_head = lane->items[0] == cdc_window_head(l->setup.window, index);
 	uint64_t asked = asked_ms(l, r);
-	bool is_search;
+	bool is_search, is_alone, is_trouble, is_endpoint;
 
 	if (lane->is_probe)
 		l->probed = lane->items[0]->rec->id;
@@ -486,13 +486,17 @@ static void fail_job(struct cdc_lanes *l, struct lane *lane, size_t index,
 	}
 	if (asked)
 		lane->asked_ms = now_ms + asked;
-	lane->failed_at = cdc_lanes_failed(l, r, lane->is_probe, !is_search, now_ms, random);
+	is_alone = is_head && (lane->n == 1 || lane->is_grouped);
+	is_trouble = is_alone && is_in_trouble(l, lane, r, now_ms);
+	/* What is proved to be the record's is not the endpoint's. */
+	is_endpoint = !is_search && !(is_trouble && l->setup.settings->order != CDC_ORDER_SYNC);
+	lane->failed_at = cdc_lanes_failed(l, r, lane->is_probe, is_endpoint, now_ms, random);
 	tell_failure(l, lane, r, is_search, now_ms);
-	if ((lane->n > 1 && !lane->is_grouped) || !is_head)
+	if (!is_alone)
 		return;
 	lane->is_refused = r->outcome == SINK_REJECT && !r->is_never_record;
 	l->has_refused |= lane->is_refused;
-	if (is_in_trouble(l, lane, r, now_ms)) {
+	if (is_trouble) {
 		*ret_trouble = trouble_of(lane, r);
 		forget_head(lane);
 		lane->width = lane->is_grouped ? 0 : 1;
@@ -838,6 +842,8 @@ static enum cdc_code send_probe(struct cdc_lanes *l, void *sink, uint64_t now_ms
 	lane = &l->lanes[item->lane];
 	do {
 		rc = fill_probe(l, lane, item, max, err);
+		/* Of a transaction whose end is not read yet. */
+		l->has_no_probe = !rc && lane->n == 0;
 		if (rc || lane->n == 0)
 			return rc;
 		rc = submit(l, lane, sink, true, now_ms, &why);

@@ -538,8 +538,9 @@ bool cdc_parking_next(struct cdc_parking *p, uint64_t now_ms, int64_t wall_us,
 	const struct cdc_deliver_settings *s = p->setup.settings;
 	struct slot *slot = free_slot(p);
 	struct cdc_parked_key *key;
-	/* One that was refused without being sent would be read again before that is written. */
-	bool may_replay = p->totals.replay && !p->is_replaying && !p->note_n &&
+	/* One that was refused without being sent would be read again before that is written.  What
+	 * waits for room is no reason: a replay makes some. */
+	bool may_replay = p->totals.replay && !p->is_replaying && p->note_n == p->put_n &&
 			  !waits(p->replay_us, REPLAY_US, wall_us);
 	bool is_probe;
 

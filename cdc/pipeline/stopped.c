@@ -145,13 +145,17 @@ enum cdc_code cdc_stopped_add(struct cdc_stopped *s, struct cdc_item *item, stru
 		return no_memory(err);
 	(void)snprintf(e->row.table, sizeof(e->row.table), "%.*s", (int)len, table);
 	e->row.state = CDC_TABLE_STOPPED;
-	if (before) {
-		e->is_copied = before->is_copied;
-		leave(before);
-	}
 	s->version++;
 	cdc_window_stop(s->setup.window, item, &e->row.id);
-	return CDC_OK;
+	if (!before)
+		return CDC_OK;
+	leave(before);
+	/* What it lacks begins there: the stream brings its schema record also while it stands
+	 * still. */
+	if (cdc_id_cmp(&before->row.id, &e->row.id) >= 0)
+		return CDC_OK;
+	e->row.id = before->row.id;
+	return cdc_window_hold(s->setup.window, e->table, &e->row.id, err);
 }
 
 size_t cdc_stopped_resume(struct cdc_stopped *s)

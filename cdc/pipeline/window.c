@@ -819,8 +819,10 @@ static bool set_add(uint64_t *set, size_t cap, uint64_t hash)
 /* Of two inputs that have records of one key, either may have the earlier one. */
 static bool is_first_of_key(const struct cdc_window *w, const struct cdc_item *item)
 {
+	uint64_t queue = cdc_window_queue_of(w, item);
+
 	for (const struct cdc_item *i = w->lanes[item->lane].head; i != item; i = i->next) {
-		if (i->rec->key_hash == item->rec->key_hash)
+		if (cdc_window_queue_of(w, i) == queue)
 			return false;
 	}
 	return true;
@@ -834,7 +836,7 @@ static struct cdc_item *probe_of(const struct cdc_window *w, const struct cdc_wi
 			struct cdc_item *item = &c->items[i];
 
 			if (item->is_done || item->is_aside ||
-			    !set_add(seen, cap, item->rec->key_hash) || item->is_held ||
+			    !set_add(seen, cap, cdc_window_queue_of(w, item)) || item->is_held ||
 			    item->is_second || (after && cdc_id_cmp(&item->rec->id, after) <= 0) ||
 			    !is_first_of_key(w, item))
 				continue;
@@ -858,7 +860,7 @@ struct cdc_item *cdc_window_probe(struct cdc_window *w, const struct cdc_id *aft
 		return NULL;
 	for (size_t i = 0; !after && i < cdc_window_lanes(w); i++) {
 		if (is_suspect[i] && w->lanes[i].head)
-			(void)set_add(seen, cap, w->lanes[i].head->rec->key_hash);
+			(void)set_add(seen, cap, cdc_window_queue_of(w, w->lanes[i].head));
 	}
 	for (struct cdc_window_input *in = w->inputs; in && !found; in = in->next)
 		found = probe_of(w, in, after, seen, cap);
@@ -870,9 +872,10 @@ struct cdc_item *cdc_window_other(struct cdc_window *w, size_t lane, const struc
 {
 	const struct cdc_item *head = w->lanes[lane].head;
 	struct cdc_item *item = head ? head->next : NULL;
+	uint64_t queue = head ? cdc_window_queue_of(w, head) : 0;
 
 	for (size_t i = 0; item && i < OTHERS_MAX; i++, item = item->next) {
-		if (item->rec->key_hash != head->rec->key_hash && !item->is_second &&
+		if (cdc_window_queue_of(w, item) != queue && !item->is_second &&
 		    cdc_id_cmp(&item->rec->id, after) > 0 && is_first_of_key(w, item))
 			return item;
 	}
@@ -935,11 +938,25 @@ static struct cdc_id id_below(struct cdc_id id)
 	return id;
 }
 
+/* How far its input had come before the chunk was read. */
+static struct cdc_id read_before(const struct cdc_window_chunk *chunk)
+{
+	struct cdc_id at = chunk->input->done.id;
+
+	for (const struct cdc_window_chunk *c = chunk->input->head; c != chunk; c = c->next)
+		at = c->through.id;
+	return at;
+}
+
 void cdc_window_stop(struct cdc_window *w, struct cdc_item *barrier, struct cdc_id *ret_own)
 {
 	struct cdc_window_table *t = barrier->table;
+	struct cdc_id before = read_before(barrier->chunk);
 
+	/* A schema record that comes again after a start has an id of long ago. */
 	*ret_own = id_below(barrier->rec->id);
+	if (cdc_id_cmp(ret_own, &before) < 0)
+		*ret_own = before;
 	t->hold = (struct hold){.is_set = true, .above = *ret_own, .through = last_id};
 	leave_lane(w, barrier);
 	settle(w, barrier);
@@ -948,6 +965,7 @@ void cdc_window_stop(struct cdc_window *w, struct cdc_item *barrier, struct cdc_
 
 		unlink_item(&t->held, item);
 		w->held_n--;
+		leave_home(w, item);
 		settle(w, item);
 	}
 }

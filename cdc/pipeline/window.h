@@ -121,7 +121,8 @@ void cdc_window_join(struct cdc_window *w, const char *table, const struct cdc_i
 /*
  * The table stops before this record, a barrier that is the next of it and not in flight: the
  * record and what has come behind it in its table leave the window as if done, and the stream's
- * records of the table above *ret_own, which is just below this one, are left out until it joins.
+ * records of the table above *ret_own, behind which this one comes next, are left out until it
+ * joins.
  */
 void cdc_window_stop(struct cdc_window *w, struct cdc_item *barrier, struct cdc_id *ret_own);
 /* Is nothing of the table (NULL: of any) in the window? */
@@ -130,7 +131,7 @@ bool cdc_window_is_drained(struct cdc_window *w, const char *table);
 /* From now on records of these keys stand aside, and those that are too large to be sent.  parked
  * outlives the window; who takes a key out of it calls cdc_window_unpark. */
 void cdc_window_set_parked(struct cdc_window *w, struct cdc_parked *parked);
-/* Whose queue the record joins. */
+/* Whose queue the record joins: its key's, or under CDC_ORDER_NONE its own. */
 uint64_t cdc_window_queue_of(const struct cdc_window *w, const struct cdc_item *item);
 /* The record, which is in a lane and not in flight, stands aside with all of its key behind it.
  * Not for barriers.  CDC_NOMEM, CDC_LIMIT: nothing changed. */

@@ -318,6 +318,10 @@ bool sink_webhook_token_take(struct sink_webhook_token *t, const struct sink_htt
 		(void)snprintf(ret_why->reason, sizeof(ret_why->reason),
 			       "no token: the token endpoint answers %d%s", a->status, error);
 	ret_why->status = 0;
+	/* It may hold a token, it is not what a request was answered, and the next one's takes its
+	 * place. */
+	ret_why->body = NULL;
+	ret_why->body_len = 0;
 	/* The last token may still be good: the next try is not made with every request. */
 	if (t->value)
 		t->refresh_ms = now_ms + RETRY_MS;

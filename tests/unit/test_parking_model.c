@@ -116,6 +116,19 @@ static void add_record(struct world *w, const char *operation, unsigned table, u
 	assert_int_equal(cdc_scan_record(w->batch, json, (size_t)n, NULL), CDC_OK);
 }
 
+static void add_keyless(struct world *w, unsigned lsn)
+{
+	char json[400];
+	int n = snprintf(json, sizeof(json),
+			 "{\"id\":\"01000001-%016x-00000001-0001\",\"operation\":\"insert\","
+			 "\"schema\":\"t0\",\"key\":null,\"fields\":{\"v\":%u},"
+			 "\"position\":\"0/%X\",\"commit\":{\"lsn\":\"0/%X\",\"xid\":%u,"
+			 "\"time\":null},\"hash\":\"0123456789abcdef\"}",
+			 lsn, lsn, lsn, lsn, lsn);
+
+	assert_int_equal(cdc_scan_record(w->batch, json, (size_t)n, NULL), CDC_OK);
+}
+
 static void make_stream(struct world *w)
 {
 	for (unsigned lsn = 1; w->batch->n < RECORDS - 1; lsn++) {
@@ -458,6 +471,8 @@ static void start(struct world *w)
 
 	w->window = cdc_window_new(w->settings.concurrency, false, w->order, ALL);
 	assert_non_null(w->window);
+	if (w->settings.group == CDC_GROUP_TRANSACTION)
+		cdc_window_group(w->window, 1 << 20);
 	w->input = cdc_window_input_new(w->window, CDC_INPUT_STREAM,
 					(struct cdc_stream_position){.id = w->checkpoint});
 	lanes.window = parking.window = w->window;
@@ -885,6 +900,94 @@ static void F42_a_clock_that_is_set_back_stops_no_looks(void **state)
 	end_world(w);
 }
 
+/* What somebody replays makes room, so it does not wait for that of what stands aside. */
+static void dead_letters_are_replayed_when_the_park_is_full(void **state)
+{
+	const struct cdc_park_totals totals = {.bytes = 1, .replay = 1};
+	struct world *w = calm_world();
+	struct cdc_trouble trouble = {.attempts = 2, .status = 422, .text = "no"};
+	struct cdc_park_read what;
+	struct cdc_batch *batch;
+
+	(void)state;
+	add_record(w, "update", 0, 1, 1, 1);
+	start(w);
+	read_some(w);
+	trouble.item = cdc_window_head(w->window, 0);
+	assert_int_equal(cdc_parking_take(w->parking, &trouble, wall_us(w), NULL), CDC_OK);
+	assert_false(cdc_parking_set_room(w->parking, 0));
+	cdc_lanes_hold(w->lanes, true);
+	cdc_parking_set_totals(w->parking, &totals);
+	assert_false(cdc_parking_must_write(w->parking, w->now_ms));
+	assert_int_equal(cdc_parking_wait_ms(w->parking, w->now_ms, wall_us(w), 1000), 0);
+	assert_true(cdc_parking_next(w->parking, w->now_ms, wall_us(w), &what, &batch));
+	assert_true(what.is_replay);
+	end_world(w);
+}
+
+/* Rows without a key share one, but under `order: none` no record waits for another. */
+static void without_order_a_refused_row_without_a_key_holds_none_up(void **state)
+{
+	struct world *w = calm_world();
+
+	(void)state;
+	w->order = w->settings.order = CDC_ORDER_NONE;
+	for (unsigned i = 1; i <= 20; i++)
+		add_keyless(w, i);
+	w->fates[0].poison = REFUSED;
+	start(w);
+	while (!is_over(w)) {
+		step(w);
+		HOLDS(w, w->now_ms < CALM_MS + 60000);
+	}
+	for (size_t i = 0; i < w->batch->n; i++)
+		assert_int_equal(w->fates[i].has_arrived, i > 0);
+	end_world(w);
+}
+
+static void no_turn_is_made_for_a_probe_that_is_not_read_yet(void **state)
+{
+	struct world *w = calm_world();
+	struct cdc_trouble trouble = {.status = 422, .text = "no"};
+
+	(void)state;
+	w->order = w->settings.order = CDC_ORDER_SYNC;
+	w->settings.group = CDC_GROUP_TRANSACTION;
+	w->settings.on_reject = CDC_ON_REJECT_DEAD_LETTER;
+	w->settings.batch_size = 8;
+	w->outages[0] = (struct outage){.to_ms = UINT64_MAX, .status = 503};
+	add_record(w, "update", 0, 1, 1, 1);
+	add_record(w, "update", 0, 1, 2, 1); /* of a transaction that goes on */
+	start(w);
+	while (w->read < 2 || cdc_lanes_breaker(w->lanes)->state != CDC_BREAKER_OPEN)
+		step(w);
+	trouble.item = cdc_window_head(w->window, 0);
+	assert_int_equal(cdc_parking_take(w->parking, &trouble, wall_us(w), NULL), CDC_OK);
+	w->now_ms = cdc_lanes_breaker(w->lanes)->until_ms;
+	assert_int_equal(cdc_lanes_send(w->lanes, w, w->now_ms, &trouble, NULL), CDC_OK);
+	assert_int_equal(cdc_lanes_in_flight(w->lanes), 0);
+	assert_int_equal(cdc_lanes_wait_ms(w->lanes, w->now_ms, 1000), 1000);
+	end_world(w);
+}
+
+/* It is the record's trouble, and nothing has to show that it was not the endpoint's. */
+static void a_record_in_trouble_opens_no_breaker_behind_it(void **state)
+{
+	struct world *w = calm_world();
+
+	(void)state;
+	add_record(w, "update", 0, 1, 1, 1);
+	add_record(w, "update", 0, 2, 2, 1);
+	w->fates[0].poison = REFUSED;
+	start(w);
+	while (w->now_ms < CALM_MS + 60000) {
+		step(w);
+		HOLDS(w, cdc_lanes_breaker(w->lanes)->state == CDC_BREAKER_CLOSED);
+	}
+	assert_true(is_over(w) && is_dead(&w->fates[0]) && w->fates[1].has_arrived);
+	end_world(w);
+}
+
 static void every_record_arrives_in_order_or_is_a_dead_letter(void **state)
 {
 	const char *one = getenv("MODEL_SEED");
@@ -907,6 +1010,10 @@ int main(void)
 		cmocka_unit_test(live_and_parked_records_take_turns_at_a_rate),
 		cmocka_unit_test(a_batch_that_lingers_waits_for_the_rate_without_turning),
 		cmocka_unit_test(F42_a_clock_that_is_set_back_stops_no_looks),
+		cmocka_unit_test(dead_letters_are_replayed_when_the_park_is_full),
+		cmocka_unit_test(without_order_a_refused_row_without_a_key_holds_none_up),
+		cmocka_unit_test(no_turn_is_made_for_a_probe_that_is_not_read_yet),
+		cmocka_unit_test(a_record_in_trouble_opens_no_breaker_behind_it),
 		cmocka_unit_test(every_record_arrives_in_order_or_is_a_dead_letter),
 		cmocka_unit_test(half_of_all_keys_are_refused_without_an_outage),
 	};

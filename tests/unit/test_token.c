@@ -215,6 +215,9 @@ static void an_answer_without_a_token_says_why(void **state)
 			fail_msg("%s: %s", table[i].body, why.reason);
 		assert_null(strstr(why.reason, "idden"));
 		assert_int_equal(why.status, 0);
+		/* Whoever shows what a request was answered would show a token. */
+		assert_null(why.body);
+		assert_int_equal(why.body_len, 0);
 		assert_null(sink_webhook_token_value(t, 0));
 		assert_true(sink_webhook_token_is_due(t, 0));
 	}

@@ -273,6 +273,55 @@ static void a_transaction_that_fills_the_window_goes_on(void **state)
 	cdc_window_free(w);
 }
 
+/* What a stopped table takes along out of the window binds its keys to no lane. */
+static void a_key_of_a_stopped_table_goes_where_there_is_less_to_do(void **state)
+{
+	static const uint64_t either = UINT64_C(1) << 32; /* lane 0 or 1 */
+	struct cdc_window *w = cdc_window_new(2, false, CDC_ORDER_KEY, ALL);
+	struct cdc_window_input *in = input_of(w, CDC_INPUT_STREAM);
+	struct cdc_window_input *again = input_of(w, CDC_INPUT_HELD);
+	CDC_AUTO(cdc_batch_freep) struct cdc_batch *first = cdc_batch_new(1 << 20);
+	CDC_AUTO(cdc_batch_freep) struct cdc_batch *more = cdc_batch_new(1 << 20);
+	CDC_AUTO(cdc_batch_freep) struct cdc_batch *last = cdc_batch_new(1 << 20);
+	struct cdc_id own;
+
+	(void)state;
+	add(first, 0, 3, 10, 1, 1, CDC_OP_TRUNCATE, CDC_RECORD_BARRIER);
+	add(first, 0, either, 10, 2, 1, CDC_OP_INSERT, 0);
+	take(w, in, first);
+	cdc_window_stop(w, cdc_window_head(w, 1), &own);
+	assert_int_equal(cdc_window_records(w), 0);
+	add(more, 1, 2, 11, 1, 1, CDC_OP_INSERT, 0);
+	take(w, in, more);
+	add(last, 0, either, 10, 2, 1, CDC_OP_INSERT, 0);
+	take(w, again, last);
+	assert_non_null(cdc_window_head(w, 1));
+	cdc_window_free(w);
+}
+
+/* After each start the schema record of a table comes first, with the id that it had. */
+static void a_table_stops_no_earlier_than_its_input_has_come(void **state)
+{
+	const struct cdc_stream_position from = {.id = {.epoch = 1, .commit_lsn = 20, .part = 7}};
+	struct cdc_window *w = cdc_window_new(2, false, CDC_ORDER_KEY, ALL);
+	struct cdc_window_input *in = cdc_window_input_new(w, CDC_INPUT_STREAM, from);
+	CDC_AUTO(cdc_batch_freep) struct cdc_batch *schema = cdc_batch_new(1 << 20);
+	uint32_t index[1];
+	struct cdc_window_added added;
+	struct cdc_read read;
+	struct cdc_id own;
+
+	(void)state;
+	assert_non_null(in);
+	add(schema, 0, 3, 5, 1, 0, CDC_OP_SCHEMA, CDC_RECORD_BARRIER);
+	read = read_all(schema, index);
+	read.through = from;
+	assert_int_equal(cdc_window_add(w, in, &read, &added, NULL), CDC_OK);
+	cdc_window_stop(w, cdc_window_head(w, 1), &own);
+	assert_int_equal(cdc_id_cmp(&own, &from.id), 0);
+	cdc_window_free(w);
+}
+
 static void what_is_not_selected_moves_the_checkpoint(void **state)
 {
 	struct cdc_window *w = cdc_window_new(4, false, CDC_ORDER_KEY, 1u << CDC_OP_INSERT);
@@ -849,6 +898,8 @@ int main(void)
 		cmocka_unit_test(a_restart_in_a_transaction_begins_with_it),
 		cmocka_unit_test(a_transaction_that_fills_the_window_goes_on),
 		cmocka_unit_test(keys_spread_evenly_beside_one_with_many_records),
+		cmocka_unit_test(a_key_of_a_stopped_table_goes_where_there_is_less_to_do),
+		cmocka_unit_test(a_table_stops_no_earlier_than_its_input_has_come),
 		cmocka_unit_test(what_is_not_selected_moves_the_checkpoint),
 		cmocka_unit_test(what_is_too_large_stands_aside),
 		cmocka_unit_test(a_probe_is_the_oldest_record_of_another_key),
