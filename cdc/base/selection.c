@@ -62,6 +62,11 @@ const struct cdc_select_table *cdc_selection_find(const struct cdc_selection *s,
 	return found && !found->is_left_out ? found : NULL;
 }
 
+bool cdc_selection_has(const struct cdc_selection *s, const char *table)
+{
+	return !s || s->n == 0 || cdc_selection_find(s, table, strlen(table)) != NULL;
+}
+
 bool cdc_selection_needs(const struct cdc_select_table *t, const char *column)
 {
 	const struct cdc_select_field *rest = NULL;

@@ -108,6 +108,9 @@ bool cdc_pattern_matches(const char *id, const char *name, size_t len);
 const struct cdc_select_table *cdc_selection_find(const struct cdc_selection *s, const char *name,
 						  size_t len);
 
+/* Is the table one of the selection's?  NULL or empty: every one is. */
+bool cdc_selection_has(const struct cdc_selection *s, const char *table);
+
 /* Does the entry need the values of a column: because they go out, in whatever form, or because it
  * is filtered by? */
 bool cdc_selection_needs(const struct cdc_select_table *t, const char *column);

@@ -92,11 +92,14 @@ enum cdc_code cdc_feeds_make(const struct cdc_config *config, struct cdc_feed **
 			f->syncs = calloc(config->sync_n, sizeof(*f->syncs));
 		if (!f->sync_names)
 			f->sync_names = calloc(config->sync_n, sizeof(*f->sync_names));
-		if (!f->syncs || !f->sync_names) {
+		if (!f->selections)
+			f->selections = calloc(config->sync_n, sizeof(*f->selections));
+		if (!f->syncs || !f->sync_names || !f->selections) {
 			rc = cdc_err_set(err, CDC_NOMEM, "out of memory");
 			break;
 		}
 		f->sync_names[f->sync_n] = config->syncs[i].name;
+		f->selections[f->sync_n] = &config->syncs[i].selection;
 		f->syncs[f->sync_n++] = &config->syncs[i];
 	}
 	for (size_t i = 0; !rc && i < n; i++)
@@ -115,6 +118,7 @@ void cdc_feeds_free(struct cdc_feed *feeds, size_t n)
 	for (size_t i = 0; feeds && i < n; i++) {
 		free(feeds[i].syncs);
 		free(feeds[i].sync_names);
+		free(feeds[i].selections);
 		free(feeds[i].tables);
 	}
 	free(feeds);

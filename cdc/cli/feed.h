@@ -21,7 +21,8 @@ struct cdc_feed {
 	char slot[64];
 	bool is_named; /* the slot's name was given by the user */
 	const struct cdc_sync **syncs;
-	const char **sync_names; /* the same */
+	const char **sync_names;                 /* the same */
+	const struct cdc_selection **selections; /* theirs */
 	size_t sync_n;
 	const char **tables; /* what the syncs ask for, each once, tables and patterns; n 0: the
 				whole publication */

@@ -277,6 +277,7 @@ static void make_capture(struct run *r, struct feed_run *f, struct cdc_err *err)
 		.connection = f->feed->connection->name,
 		.slot_is_ours = !f->feed->is_named,
 		.syncs = f->feed->sync_names,
+		.selections = f->feed->selections,
 		.sync_n = f->feed->sync_n,
 		.plan = cdc_feed_plan(f->feed),
 		.ops = f->ops,

@@ -1084,34 +1084,69 @@ static bool is_warning(const struct cdc_publication_news *n)
 	       (n->kind != CDC_NEWS_TABLE_RENAMED || n->remedy[0]);
 }
 
+/* The syncs that have the table; the caller frees.  NULL: out of memory. */
+static const char **syncs_with(const struct cdc_capture *c, const char *table, size_t *ret_n)
+{
+	const char **names = calloc(c->setup.sync_n + 1, sizeof(*names));
+
+	*ret_n = 0;
+	for (size_t i = 0; names && i < c->setup.sync_n; i++) {
+		if (cdc_selection_has(c->setup.selections[i], table))
+			names[(*ret_n)++] = c->setup.syncs[i];
+	}
+	return names;
+}
+
 /* What was changed in a table while it was out is a gap of each sync that has it. */
-static void note_absence(struct cdc_capture *c, const struct cdc_publication_news *n)
+static enum cdc_code note_absence(struct cdc_capture *c, const char *table,
+				  const char *const *syncs, size_t n, struct cdc_err *err)
 {
 	struct cdc_gap_row gap = {
 		.first = end_id(c), .last = end_id(c), .at_us = cdc_clock_wall_us()};
-	struct cdc_err err;
 	enum cdc_code rc = CDC_OK;
 
-	memset(&err, 0, sizeof(err));
 	/* Several tables may come back at one place. */
 	gap.last.row = ++c->absences;
 	(void)snprintf(gap.reason, sizeof(gap.reason),
 		       "%.120s was out of the publication: what was changed in it meanwhile was "
 		       "not read",
-		       n->table);
-	if (c->setup.plan.settings->on_gap == CDC_ON_GAP_RESYNC) {
-		rc = cdc_store_table_gap(c->setup.store, &gap, n->table, c->row.generation,
-					 c->setup.syncs, c->setup.sync_n, &err);
-	} else {
-		for (size_t i = 0; i < c->setup.sync_n && !rc; i++) {
-			(void)snprintf(gap.sync, sizeof(gap.sync), "%s", c->setup.syncs[i]);
-			rc = cdc_store_gap_put(c->setup.store, &gap, &err);
-		}
+		       table);
+	if (c->setup.plan.settings->on_gap == CDC_ON_GAP_RESYNC)
+		return cdc_store_table_gap(c->setup.store, &gap, table, c->row.generation, syncs, n,
+					   err);
+	for (size_t i = 0; i < n && !rc; i++) {
+		(void)snprintf(gap.sync, sizeof(gap.sync), "%s", syncs[i]);
+		rc = cdc_store_gap_put(c->setup.store, &gap, err);
 	}
+	return rc;
+}
+
+/* Puts what a person is to do about it into remedy. */
+static void take_back(struct cdc_capture *c, const char *table, char *remedy, size_t size)
+{
+	size_t n = 0, len = strlen(remedy);
+	const char **syncs = syncs_with(c, table, &n);
+	struct cdc_err err;
+	enum cdc_code rc;
+
+	memset(&err, 0, sizeof(err));
+	rc = syncs ? note_absence(c, table, syncs, n, &err)
+		   : cdc_err_set(&err, CDC_NOMEM, "out of memory for the names of syncs");
 	c->is_gap_unnoted |= rc != CDC_OK;
 	if (rc)
 		LOG_WARN(&c->setup.log, "gap_not_noted", KV("connection", c->setup.connection),
-			 KV("table", (const char *)n->table), KV_ERR(&err));
+			 KV("table", table), KV_ERR(&err));
+	for (size_t i = 0; c->setup.plan.settings->on_gap != CDC_ON_GAP_RESYNC && i < n; i++) {
+		const int put = snprintf(remedy + len, size - len, "%swalpost resync %.64s %s",
+					 len ? "; " : "", syncs[i], table);
+
+		if (put < 0 || (size_t)put >= size - len) {
+			remedy[len] = '\0'; /* as many as there is room for */
+			break;
+		}
+		len += (size_t)put;
+	}
+	free(syncs);
 }
 
 static void take_news(void *arg, const struct cdc_publication_news *n)
@@ -1122,12 +1157,8 @@ static void take_news(void *arg, const struct cdc_publication_news *n)
 
 	(void)cdc_lsn_format(c->received, at);
 	(void)snprintf(remedy, sizeof(remedy), "%s", n->remedy);
-	if (n->kind == CDC_NEWS_TABLE_BACK) {
-		note_absence(c, n);
-		if (c->setup.plan.settings->on_gap != CDC_ON_GAP_RESYNC)
-			(void)snprintf(remedy, sizeof(remedy), "walpost resync %.64s %s",
-				       c->setup.sync_n ? c->setup.syncs[0] : "SYNC", n->table);
-	}
+	if (n->kind == CDC_NEWS_TABLE_BACK)
+		take_back(c, n->table, remedy, sizeof(remedy));
 	if (level == CDC_LOG_WARN)
 		cdc_metric_add(&c->setup.metrics->publication_changes, 1);
 	CDC_LOG_AT(&c->setup.log, level, news_event(n->kind), KV("connection", c->setup.connection),

@@ -20,6 +20,7 @@
 #include "cdc/base/board.h"
 #include "cdc/base/log.h"
 #include "cdc/base/metrics.h"
+#include "cdc/base/selection.h"
 #include "cdc/base/stop.h"
 #include "cdc/buffer/buffer.h"
 #include "cdc/source/source.h"
@@ -30,6 +31,7 @@ struct cdc_capture_setup {
 	const char *connection;   /* name in the file */
 	bool slot_is_ours;        /* the slot's name is walpost's own choice, not the user's */
 	const char *const *syncs; /* that are fed: their tables are copied again behind a gap */
+	const struct cdc_selection *const *selections; /* theirs */
 	size_t sync_n;
 	struct cdc_source_plan plan;
 	const struct cdc_buffer_ops *ops;

@@ -257,6 +257,8 @@ const char *cdc_publication_watch_missing_sql(struct cdc_publication_watch *w,
 			row++;
 		if (row < PQntuples(answer) && cdc_pgconn_u32(answer, row, COLUMN_OID) == oid)
 			continue;
+		if (!cdc_source_asks_for(w->plan, w->last.tables[i].under_name))
+			continue;
 		cdc_buf_printf(&w->sql, "%s%u", before, oid);
 		before = ",";
 		asked++;

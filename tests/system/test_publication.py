@@ -138,6 +138,7 @@ def test_F20_a_publication_that_is_gone_is_told_before_a_change_comes(rig):
     assert not walpost.events("table_left_publication")
 
 
+@pytest.mark.slow
 def test_F21_of_many_tables_that_come_back_at_once_every_one_is_copied(rig):
     many = 60
     for i in range(many):
@@ -182,3 +183,37 @@ def test_F21_a_table_that_is_out_over_a_restart_is_still_known_to_come_back(rig,
     walpost.start(databases=[rig.db])
     watched(rig)
     assert len(walpost.events("table_is_back")) == 1, "once"
+
+
+def test_F21_a_table_that_comes_back_is_a_gap_of_those_who_have_it_alone(rig):
+    for name in ("t", "u"):
+        rig.db.sql(f"CREATE TABLE {name} (id int PRIMARY KEY)")
+    rig.db.server.sql("CREATE PUBLICATION walpost FOR TABLE t, u", database=rig.db.name)
+    hook = rig.add_receiver()
+    walpost = rig.start(syncs={"a": rig.sync(hook.name, ["public.u"]), "b": rig.sync(hook.name, ["public.t"])})
+    watched(rig)
+    rig.db.server.sql("ALTER PUBLICATION walpost DROP TABLE t", database=rig.db.name)
+    wait_for("it is out", lambda: walpost.metric("walpost_source_left_tables") == 1, 30, tail=walpost.tail)
+    rig.db.server.sql("ALTER PUBLICATION walpost ADD TABLE t", database=rig.db.name)
+    back = told(rig, "table_is_back", table="public.t")
+    assert back["remedy"] == "walpost resync b public.t"
+    assert walpost.command(*back["remedy"].split()[1:]).returncode == 0
+    walpost.stop()
+    status = walpost.command("status").stdout
+    assert status.count("public.t was out of the publication") == 1, status
+
+
+@pytest.mark.slow
+def test_F21_a_table_is_told_that_leaves_with_a_thousand_nobody_asks_for(rig):
+    others = [f"m{i}" for i in range(1005)]
+    for i in range(0, len(others), 201):
+        rig.db.server.sql("; ".join(f"CREATE TABLE {m} (id int PRIMARY KEY)" for m in others[i:i + 201]),
+                          database=rig.db.name)
+    for name in ("t", "u"):
+        rig.db.sql(f"CREATE TABLE {name} (id int PRIMARY KEY)")
+    rig.db.server.sql(f"CREATE PUBLICATION walpost FOR TABLE t, u, {', '.join(others)}", database=rig.db.name)
+    rig.start(tables=["public.t", "public.u"])
+    watched(rig)
+    rig.db.server.sql("ALTER PUBLICATION walpost SET TABLE u", database=rig.db.name)
+    told(rig, "table_left_publication", table="public.t")
+    assert not rig.walpost.events("table_dropped")
