@@ -33,6 +33,8 @@ struct sink_webhook_attempts {
 	size_t secret_n;
 	char *tokens[TOKENS_LIVE];
 	size_t token_next;
+	char **names; /* of the headers that somebody configured */
+	size_t name_n;
 };
 
 /* --- secrets ------------------------------------------------------------------------ */
@@ -245,6 +247,17 @@ static bool add_all(struct sink_webhook_attempts *a, const struct sink_webhook_c
 	return is_good;
 }
 
+static bool add_names(struct sink_webhook_attempts *a, const struct sink_webhook_connection *c)
+{
+	a->names = calloc(c->headers.n + 1, sizeof(char *));
+	for (; a->names && a->name_n < c->headers.n; a->name_n++) {
+		a->names[a->name_n] = strdup(c->headers.items[a->name_n].name);
+		if (!a->names[a->name_n])
+			return false;
+	}
+	return a->names != NULL;
+}
+
 /* --- life --------------------------------------------------------------------------- */
 
 enum cdc_code sink_webhook_attempts_new(const struct sink_webhook_connection *c, size_t slots,
@@ -254,7 +267,7 @@ enum cdc_code sink_webhook_attempts_new(const struct sink_webhook_connection *c,
 
 	if (a)
 		a->slots = calloc(slots, sizeof(*a->slots));
-	if (!a || !a->slots || !add_all(a, c)) {
+	if (!a || !a->slots || !add_all(a, c) || !add_names(a, c)) {
 		sink_webhook_attempts_free(a);
 		return cdc_err_set(err, CDC_NOMEM, "out of memory for the log of requests");
 	}
@@ -275,6 +288,9 @@ void sink_webhook_attempts_free(struct sink_webhook_attempts *a)
 		wipe_free(a->secrets[i]);
 	for (size_t i = 0; i < TOKENS_LIVE; i++)
 		wipe_free(a->tokens[i]);
+	for (size_t i = 0; i < a->name_n; i++)
+		free(a->names[i]);
+	free(a->names);
 	free(a->slots);
 	free(a);
 }
@@ -358,11 +374,17 @@ static void put_url(const char *url, struct cdc_buf *out)
 }
 
 /* Is it a header that says what walpost makes of a request, and nothing that anybody configured? */
-static bool is_shown(const char *line, size_t name_len, bool is_own)
+static bool is_shown(const struct sink_webhook_attempts *a, const char *line, size_t name_len,
+		     bool is_own)
 {
 	static const char *const names[] = {"Content-Type", "Content-Encoding",
 					    "Polytomic-Signature-Timestamp"};
 
+	for (size_t i = 0; i < a->name_n; i++) {
+		if (strlen(a->names[i]) == name_len &&
+		    strncasecmp(line, a->names[i], name_len) == 0)
+			return false;
+	}
 	if (!is_own)
 		return strcasecmp(line, "User-Agent: walpost/" WALPOST_VERSION) == 0;
 	if (strncasecmp(line, "webhook-", 8) == 0 || strncmp(line, "ce-", 3) == 0)
@@ -375,6 +397,7 @@ static bool is_shown(const char *line, size_t name_len, bool is_own)
 }
 
 struct lines {
+	const struct sink_webhook_attempts *a;
 	struct cdc_buf *out;
 	size_t from;
 };
@@ -386,7 +409,7 @@ static void put_line(void *arg, const char *line, bool is_own)
 
 	if (line[name_len] == ':' && line[name_len + 1] == '\0')
 		return; /* not sent: it takes one of libcurl's away */
-	if (is_shown(line, name_len, is_own)) {
+	if (is_shown(l->a, line, name_len, is_own)) {
 		cdc_buf_put(l->out, line, len);
 	} else {
 		cdc_buf_put(l->out, line, name_len);
@@ -397,9 +420,10 @@ static void put_line(void *arg, const char *line, bool is_own)
 		cdc_buf_cut(l->out, before);
 }
 
-static void put_lines(struct sink_http *http, size_t slot, bool has_token, struct cdc_buf *out)
+static void put_lines(const struct sink_webhook_attempts *a, struct sink_http *http, size_t slot,
+		      bool has_token, struct cdc_buf *out)
 {
-	struct lines l = {.out = out, .from = out->len};
+	struct lines l = {.a = a, .out = out, .from = out->len};
 
 	sink_http_each_line(http, slot, put_line, &l);
 	if (has_token)
@@ -439,7 +463,7 @@ const struct sink_attempt *sink_webhook_attempts_take(struct sink_webhook_attemp
 	cdc_buf_putc(b, '\0');
 	headers = b->len;
 	if (sent.url[0])
-		put_lines(http, answer->slot, sent.has_token, b);
+		put_lines(a, http, answer->slot, sent.has_token, b);
 	cdc_buf_putc(b, '\0');
 	response = b->len;
 	put_masked(a, answer->body, n < SINK_ATTEMPT_BYTES ? n : SINK_ATTEMPT_BYTES, b);

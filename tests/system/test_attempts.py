@@ -180,7 +180,8 @@ def hooks(rig):
              base64.b64encode(b'user:hid-pa"ss/word').decode()]),
         "header": ({"auth_method": "header", "header": {"name": "X-Key", "value": "hid-header"},
                     "headers": [{"name": "X-More", "value": "hid-more"},
-                                {"name": "X-Row", "value": "hid-part {operation} hid-rest"}]},
+                                {"name": "X-Row", "value": "hid-part {operation} hid-rest"},
+                                {"name": "webhook-Key", "value": "hid-hook {operation} hid-end"}]},
                    ["hid-header", "hid-more", "hid-part insert hid-rest"]),
         "query": ({"auth_method": "query", "url": url + "?own=hid-own-value&{operation}=hid%2Fown",
                    "query": [{"name": "token", "value": "hid-query/&="}]},
@@ -224,7 +225,7 @@ def test_no_secret_is_shown(rig, kind):
     if kind in masked:
         assert headers[masked[kind]] == "***"
     if kind == "header":
-        assert headers["X-More"] == headers["X-Row"] == "***"
+        assert headers["X-More"] == headers["X-Row"] == headers["webhook-Key"] == "***"
     if kind == "query":
         assert attempts[0]["url"].endswith("?own=***&insert=***&token=***")
     if kind == "url":
