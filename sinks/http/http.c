@@ -835,6 +835,15 @@ static void fill_answer(const struct sink_http *h, const struct slot *s, CURLcod
 	a->body_len = s->kept.len;
 }
 
+void sink_http_cover(struct sink_http *h, const struct sink_http_answer *a, size_t at, size_t n)
+{
+	struct cdc_buf *kept = &h->slots[a->slot].kept;
+
+	if (a->body && a->body == (const char *)kept->data && at <= kept->len &&
+	    n <= kept->len - at)
+		memset(kept->data + at, '*', n);
+}
+
 static size_t collect(struct sink_http *h, struct sink_http_answer *ret, size_t max)
 {
 	size_t n = h->refused ? collect_refused(h, ret, max) : 0;

@@ -153,5 +153,7 @@ void sink_http_drop(struct sink_http *h, size_t slot);
 /* Moves bytes for at most wait_ms, or until something ended or wake_fd is readable. */
 size_t sink_http_poll(struct sink_http *h, uint64_t wait_ms, struct sink_http_answer *ret,
 		      size_t max);
+/* Overwrites bytes of the body of an answer, at to at + n, that nobody is to see. */
+void sink_http_cover(struct sink_http *h, const struct sink_http_answer *a, size_t at, size_t n);
 
 #endif

@@ -265,9 +265,9 @@ enum cdc_code sink_webhook_attempts_new(const struct sink_webhook_connection *c,
 {
 	struct sink_webhook_attempts *a = calloc(1, sizeof(*a));
 
-	if (a)
+	if (a && slots)
 		a->slots = calloc(slots, sizeof(*a->slots));
-	if (!a || !a->slots || !add_all(a, c) || !add_names(a, c)) {
+	if (!a || (slots && !a->slots) || !add_all(a, c) || !add_names(a, c)) {
 		sink_webhook_attempts_free(a);
 		return cdc_err_set(err, CDC_NOMEM, "out of memory for the log of requests");
 	}
@@ -343,6 +343,32 @@ static void put_masked(const struct sink_webhook_attempts *a, const char *bytes,
 		else
 			cdc_buf_putc(out, bytes[i]);
 		i += len ? len : 1;
+	}
+}
+
+void sink_webhook_attempts_cover(const struct sink_webhook_attempts *a, char *text)
+{
+	size_t n = strlen(text);
+
+	for (size_t i = 0; i < n; i++) {
+		size_t len = secret_at(a, text + i, n - i);
+
+		if (len)
+			memset(text + i, '*', len);
+		i += len ? len - 1 : 0;
+	}
+}
+
+void sink_webhook_attempts_cover_answer(const struct sink_webhook_attempts *a,
+					struct sink_http *http,
+					const struct sink_http_answer *answer)
+{
+	for (size_t i = 0; i < answer->body_len; i++) {
+		size_t len = secret_at(a, answer->body + i, answer->body_len - i);
+
+		if (len)
+			sink_http_cover(http, answer, i, len);
+		i += len ? len - 1 : 0;
 	}
 }
 

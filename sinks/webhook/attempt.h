@@ -5,7 +5,8 @@
  * headers, every value but of those that walpost makes itself (their signatures
  * included: they prove one request and sign no other).  Whatever the endpoint says
  * is searched for the connection's secrets, which an endpoint that echoes requests
- * would show.  The body is kept as it was before it was compressed.
+ * would show.  The body is kept as it was before it was compressed.  The same secrets are
+ * covered in what else is kept of a failure: in reasons, and in the answers of dead letters.
  *
  * Threads: belongs to its caller.  Layer: sinks (base).
  */
@@ -18,7 +19,8 @@
 
 struct sink_webhook_attempts;
 
-/* For requests of so many slots; the connection's secrets are copied.  CDC_NOMEM. */
+/* For requests of so many slots, 0: only to cover; the connection's secrets are copied.
+ * CDC_NOMEM. */
 enum cdc_code sink_webhook_attempts_new(const struct sink_webhook_connection *c, size_t slots,
 					struct sink_webhook_attempts **ret,
 					struct cdc_err *err) CDC_CHECK;
@@ -35,5 +37,11 @@ void sink_webhook_attempts_sent(struct sink_webhook_attempts *a, size_t slot, si
 const struct sink_attempt *sink_webhook_attempts_take(struct sink_webhook_attempts *a,
 						      struct sink_http *http,
 						      const struct sink_http_answer *answer);
+
+/* Overwrites the secrets in a text, and in an answer's body. */
+void sink_webhook_attempts_cover(const struct sink_webhook_attempts *a, char *text);
+void sink_webhook_attempts_cover_answer(const struct sink_webhook_attempts *a,
+					struct sink_http *http,
+					const struct sink_http_answer *answer);
 
 #endif

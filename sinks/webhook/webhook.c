@@ -47,8 +47,9 @@ struct sink_webhook_state {
 	bool must_release;                /* the last one is not in use yet */
 	bool *has_new_token; /* by slot: its token was refused, and it was sent with a new one */
 	uint64_t *tickets;   /* by slot */
-	struct sink_webhook_attempts *attempts; /* NULL: nobody wants to see them */
-	struct sink_webhook_partial *partials;  /* by slot; NULL: the status line says it all */
+	struct sink_webhook_attempts *attempts;
+	bool has_attempts;                     /* somebody wants to see them */
+	struct sink_webhook_partial *partials; /* by slot; NULL: the status line says it all */
 	size_t slot_n;
 	size_t busy; /* jobs in flight */
 	struct stamp stamp;
@@ -141,8 +142,7 @@ static void release(struct sink_webhook_state *s)
 {
 	struct cdc_err err = {.code = CDC_OK};
 
-	if (s->attempts)
-		sink_webhook_attempts_token(s->attempts, sink_webhook_token_last(s->token));
+	sink_webhook_attempts_token(s->attempts, sink_webhook_token_last(s->token));
 	s->must_release =
 		sink_http_release(s->http, sink_webhook_token_last(s->token), &err) != CDC_OK;
 	if (s->must_release)
@@ -301,8 +301,10 @@ static enum cdc_code open_state(const struct sink_settings *settings, void **ret
 		rc = open_encoder(s, (enum cdc_encoding)sync->compression, err);
 	if (!rc)
 		rc = sink_webhook_sign_new(&connection->signing_secrets, &s->sign, err);
-	if (!rc && settings->has_attempts)
-		rc = sink_webhook_attempts_new(connection, s->slot_n, &s->attempts, err);
+	s->has_attempts = settings->has_attempts;
+	if (!rc)
+		rc = sink_webhook_attempts_new(connection, s->has_attempts ? s->slot_n : 0,
+					       &s->attempts, err);
 	if (!rc)
 		rc = open_http(s, settings, err);
 	if (rc) {
@@ -399,7 +401,7 @@ static enum cdc_code submit(void *state, const struct sink_job *job, struct cdc_
 	rc = write_request(s, job, lines, sink_http_body(s->http, slot), &skip, err);
 	if (!rc && s->target)
 		rc = aim(s, slot, job, lines, err);
-	if (!rc && s->attempts)
+	if (!rc && s->has_attempts)
 		sink_webhook_attempts_sent(s->attempts, slot, job->n, s->payload, s->payload_len);
 	if (!rc && s->partials)
 		rc = sink_webhook_partial_note(&s->partials[slot], job, err);
@@ -413,6 +415,16 @@ static enum cdc_code submit(void *state, const struct sink_job *job, struct cdc_
 	s->busy++;
 	ask(s);
 	return CDC_OK;
+}
+
+/* An endpoint that echoes a request echoes its secrets. */
+static void cover(struct sink_webhook_state *s, const struct sink_http_answer *a,
+		  struct sink_result *r)
+{
+	sink_webhook_attempts_cover(s->attempts, r->text);
+	sink_webhook_attempts_cover_answer(s->attempts, s->http, a);
+	for (size_t i = 0; i < r->failed_n; i++)
+		sink_webhook_attempts_cover(s->attempts, s->partials[a->slot].failed[i].reason);
 }
 
 static size_t poll_results(void *state, uint64_t wait_ms, struct sink_result *ret_results,
@@ -429,9 +441,11 @@ static size_t poll_results(void *state, uint64_t wait_ms, struct sink_result *re
 		if (s->partials && ret_results[i].outcome == SINK_DONE)
 			sink_webhook_partial_read(&s->partials[answers[i].slot], &answers[i],
 						  &ret_results[i]);
-		if (s->attempts)
+		if (s->has_attempts)
 			ret_results[i].attempt =
 				sink_webhook_attempts_take(s->attempts, s->http, &answers[i]);
+		if (ret_results[i].outcome != SINK_DONE || ret_results[i].failed_n)
+			cover(s, &answers[i], &ret_results[i]);
 	}
 	s->busy -= n;
 	return n;

@@ -4,6 +4,7 @@ import base64
 import contextlib
 import dataclasses
 import gzip
+import itertools
 import json
 import re
 import sqlite3
@@ -392,3 +393,31 @@ def test_the_command_says_what_is_wrong(rig):
         assert result.returncode == 2 and word in result.stderr, result.stderr
     result = rig.walpost.command("attempts", "main")
     assert result.returncode == 1 and "no state" in result.stderr
+
+
+def test_no_secret_is_kept_of_what_an_endpoint_says(rig):
+    """In a dead letter, in the reasons that the log and the status page give, without record_requests."""
+    rig.add_receiver()
+    hook = {"auth_method": "header", "header": {"name": "X-Key", "value": "hid-header"},
+            "headers": [{"name": "X-More", "value": "hid-more"}]}
+    begin(rig, hook=hook, record_requests=False, batch_size=2, concurrency=1,
+          partial_success=True, retry_schedule=["1ms"], park={"after": "0s", "attempts": 2})
+    rig.receiver.control(
+        {"match": '"key":{"id":1}', "status": 422, "action": "answer",
+         "body": json.dumps({"you sent": {"X-Key": "hid-header", "X-More": "hid-more"}})},
+        {"match": '"key":{"id":7}', "status": 200, "action": "answer", "body": json.dumps(
+            {"failed": [{"id": "{id}", "retry": False, "reason": "not with hid-more"}]})})
+    insert(rig, 1, 10)
+    following = itertools.count(100)
+
+    def are_dead():
+        insert(rig, next(following), 1)  # what is accepted proves what is refused
+        return rig.walpost.metric("walpost_dead_letters") == 2
+    wait_for("two records are dead", are_dead, 60, 0.1, tail=rig.tail)
+    dead = [json.loads(line) for line in rig.walpost.command(
+        "dead-letters", "list", "--all", "--json").stdout.splitlines()]
+    assert len(dead) == 2
+    told = "".join(rig.walpost.command("dead-letters", "show", d["id"], "--json").stdout
+                   for d in dead)
+    assert "you sent" in told and "not with ****" in told
+    assert "hid-" not in told + rig.walpost.log_text() + rig.walpost.get("/status.txt")[1]
