@@ -650,8 +650,10 @@ static void deliver(struct stream *s, struct random *r, enum cdc_order order, un
 				cdc_window_done(w, probe);
 			}
 		} else {
-			f->n = cdc_window_run(w, lane, 1 + next(r, MAX_RUN), 1000, f->items,
-					      &has_more);
+			bool is_beside = !is_closed && order == CDC_ORDER_KEY && next(r, 3) == 0;
+
+			f->n = (is_beside ? cdc_window_run_beside : cdc_window_run)(
+				w, lane, 1 + next(r, MAX_RUN), 1000, f->items, &has_more);
 			for (size_t i = 0; i < f->n; i++) {
 				size_t at = index_of(s, f->items[i]->rec);
 
@@ -672,7 +674,8 @@ static void deliver(struct stream *s, struct random *r, enum cdc_order order, un
 				seen->was_out[index_of(s, f->items[i]->rec)] = false;
 			in_flight += f->n != 0;
 		}
-		while (cdc_window_take_lease(in))
+		while (cdc_window_take_lease(in) ||
+		       (order == CDC_ORDER_KEY && next(r, 2) && cdc_window_pass_lease(in)))
 			leases++;
 		check_position(s, seen, in);
 	}
