@@ -140,7 +140,7 @@ def test_a_key_that_fails_for_long_keeps_no_other_waiting(rig):
     rig.db.sql("INSERT INTO big SELECT g, repeat('y', 4000) FROM generate_series(1, 3500) g")
     rig.db.sql("UPDATE big SET v = 'last' WHERE id = 0")
     insert(rig, 5000, 100, "small")
-    rig.wait_arrived(checker.expected_count(rig.db.history()) - 12, seconds=90)
+    rig.wait_arrived(checker.expected_count(rig.db.history()) - 12, seconds=120)
     assert rig.walpost.metric("walpost_parked_records") == 0
 
     # What came behind it comes again after a crash, in order.
