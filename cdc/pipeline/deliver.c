@@ -958,6 +958,8 @@ enum cdc_code cdc_deliver_step(struct cdc_deliver *d, uint64_t now_ms, int64_t w
 	if (!d->is_paused)
 		cdc_lanes_tick(d->lanes, now_ms, random);
 	cdc_intake_give_back(&d->stream);
+	if (cdc_lanes_has_suspect(d->lanes))
+		cdc_intake_pass(&d->stream);
 	if (d->selector)
 		cdc_selector_set_now(d->selector, wall_us);
 	rc = cdc_intake_read(&d->stream, err);

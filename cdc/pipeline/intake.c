@@ -173,3 +173,11 @@ void cdc_intake_give_back(struct cdc_intake *in)
 	while ((lease = cdc_window_take_lease(in->input)))
 		in->setup.ops->release(in->reader, lease);
 }
+
+void cdc_intake_pass(struct cdc_intake *in)
+{
+	struct cdc_lease *lease;
+
+	while (!has_room(in) && (lease = cdc_window_pass_lease(in->input)))
+		in->setup.ops->release(in->reader, lease);
+}

@@ -68,5 +68,8 @@ bool cdc_intake_is_ready(const struct cdc_intake *in);
 
 /* Leases whose records are done go back to the buffer. */
 void cdc_intake_give_back(struct cdc_intake *in);
+/* When there is no room, also of those behind a record that fails for long: the reading goes on, up
+ * to CDC_WINDOW_PASSED. */
+void cdc_intake_pass(struct cdc_intake *in);
 
 #endif

@@ -20,6 +20,9 @@ struct lane {
 	size_t n, cap;
 	size_t bytes; /* JSON of it */
 	bool is_in_flight, is_probe;
+	bool is_beside;     /* the request has nothing of the head's key, which waits */
+	bool beside_rests;  /* such a request failed: none before the head is tried again, */
+	size_t beside_most; /* and then with no more records; 0: as many as may be */
 	uint64_t begun;     /* counter at its beginning */
 	unsigned attempt;   /* failures since something of this lane was accepted */
 	uint64_t until_ms;  /* backoff: nothing goes out before */
@@ -347,6 +350,10 @@ static void accept_job(struct cdc_lanes *l, struct lane *lane, size_t index, int
 {
 	bool had_head = lane->items[0] == cdc_window_head(l->setup.window, index);
 
+	if (lane->is_beside)
+		lane->beside_most = lane->beside_most * 2 < l->setup.settings->batch_size
+					    ? lane->beside_most * 2
+					    : 0;
 	lane->in_parts = lane->items[0]->rec->id;
 	lane->parts = lane->part;
 	count_accepted(l, lane->items, lane->n, wall_us);
@@ -357,8 +364,10 @@ static void accept_job(struct cdc_lanes *l, struct lane *lane, size_t index, int
 		lane->alone = (struct cdc_suspect){0};
 		lane->suspects -= lane->n < lane->suspects ? lane->n : lane->suspects;
 	}
-	lane->attempt = 0;
-	lane->until_ms = lane->asked_ms = 0;
+	if (!lane->is_beside) {
+		lane->attempt = 0;
+		lane->until_ms = lane->asked_ms = 0;
+	}
 	widen(l, lane);
 	cdc_lanes_accepted(l, lane->begun);
 }
@@ -457,6 +466,20 @@ static void tell_failure(struct cdc_lanes *l, const struct lane *lane, const str
 		 KV("records", lane->n), KV("reason", (const char *)r->text));
 }
 
+/* The head's own attempts and waits go on as they were. */
+static void fail_beside(struct cdc_lanes *l, struct lane *lane, const struct sink_result *r,
+			uint64_t now_ms, uint64_t random)
+{
+	uint64_t asked = asked_ms(l, r);
+
+	lane->beside_rests = true;
+	lane->beside_most = (lane->n + 1) / 2;
+	if (asked)
+		lane->asked_ms = now_ms + asked;
+	(void)cdc_lanes_failed(l, r, false, true, now_ms, random);
+	tell_failure(l, lane, r, false, now_ms);
+}
+
 static void fail_job(struct cdc_lanes *l, struct lane *lane, size_t index,
 		     const struct sink_result *r, uint64_t now_ms, uint64_t random,
 		     struct cdc_trouble *ret_trouble)
@@ -469,6 +492,10 @@ static void fail_job(struct cdc_lanes *l, struct lane *lane, size_t index,
 		l->probed = lane->items[0]->rec->id;
 	if (learn_size(l, lane, r)) {
 		(void)cdc_lanes_failed(l, r, lane->is_probe, false, now_ms, random);
+		return;
+	}
+	if (lane->is_beside) {
+		fail_beside(l, lane, r, now_ms, random);
 		return;
 	}
 	is_search = is_searching(l, lane, index, r);
@@ -544,10 +571,14 @@ static void take_apart(struct cdc_lanes *l, struct lane *lane, const struct sink
 	refused.outcome = SINK_REJECT;
 	(void)snprintf(refused.text, sizeof(refused.text), "%d, %zu of %zu records failed: %s",
 		       r->status, lane->n - accepted, lane->n, r->failed[0].reason);
-	lane->alone = (struct cdc_suspect){0};
-	lane->suspects = 1;
-	lane->attempt++;
-	lane->until_ms = now_ms + (accepted ? 0 : cdc_backoff_ms(lane->attempt, random));
+	if (lane->is_beside) {
+		lane->beside_rests = true;
+	} else {
+		lane->alone = (struct cdc_suspect){0};
+		lane->suspects = 1;
+		lane->attempt++;
+		lane->until_ms = now_ms + (accepted ? 0 : cdc_backoff_ms(lane->attempt, random));
+	}
 	lane->failed_at = cdc_lanes_failed(l, &refused, lane->is_probe && !accepted, !accepted,
 					   now_ms, random);
 	if (accepted)
@@ -678,6 +709,7 @@ static enum cdc_code submit(struct cdc_lanes *l, struct lane *lane, void *sink, 
 		cdc_metric_add(&l->setup.metrics->retried, 1);
 	lane->is_in_flight = true;
 	lane->is_probe = is_probe;
+	lane->is_beside = false;
 	lane->begun = begin(l, is_probe, lane->n, now_ms);
 	lane->since_ms = 0;
 	l->is_our_turn = false;
@@ -782,6 +814,75 @@ static enum cdc_code send_lane(struct cdc_lanes *l, size_t index, void *sink, ui
 	return rc;
 }
 
+/* It was sent alone, and the endpoint accepted others since it failed. */
+static bool is_suspect(const struct cdc_lanes *l, const struct lane *lane)
+{
+	return lane->alone.failures > 1 ||
+	       (lane->alone.failures && l->accepted_begun > lane->alone.failed_at);
+}
+
+bool cdc_lanes_has_suspect(const struct cdc_lanes *l)
+{
+	for (size_t i = 0; i < l->lane_n; i++) {
+		if (is_suspect(l, &l->lanes[i]))
+			return true;
+	}
+	return false;
+}
+
+/* May what is of other keys than its head's go out, while that rests? */
+static bool may_go_beside(const struct cdc_lanes *l, const struct lane *lane, uint64_t now_ms)
+{
+	return is_suspect(l, lane) && !lane->beside_rests && now_ms >= lane->asked_ms &&
+	       now_ms >= l->hold_ms && l->setup.settings->order != CDC_ORDER_SYNC;
+}
+
+static enum cdc_code send_beside(struct cdc_lanes *l, size_t index, void *sink, uint64_t now_ms,
+				 struct cdc_err *err)
+{
+	struct lane *lane = &l->lanes[index];
+	size_t max = l->setup.settings->batch_size;
+	struct cdc_err why = {0};
+	enum cdc_code rc;
+	bool has_more;
+
+	if (lane->beside_most && lane->beside_most < max)
+		max = lane->beside_most;
+	if (!reserve(l, lane, max))
+		return cdc_err_set(err, CDC_NOMEM, "out of memory for a request");
+	lane->n = cdc_window_run_beside(l->setup.window, index, max, max_bytes_of(l), lane->items,
+					&has_more);
+	cut(l, lane, &has_more);
+	keep_together(l, lane, sink, &has_more);
+	if (lane->n == 0)
+		return CDC_OK;
+	rc = submit(l, lane, sink, false, now_ms, &why);
+	if (rc == CDC_LIMIT) {
+		lane->beside_rests = true;
+		lane->beside_most = (lane->n + 1) / 2;
+		return CDC_OK;
+	}
+	lane->is_beside = !rc;
+	if (rc && err)
+		*err = why;
+	return rc;
+}
+
+/* What the lane may send now. */
+static enum cdc_code send_from(struct cdc_lanes *l, size_t index, void *sink, uint64_t now_ms,
+			       struct cdc_trouble *ret_trouble, struct cdc_err *err)
+{
+	struct lane *lane = &l->lanes[index];
+
+	if (lane->is_in_flight || !cdc_window_head(l->setup.window, index))
+		return CDC_OK;
+	if (now_ms >= lane_due_ms(l, lane)) {
+		lane->beside_rests = false;
+		return send_lane(l, index, sink, now_ms, ret_trouble, err);
+	}
+	return may_go_beside(l, lane, now_ms) ? send_beside(l, index, sink, now_ms, err) : CDC_OK;
+}
+
 static struct cdc_item *choose_probe(struct cdc_lanes *l)
 {
 	struct cdc_window *w = l->setup.window;
@@ -880,9 +981,7 @@ enum cdc_code cdc_lanes_send(struct cdc_lanes *l, void *sink, uint64_t now_ms,
 			l->turn = at;
 			return rc;
 		}
-		if (!l->lanes[at].is_in_flight && now_ms >= lane_due_ms(l, &l->lanes[at]) &&
-		    cdc_window_head(l->setup.window, at))
-			rc = send_lane(l, at, sink, now_ms, ret_trouble, err);
+		rc = send_from(l, at, sink, now_ms, ret_trouble, err);
 	}
 	l->is_our_turn = false; /* used or not */
 	return rc;

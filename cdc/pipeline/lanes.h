@@ -6,9 +6,10 @@
  * the lane waits, and the breaker counts.  A batch that is refused is halved down to the
  * one record that is the cause; then, if nothing else was accepted since, other records of
  * the lane are sent alone, to see whether they are.  Only when none of those was accepted
- * the refusal counts.  What turns out to be a record's own trouble (trouble.h) is handed to
- * the caller, who takes it out of the window; behind it a lane's requests grow again from
- * one record, since where one is refused others may be.
+ * the refusal counts.  While such a record rests before its next attempt, what is of other keys
+ * in its lane goes out beside it, as long as that is accepted.  What turns out to be a record's own
+ * trouble (trouble.h) is handed to the caller, who takes it out of the window; behind it a lane's
+ * requests grow again from one record, since where one is refused others may be.
  *
  * Time and chance are arguments; the only thing done to the outside is the sink's
  * submit, so simulations drive it with a sink that answers by script.
@@ -72,6 +73,8 @@ void cdc_lanes_hold(struct cdc_lanes *l, bool is_held);
 void cdc_lanes_finish(struct cdc_lanes *l);
 
 size_t cdc_lanes_in_flight(const struct cdc_lanes *l);
+/* Does a record fail again and again while the endpoint accepts others? */
+bool cdc_lanes_has_suspect(const struct cdc_lanes *l);
 
 /* What keeps records back, for people. */
 struct cdc_lanes_look {

@@ -18,6 +18,8 @@ struct cdc_window_chunk {
 	size_t bytes;
 	size_t n, open; /* items; those not done */
 	size_t first;   /* items before it are done */
+	size_t passed;  /* bytes of chunks behind it that are gone */
+	bool is_pinned; /* the first half of one of its key changes may still look at it */
 	struct cdc_item items[];
 };
 
@@ -54,7 +56,7 @@ struct cdc_window_input {
 	struct cdc_id started; /* the highest record that was sent */
 	bool is_grouped;
 	struct cdc_id start, ended; /* grouped: the transactions up to this one's were read whole */
-	size_t records, bytes;
+	size_t records, bytes, passed;
 };
 
 struct cdc_window {
@@ -803,6 +805,30 @@ size_t cdc_window_run(struct cdc_window *w, size_t lane, size_t max, size_t max_
 	return n;
 }
 
+size_t cdc_window_run_beside(struct cdc_window *w, size_t lane, size_t max, size_t max_bytes,
+			     struct cdc_item **items, bool *ret_has_more)
+{
+	struct cdc_item *head = w->lanes[lane].head, *item = head;
+	const struct cdc_home *home = head ? cdc_homes_find(&w->homes, head->rec->key_hash) : NULL;
+	size_t n = 0, bytes = 0;
+
+	*ret_has_more = false;
+	/* Most often there is nothing else. */
+	if (!head || (home && home->n >= w->lanes[lane].n))
+		return 0;
+	for (; item && n < max; item = item->next) {
+		if (item->rec->key_hash == head->rec->key_hash || is_above_last(w, item))
+			continue;
+		if (item->is_second || is_barrier(item) ||
+		    (n && bytes + item->rec->json_len > max_bytes))
+			break;
+		bytes += item->rec->json_len;
+		items[n++] = item;
+	}
+	*ret_has_more = item != NULL;
+	return n;
+}
+
 /* A set of hashes with room for as many again; 0 stands for a free place and is never found. */
 static bool set_add(uint64_t *set, size_t cap, uint64_t hash)
 {
@@ -896,6 +922,7 @@ static void release_held(struct cdc_window *w, struct cdc_window_table *t)
 static void settle(struct cdc_window *w, struct cdc_item *item)
 {
 	item->is_done = true;
+	item->chunk->is_pinned |= item->is_second;
 	item->chunk->open--;
 	item->chunk->input->records--;
 	w->records--;
@@ -1122,6 +1149,7 @@ static struct cdc_lease *take_chunk(struct cdc_window_input *in)
 
 	in->done = c->through;
 	in->bytes -= c->bytes;
+	in->passed -= c->passed;
 	in->head = c->next;
 	if (!in->head)
 		in->tail = NULL;
@@ -1132,6 +1160,29 @@ static struct cdc_lease *take_chunk(struct cdc_window_input *in)
 struct cdc_lease *cdc_window_take_lease(struct cdc_window_input *in)
 {
 	return in->head && !in->head->open ? take_chunk(in) : NULL;
+}
+
+struct cdc_lease *cdc_window_pass_lease(struct cdc_window_input *in)
+{
+	struct cdc_window_chunk *before = in->head, *c;
+	struct cdc_lease *lease;
+
+	if (!before || in->passed >= CDC_WINDOW_PASSED)
+		return NULL;
+	for (c = before->next; c && (c->open || c->is_pinned); c = c->next)
+		before = c;
+	if (!c)
+		return NULL;
+	lease = c->lease;
+	before->next = c->next;
+	before->through = c->through;
+	before->passed += c->passed + c->bytes;
+	if (in->tail == c)
+		in->tail = before;
+	in->passed += c->bytes;
+	in->bytes -= c->bytes;
+	free_chunk(c);
+	return lease;
 }
 
 struct cdc_lease *cdc_window_abandon_lease(struct cdc_window_input *in)

@@ -35,7 +35,8 @@
 
 enum cdc_order { CDC_ORDER_KEY, CDC_ORDER_SYNC, CDC_ORDER_NONE };
 
-#define CDC_WINDOW_RECORDS 65536 /* of an input, at which no more is read */
+#define CDC_WINDOW_RECORDS 65536       /* of an input, at which no more is read */
+#define CDC_WINDOW_PASSED  (64u << 20) /* bytes that are done behind a record that is not */
 
 struct cdc_window_chunk;
 struct cdc_window_table;
@@ -218,6 +219,13 @@ struct cdc_item *cdc_window_probe(struct cdc_window *w, const struct cdc_id *aft
  */
 struct cdc_item *cdc_window_other(struct cdc_window *w, size_t lane, const struct cdc_id *after);
 
+/*
+ * A run of the lane beside the key of its head, which waits: as cdc_window_run, but nothing of that
+ * key, and of what may go with it only what waits for nothing else.
+ */
+size_t cdc_window_run_beside(struct cdc_window *w, size_t lane, size_t max, size_t max_bytes,
+			     struct cdc_item **items, bool *ret_has_more);
+
 /* The first record of a lane, or NULL. */
 struct cdc_item *cdc_window_head(struct cdc_window *w, size_t lane);
 
@@ -232,7 +240,14 @@ struct cdc_stream_position cdc_window_through(const struct cdc_window_input *in)
 /* A lease of the input whose records are all done, in order, for the caller to give back; NULL:
  * none. */
 struct cdc_lease *cdc_window_take_lease(struct cdc_window_input *in);
-/* The same whether they are done or not, when the window is to be freed next and nothing else. */
+/*
+ * One of those behind the first record that is not done, so that a record that fails for long does
+ * not keep the input from being read; NULL: none, or CDC_WINDOW_PASSED bytes of JSON were passed
+ * so. The checkpoint does not move: after a crash they come again.
+ */
+struct cdc_lease *cdc_window_pass_lease(struct cdc_window_input *in);
+/* The same as take whether they are done or not, when the window is to be freed next and nothing
+ * else. */
 struct cdc_lease *cdc_window_abandon_lease(struct cdc_window_input *in);
 
 #endif

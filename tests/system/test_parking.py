@@ -129,6 +129,27 @@ def test_a_record_in_trouble_is_parked_and_its_key_queues_behind_it(rig):
     assert rig.assert_whole().ok
 
 
+def test_a_key_that_fails_for_long_keeps_no_other_waiting(rig):
+    """It is not parked yet, and more than the read window holds lies behind it."""
+    begin(rig, tables=("big", "small"), batch_size=50, concurrency=2)
+    rig.receiver.control({"match": '"poison', "status": 500, "body": "no", "action": "answer"})
+    rig.db.sql("INSERT INTO big VALUES (0, 'poison')")
+    for i in range(10):
+        rig.db.sql("UPDATE big SET v = %s WHERE id = 0", f"later {i}")
+        insert(rig, 1000 + 100 * i, 100, "small")
+    rig.db.sql("INSERT INTO big SELECT g, repeat('y', 4000) FROM generate_series(1, 3500) g")
+    rig.db.sql("UPDATE big SET v = 'last' WHERE id = 0")
+    insert(rig, 5000, 100, "small")
+    rig.wait_arrived(checker.expected_count(rig.db.history()) - 12, seconds=120)
+    assert rig.walpost.metric("walpost_parked_records") == 0
+
+    # What came behind it comes again after a crash, in order.
+    rig.walpost.kill()
+    rig.receiver.behave()
+    rig.walpost.start(databases=[rig.db])
+    assert rig.assert_whole().ok
+
+
 def test_a_parked_record_becomes_a_dead_letter_and_the_next_of_its_key_is_tried(rig):
     begin(rig, **SOON)
     rig.receiver.control(REFUSED)

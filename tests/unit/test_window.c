@@ -343,6 +343,86 @@ static void what_is_not_selected_moves_the_checkpoint(void **state)
 	cdc_window_free(w);
 }
 
+/* What a record that fails keeps back is its key, and of memory what holds records that wait. */
+static void nothing_but_its_key_waits_for_a_record_that_fails(void **state)
+{
+	struct cdc_window *w = cdc_window_new(1, false, CDC_ORDER_KEY, ALL);
+	struct cdc_window_input *in = input_of(w, CDC_INPUT_STREAM);
+	CDC_AUTO(cdc_batch_freep) struct cdc_batch *first = cdc_batch_new(1 << 20);
+	CDC_AUTO(cdc_batch_freep) struct cdc_batch *others = cdc_batch_new(1 << 20);
+	CDC_AUTO(cdc_batch_freep) struct cdc_batch *last = cdc_batch_new(1 << 20);
+	struct cdc_item *items[8];
+	size_t bytes, n;
+	bool has_more;
+
+	(void)state;
+	add(first, 0, 1, 10, 1, 1, CDC_OP_INSERT, 0);
+	add(first, 0, 1, 10, 2, 1, CDC_OP_UPDATE, 0);
+	take(w, in, first);
+	bytes = cdc_window_input_bytes(in);
+	/* It alone. */
+	assert_int_equal(cdc_window_run_beside(w, 0, 8, 1000, items, &has_more), 0);
+	add(others, 1, 2, 20, 1, 1, CDC_OP_INSERT, 0);
+	add(others, 1, 3, 20, 2, 1, CDC_OP_INSERT, 0);
+	add(last, 0, 1, 30, 1, 1, CDC_OP_UPDATE, 0);
+	add(last, 1, 2, 30, 2, 1, CDC_OP_UPDATE, 0);
+	add(last, 1, 4, 30, 3, 1, CDC_OP_DELETE, CDC_RECORD_MOVE_OLD);
+	add(last, 1, 5, 30, 3, 2, CDC_OP_UPDATE, CDC_RECORD_MOVE_NEW);
+	add(last, 1, 6, 30, 4, 1, CDC_OP_INSERT, 0);
+	take(w, in, others);
+	take(w, in, last);
+	assert_null(cdc_window_pass_lease(in));
+	/* Up to the second half of a key change, which waits for the first. */
+	n = cdc_window_run_beside(w, 0, 8, 1000, items, &has_more);
+	assert_int_equal(n, 4);
+	assert_true(has_more);
+	assert_int_equal(items[0]->rec->key_hash, 2);
+	assert_int_equal(items[3]->rec->key_hash, 4);
+	for (size_t i = 0; i < n; i++)
+		cdc_window_done(w, items[i]);
+	assert_null(cdc_window_take_lease(in));
+	assert_ptr_equal(cdc_window_pass_lease(in), others);
+	assert_null(cdc_window_pass_lease(in));
+	assert_true(cdc_window_input_bytes(in) > bytes);
+	assert_int_equal(cdc_window_position(in).id.commit_lsn, 0);
+	n = cdc_window_run_beside(w, 0, 8, 1000, items, &has_more);
+	assert_int_equal(n, 2);
+	for (size_t i = 0; i < n; i++)
+		cdc_window_done(w, items[i]);
+	/* When the key goes on, the checkpoint passes what was done meanwhile. */
+	finish(w, 2);
+	assert_int_equal(cdc_window_position(in).id.commit_lsn, 20);
+	assert_ptr_equal(cdc_window_take_lease(in), first);
+	finish(w, 1);
+	assert_ptr_equal(cdc_window_take_lease(in), last);
+	assert_int_equal(cdc_window_input_bytes(in), 0);
+	assert_int_equal(cdc_window_position(in).id.ordinal, 4);
+	cdc_window_free(w);
+}
+
+/* The first half of a key change may look at the second for as long as it is there. */
+static void a_second_half_that_is_too_large_outlives_its_first(void **state)
+{
+	struct cdc_window *w = cdc_window_new(1, false, CDC_ORDER_KEY, ALL);
+	struct cdc_window_input *in = input_of(w, CDC_INPUT_STREAM);
+	CDC_AUTO(cdc_batch_freep) struct cdc_batch *b = cdc_batch_new(1 << 20);
+	CDC_AUTO(cdc_batch_freep) struct cdc_batch *more = cdc_batch_new(1 << 20);
+	struct cdc_parked parked = {0};
+
+	(void)state;
+	cdc_window_set_parked(w, &parked);
+	add(b, 0, 1, 10, 1, 1, CDC_OP_DELETE, CDC_RECORD_MOVE_OLD);
+	add(more, 0, 2, 10, 1, 2, CDC_OP_UPDATE, CDC_RECORD_MOVE_NEW | CDC_RECORD_TOO_LARGE);
+	take(w, in, b);
+	take(w, in, more);
+	cdc_window_written(w);
+	assert_null(cdc_window_pass_lease(in));
+	finish(w, 1);
+	assert_ptr_equal(cdc_window_take_lease(in), b);
+	assert_ptr_equal(cdc_window_take_lease(in), more);
+	cdc_window_free(w);
+}
+
 /* A record that is too large is in nobody's way, and in the checkpoint only when it is written. */
 static void what_is_too_large_stands_aside(void **state)
 {
@@ -650,8 +730,10 @@ static void deliver(struct stream *s, struct random *r, enum cdc_order order, un
 				cdc_window_done(w, probe);
 			}
 		} else {
-			f->n = cdc_window_run(w, lane, 1 + next(r, MAX_RUN), 1000, f->items,
-					      &has_more);
+			bool is_beside = !is_closed && order == CDC_ORDER_KEY && next(r, 3) == 0;
+
+			f->n = (is_beside ? cdc_window_run_beside : cdc_window_run)(
+				w, lane, 1 + next(r, MAX_RUN), 1000, f->items, &has_more);
 			for (size_t i = 0; i < f->n; i++) {
 				size_t at = index_of(s, f->items[i]->rec);
 
@@ -672,7 +754,8 @@ static void deliver(struct stream *s, struct random *r, enum cdc_order order, un
 				seen->was_out[index_of(s, f->items[i]->rec)] = false;
 			in_flight += f->n != 0;
 		}
-		while (cdc_window_take_lease(in))
+		while (cdc_window_take_lease(in) ||
+		       (order == CDC_ORDER_KEY && next(r, 2) && cdc_window_pass_lease(in)))
 			leases++;
 		check_position(s, seen, in);
 	}
@@ -901,6 +984,8 @@ int main(void)
 		cmocka_unit_test(a_key_of_a_stopped_table_goes_where_there_is_less_to_do),
 		cmocka_unit_test(a_table_stops_no_earlier_than_its_input_has_come),
 		cmocka_unit_test(what_is_not_selected_moves_the_checkpoint),
+		cmocka_unit_test(nothing_but_its_key_waits_for_a_record_that_fails),
+		cmocka_unit_test(a_second_half_that_is_too_large_outlives_its_first),
 		cmocka_unit_test(what_is_too_large_stands_aside),
 		cmocka_unit_test(a_probe_is_the_oldest_record_of_another_key),
 		cmocka_unit_test(halves_of_a_key_change_find_each_other_across_reads),
