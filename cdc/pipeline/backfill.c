@@ -552,6 +552,7 @@ static void leave_copy(struct cdc_backfill *b)
 	cdc_copy_close(b->copy);
 	b->copy = NULL;
 	cdc_metric_set(&b->setup.metrics->backfill_slowed, 0);
+	cdc_metric_set(&b->setup.metrics->backfill_eta_ms, 0);
 }
 
 static void close_copy(struct cdc_backfill *b)
@@ -967,6 +968,7 @@ static enum cdc_code step_copying(struct cdc_backfill *b, uint64_t now_ms, struc
 	push(b);
 	if (!read.is_finished)
 		return CDC_OK;
+	cdc_metric_set(&b->setup.metrics->backfill_permille, 1000);
 	b->is_ended = true;
 	return finish_copy(b, err);
 }

@@ -575,3 +575,17 @@ def test_S09_a_table_without_a_key_is_not_copied_in_parts(rig):
     rig.db.sql("INSERT INTO t VALUES (0, 'its changes are delivered')")
     wait_for("its changes are delivered", lambda: any(
         r["fields"].get("id") == 0 for r in rig.receiver.records()), tail=rig.tail)
+
+
+def test_a_copy_that_is_over_shows_no_time_to_its_end(rig):
+    """Nor is it shown as read in part."""
+    for table, n in (("t", 12000), ("u", 500)):
+        rig.db.sql(f"CREATE TABLE {table} (id int PRIMARY KEY, v text)")
+        rig.db.sql(f"INSERT INTO {table} SELECT g, repeat('x', 100) FROM generate_series(1, {n}) g")
+    rig.db.server.sql("CREATE PUBLICATION walpost FOR TABLE t, u", database=rig.db.name)
+    rig.start(backfill=True, change={"backfill": {"rows_per_second": 4000}})
+    wait_for("its end is foreseen", lambda: rig.walpost.metric("walpost_backfill_eta_milliseconds") > 0, 30,
+             tail=rig.tail)
+    wait_copied(rig, 2)
+    assert rig.walpost.metric("walpost_backfill_eta_milliseconds") == 0
+    assert rig.walpost.metric("walpost_backfill_permille") == 1000
