@@ -168,7 +168,7 @@ static enum cdc_code check_sync(const struct cdc_connection_type *type, const vo
 	const struct sink_ops *sink = sink_find(type->name);
 	const struct cdc_deliver_settings *d = delivery;
 	const struct sink_plan plan = {.batch_size = d->batch_size,
-				       .operations = d->operations,
+				       .operations = cdc_deliver_operations(d),
 				       .is_grouped = d->group == CDC_GROUP_TRANSACTION};
 	enum cdc_code rc = cdc_deliver_check(d, ret_key, err);
 

@@ -194,6 +194,7 @@ static enum cdc_code new_backfill(struct run *r, struct sync_run *s, struct cdc_
 			     .replica_lag_ms = r->config->backfill_replica_lag_ms},
 		.is_off = s->sync->skip_initial_backfill || !takes_rows,
 		.is_whole = delivery->order == CDC_ORDER_SYNC,
+		.has_marks = delivery->has_marks,
 		.ops = s->feed->ops,
 		.buffer = s->feed->buffer,
 		.store = r->store,

@@ -10,12 +10,13 @@
 #include "cdc/base/clock.h"
 #include "cdc/pipeline/backoff.h"
 #include "cdc/pipeline/pace.h"
+#include "cdc/record/note.h"
 #include "cdc/source/copy.h"
 
 #define BATCH_MAX_BYTES  (800u << 20) /* the largest single row */
 #define BATCH_BYTES      (256u << 10)
 #define BATCH_RECORDS    1000
-#define QUEUE_MAX        256
+#define QUEUE_MAX        256         /* and one place for the marks at the end */
 #define LIST_MS          30000       /* looks for new tables */
 #define ABSENT_MS        5000        /* while one that is to be copied is not published */
 #define ROUND_BYTES      (16u << 20) /* tables that are copied under one snapshot, together */
@@ -34,7 +35,7 @@ struct cdc_backfill {
 	int thread_fd, delivery_fd; /* wake the one and the other */
 	pthread_mutex_t mu;
 	struct cdc_backfill_view view; /* guarded by mu */
-	struct cdc_batch *queue[QUEUE_MAX];
+	struct cdc_batch *queue[QUEUE_MAX + 1];
 	size_t queue_first, queue_n; /* guarded by mu */
 	uint64_t out_bytes;          /* JSON queued or not given back; guarded by mu */
 	bool is_paused, is_told;     /* told: something to look at; guarded by mu */
@@ -158,7 +159,7 @@ static void drop_queue(struct cdc_backfill *b)
 	for (; b->queue_n; b->queue_n--) {
 		struct cdc_batch *batch = b->queue[b->queue_first];
 
-		b->queue_first = (b->queue_first + 1) % QUEUE_MAX;
+		b->queue_first = (b->queue_first + 1) % (QUEUE_MAX + 1);
 		b->out_bytes -= batch->json.len;
 		cdc_batch_free(batch);
 	}
@@ -252,7 +253,7 @@ struct cdc_batch *cdc_backfill_take(struct cdc_backfill *b, unsigned attempt)
 	(void)pthread_mutex_lock(&b->mu);
 	if (b->queue_n && b->view.attempt == attempt) {
 		batch = b->queue[b->queue_first];
-		b->queue_first = (b->queue_first + 1) % QUEUE_MAX;
+		b->queue_first = (b->queue_first + 1) % (QUEUE_MAX + 1);
 		b->queue_n--;
 	}
 	(void)pthread_mutex_unlock(&b->mu);
@@ -294,7 +295,7 @@ static void push(struct cdc_backfill *b)
 	if (!b->batch || !b->batch->n)
 		return;
 	(void)pthread_mutex_lock(&b->mu);
-	b->queue[(b->queue_first + b->queue_n++) % QUEUE_MAX] = b->batch;
+	b->queue[(b->queue_first + b->queue_n++) % (QUEUE_MAX + 1)] = b->batch;
 	b->out_bytes += b->batch->json.len;
 	(void)pthread_mutex_unlock(&b->mu);
 	b->batch = NULL;
@@ -644,6 +645,77 @@ static enum cdc_code note_next(struct cdc_backfill *b, const char *const *next, 
 	return rc;
 }
 
+/* --- marks -------------------------------------------------------------------------- */
+
+static enum cdc_code make_batch(struct cdc_backfill *b, struct cdc_err *err)
+{
+	if (!b->batch)
+		b->batch = cdc_batch_new(BATCH_MAX_BYTES);
+	return b->batch ? CDC_OK : cdc_err_set(err, CDC_NOMEM, "out of memory for a batch");
+}
+
+/* The rows that the copy of a table has come to. */
+static uint64_t rows_of(const struct cdc_backfill *b, const struct cdc_backfill_row *row,
+			size_t table)
+{
+	struct cdc_copy_progress p;
+
+	cdc_copy_progress(b->copy, table, &p);
+	return *row->part ? row->rows + p.rows : p.rows;
+}
+
+static enum cdc_code put_mark(struct cdc_backfill *b, size_t table, bool is_end, uint64_t rows,
+			      struct cdc_err *err)
+{
+	const cdc_lsn point = cdc_copy_point(b->copy);
+	const struct cdc_note note = {
+		.op = CDC_OP_BACKFILL,
+		.table = b->tables[table],
+		.id = {.epoch = cdc_copy_epoch(b->copy),
+		       .commit_lsn = point,
+		       .range = is_end ? CDC_ID_RANGE_END : 0,
+		       .row = (uint32_t)table + 1},
+		.position = point,
+	};
+	struct cdc_record *r;
+	enum cdc_code rc = cdc_note_begin(b->batch, &note, &r, err);
+
+	if (rc)
+		return rc;
+	if (is_end)
+		cdc_buf_printf(&b->batch->json, "{\"state\":\"end\",\"rows\":%llu}",
+			       (unsigned long long)rows);
+	else
+		cdc_buf_puts(&b->batch->json, "{\"state\":\"begin\"}");
+	return cdc_note_end(b->batch, &note, r, err);
+}
+
+/*
+ * Makes the marks of the copy's begin, of tables that are copied from their start, or of its end,
+ * of those of which nothing is left, ready to be pushed.  The batch has no rows then.  An error
+ * leaves none.
+ */
+static enum cdc_code make_marks(struct cdc_backfill *b, bool is_end, struct cdc_err *err)
+{
+	enum cdc_code rc = CDC_OK;
+
+	if (b->setup.has_marks)
+		rc = make_batch(b, err);
+	for (size_t i = 0; b->setup.has_marks && i < b->table_n && !rc; i++) {
+		const struct cdc_backfill_row *row = row_of(b, b->tables[i]);
+
+		if (!row || row->state != CDC_BACKFILL_PENDING)
+			continue;
+		if (is_end ? strcmp(row->next, CDC_BACKFILL_ALL) == 0 : !*row->part)
+			rc = put_mark(b, i, is_end, rows_of(b, row, i), err);
+	}
+	if (rc) {
+		cdc_batch_free(b->batch);
+		b->batch = NULL;
+	}
+	return rc;
+}
+
 static enum cdc_code step_held(struct cdc_backfill *b, struct cdc_err *err)
 {
 	struct cdc_copy_setup setup = {
@@ -676,6 +748,11 @@ static enum cdc_code step_held(struct cdc_backfill *b, struct cdc_err *err)
 	rc = cdc_copy_open(&setup, &b->copy, &why);
 	if (rc)
 		return judge(b, rc, &why, err);
+	rc = make_marks(b, false, err);
+	if (rc) {
+		close_copy(b);
+		return rc;
+	}
 	b->failures = 0;
 	b->begun_ms = cdc_clock_mono_ms();
 	b->waiters_ms = b->begun_ms + WAITERS_MS;
@@ -691,6 +768,7 @@ static enum cdc_code step_held(struct cdc_backfill *b, struct cdc_err *err)
 	b->view.phase = CDC_PHASE_COPYING;
 	(void)pthread_mutex_unlock(&b->mu);
 	cdc_event_signal(b->delivery_fd);
+	push(b);
 	return CDC_OK;
 }
 
@@ -773,16 +851,17 @@ static enum cdc_code finish_copy(struct cdc_backfill *b, struct cdc_err *err)
 	int64_t now_us = cdc_clock_wall_us();
 	enum cdc_code rc = note_rest(b, err);
 
+	if (!rc)
+		rc = make_marks(b, true, err);
 	if (rc)
 		return rc;
+	push(b);
 	for (size_t i = 0; i < b->table_n; i++) {
 		struct cdc_backfill_row *row = row_of(b, b->tables[i]);
-		struct cdc_copy_progress p;
 
-		cdc_copy_progress(b->copy, i, &p);
 		if (!row)
 			continue;
-		row->rows = *row->part ? row->rows + p.rows : p.rows;
+		row->rows = rows_of(b, row, i);
 		if (!*row->part)
 			row->begun_us =
 				now_us - (int64_t)(cdc_clock_mono_ms() - b->begun_ms) * 1000;
@@ -947,13 +1026,11 @@ static enum cdc_code step_copying(struct cdc_backfill *b, uint64_t now_ms, struc
 		return CDC_OK;
 	}
 	b->full_ms = 0;
-	if (!rc && !b->batch) {
-		b->batch = cdc_batch_new(BATCH_MAX_BYTES);
-		if (!b->batch)
-			return cdc_err_set(err, CDC_NOMEM, "out of memory for a batch");
-	}
 	if (rc)
 		return judge(b, rc, &why, err);
+	rc = make_batch(b, err);
+	if (rc)
+		return rc;
 	if (rows_per_second(b) && rows_per_second(b) < target * 10)
 		target = (size_t)rows_per_second(b) / 10 + 1;
 	before = b->batch->n;

@@ -25,6 +25,12 @@
  * next rounds go on with it.  A round of which the store has learned nothing, because
  * it was LIFTED, comes to nothing, whatever dies at which moment.
  *
+ * Where marks are asked for, a table's rows stand between two records of operation
+ * backfill, which are barriers of the table: {"state":"begin"}, and {"state":"end",
+ * "rows":N} with the rows that were copied, also over several parts.  A copy that begins
+ * again begins with a mark again, of its own point, and only one that came to its end has
+ * an end.
+ *
  * A copy is there for nobody's harm: it goes slower while a replica of the source
  * falls behind, or while more than half of the slot's WAL budget is used (not when
  * the buffer is full: then it is the changes held for the copy that wait, and its
@@ -60,9 +66,10 @@ struct cdc_backfill_setup {
 	const char *sync, *connection;
 	struct cdc_source_plan plan; /* tables: what the sync asks for */
 	struct cdc_backfill_settings settings;
-	bool is_off;   /* only what is asked for is copied, and the round that was under way is
-			  brought to its end */
-	bool is_whole; /* order: sync: all tables in one round, and all others wait */
+	bool is_off;    /* only what is asked for is copied, and the round that was under way is
+			   brought to its end */
+	bool is_whole;  /* order: sync: all tables in one round, and all others wait */
+	bool has_marks; /* begin and end of each table's copy are records, too */
 	const struct cdc_buffer_ops *ops;
 	struct cdc_buffer *buffer;
 	struct cdc_store *store;

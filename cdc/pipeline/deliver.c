@@ -124,7 +124,7 @@ static enum cdc_code make_selector(struct cdc_deliver *d, struct cdc_err *err)
 
 	if (!s->selection)
 		return CDC_OK;
-	rc = cdc_selector_new(s->selection, s->settings->operations, &d->selector, err);
+	rc = cdc_selector_new(s->selection, cdc_deliver_operations(s->settings), &d->selector, err);
 	if (!rc)
 		cdc_window_select(d->window, d->selector);
 	return rc;
@@ -250,7 +250,8 @@ static enum cdc_code make(struct cdc_deliver *d, struct cdc_err *err)
 	if (rc)
 		return rc;
 	d->window = cdc_window_new(s->settings->concurrency, s->backfill != NULL,
-				   (enum cdc_order)s->settings->order, s->settings->operations);
+				   (enum cdc_order)s->settings->order,
+				   cdc_deliver_operations(s->settings));
 	if (d->window && s->settings->group == CDC_GROUP_TRANSACTION)
 		cdc_window_group(d->window, s->window_bytes);
 	rc = make_rules(d, err);

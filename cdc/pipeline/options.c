@@ -211,13 +211,40 @@ const struct cdc_opt cdc_deliver_options[] = {
 	 .offset = AT(recorded),
 	 .group = recorded_options,
 	 .help = "How many requests record_requests keeps."},
-	{.name = "marks", .type = CDC_OPT_LATER, .help = "Records at a copy's begin and end."},
+	{.name = "marks",
+	 .type = CDC_OPT_BOOL,
+	 .offset = AT(has_marks),
+	 .def = "false",
+	 .help = "whether a record of operation backfill comes before the first copied row of a "
+		 "table, and one behind the last"},
 	{0},
 };
+
+unsigned cdc_deliver_operations(const struct cdc_deliver_settings *s)
+{
+	return s->operations | (s->has_marks ? 1u << CDC_OP_BACKFILL : 0);
+}
+
+static enum cdc_code check_marks(const struct cdc_deliver_settings *s, struct cdc_err *err)
+{
+	if (!s->has_marks)
+		return CDC_OK;
+	if (!(s->operations >> CDC_OP_READ & 1))
+		return cdc_err_set(err, CDC_CONFIG,
+				   "nothing is copied for a sync whose operations do not name "
+				   "read; add read to operations, or remove marks");
+	if (s->group == CDC_GROUP_TRANSACTION)
+		return cdc_err_set(err, CDC_CONFIG,
+				   "a mark is of no transaction; remove marks, or group");
+	return CDC_OK;
+}
 
 enum cdc_code cdc_deliver_check(const struct cdc_deliver_settings *s, const char **ret_key,
 				struct cdc_err *err)
 {
+	*ret_key = "marks";
+	if (check_marks(s, err))
+		return CDC_CONFIG;
 	if (s->group == CDC_GROUP_NONE)
 		return CDC_OK;
 	*ret_key = "group";

@@ -184,6 +184,11 @@ static enum cdc_code end_sync(const char *sync, const struct cdc_trouble *t, boo
 			  is_barrier ? " and cannot be set aside: what follows in its table must "
 				       "not pass it"
 				     : "");
+	if (t->item->rec->op == CDC_OP_BACKFILL)
+		return cdc_err_remedy(err,
+				      "make the endpoint accept this record, then `walpost resume "
+				      "%s`; or remove marks from the sync and start walpost again",
+				      sync);
 	if (is_barrier)
 		return cdc_err_remedy(err,
 				      "make the endpoint accept this record, then `walpost resume "

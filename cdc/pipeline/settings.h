@@ -17,7 +17,7 @@ enum cdc_auth_errors { CDC_AUTH_RETRY, CDC_AUTH_STOP };
 enum cdc_on_reject { CDC_ON_REJECT_STOP, CDC_ON_REJECT_DEAD_LETTER };
 
 struct cdc_deliver_settings {
-	unsigned operations;  /* bit per enum cdc_op */
+	unsigned operations;  /* bit per enum cdc_op, as they are named */
 	uint64_t batch_size;  /* records per request */
 	uint64_t batch_bytes; /* JSON bytes per request; one larger record goes alone */
 	uint64_t linger_ms;
@@ -36,6 +36,7 @@ struct cdc_deliver_settings {
 		uint64_t after_ms; /* over so long a time, are the record's own trouble */
 		uint64_t max_bytes;
 	} park;
+	bool has_marks;       /* records at the begin and the end of a table's copy */
 	bool record_requests; /* a log of them is kept, for people, */
 	struct {
 		uint64_t requests, bytes; /* of at most so many */
@@ -43,6 +44,9 @@ struct cdc_deliver_settings {
 	struct cdc_opt_numbers retry_schedule; /* milliseconds before each attempt */
 };
 extern const struct cdc_opt cdc_deliver_options[];
+
+/* What is delivered, bit per enum cdc_op: the operations, and the marks that are asked for. */
+unsigned cdc_deliver_operations(const struct cdc_deliver_settings *s);
 
 /* Whether settings go together, while the file is loaded; as sink_ops.check_sync. */
 enum cdc_code cdc_deliver_check(const struct cdc_deliver_settings *s, const char **ret_key,

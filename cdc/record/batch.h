@@ -45,7 +45,7 @@ const char *cdc_op_name(enum cdc_op op); /* "insert" */
 
 enum {
 	CDC_RECORD_BARRIER =
-		1, /* truncate, schema, message, changed identity: alone in its table */
+		1, /* truncate, schema, message, backfill, changed identity: alone in its table */
 	CDC_RECORD_MOVE_OLD =
 		2, /* the delete under the old key; its other half is the next record */
 	CDC_RECORD_MOVE_NEW =

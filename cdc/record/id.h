@@ -10,7 +10,9 @@
  * commit LSN was written.  Ordinal: the wire messages of the transaction that
  * name a row, truncation or message, from 1.  Part: 0 a schema record before
  * the row, 1 the row, 2 the second half of a key change; 1...n for the tables
- * of a TRUNCATE.
+ * of a TRUNCATE.  Ordinal and part of a backfill row are 0.  The marks of a copy have
+ * its point, too: the begin of its n-th table is range 0, row n, below every row, the end
+ * range CDC_ID_RANGE_END, row n, above every row.
  *
  * Threads: any.  Layer: record.
  */
@@ -27,10 +29,12 @@ struct cdc_id {
 	cdc_lsn commit_lsn;
 	uint32_t epoch;
 	uint32_t ordinal;
-	uint32_t range, row; /* 0, but for backfill rows: both count from 1 */
+	uint32_t range, row; /* 0, but for backfill rows: both count from 1; and marks */
 	uint16_t part;
 	uint16_t pad[3]; /* zero, so that equal ids are equal bytes */
 };
+
+#define CDC_ID_RANGE_END UINT32_MAX
 
 #define CDC_ID_TEXT 58 /* longest text, NUL included */
 
@@ -43,7 +47,7 @@ struct cdc_id {
 int cdc_id_cmp(const struct cdc_id *a, const struct cdc_id *b);
 bool cdc_id_is_zero(const struct cdc_id *id);
 
-/* Writes the text, returns its length without the NUL (39, or 57 for a backfill row). */
+/* Writes the text, returns its length without the NUL (39, or 57 for a backfill row and a mark). */
 size_t cdc_id_format(const struct cdc_id *id, char ret_text[CDC_ID_TEXT]);
 
 /* Reads exactly n bytes of text; false if they are not an id. */

@@ -1,5 +1,6 @@
 /*
- * note.h - records that are of no row: messages, and descriptions of tables.
+ * note.h - records that are of no row: messages, descriptions of tables, and the
+ * begin and end of their copies.
  *
  * They have the members of every record (cdc/record/writer.h) in the same order.
  * `key` is null, and they are barriers of the table they are filed under.

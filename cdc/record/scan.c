@@ -481,6 +481,7 @@ static bool read_block(const char *json, size_t len, const struct parts *p, stru
 	case CDC_OP_TRUNCATE:
 	case CDC_OP_MESSAGE:
 	case CDC_OP_SCHEMA:
+	case CDC_OP_BACKFILL:
 		r->flags |= CDC_RECORD_BARRIER;
 		break;
 	case CDC_OP_UPDATE:
@@ -490,7 +491,6 @@ static bool read_block(const char *json, size_t len, const struct parts *p, stru
 	case CDC_OP_INSERT:
 	case CDC_OP_DELETE:
 	case CDC_OP_READ:
-	case CDC_OP_BACKFILL:
 	case CDC_OP_COUNT:
 		break;
 	}

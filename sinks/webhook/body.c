@@ -115,6 +115,11 @@ enum cdc_code sink_webhook_body_check(const struct sink_webhook_sync *sync,
 	if (sync->body == SINK_WEBHOOK_DEBEZIUM && plan->operations & 1u << CDC_OP_SCHEMA)
 		return cdc_err_set(err, CDC_CONFIG,
 				   "body: debezium has no event for schema records; remove schema");
+	*ret_key = "marks";
+	if (sync->body == SINK_WEBHOOK_DEBEZIUM && plan->operations & 1u << CDC_OP_BACKFILL)
+		return cdc_err_set(
+			err, CDC_CONFIG,
+			"body: debezium has no event for backfill records; remove marks");
 	return CDC_OK;
 }
 

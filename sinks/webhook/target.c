@@ -192,6 +192,14 @@ enum cdc_code sink_webhook_target_check_sync(const struct sink_webhook_connectio
 					 "{key.id|none}",
 					 op, op);
 	}
+	if (!rc && t && t->needs & SINK_WEBHOOK_NEEDS_COLUMN &&
+	    plan->operations >> CDC_OP_BACKFILL & 1) {
+		*ret_key = "marks";
+		rc = cdc_err_set(err, CDC_CONFIG,
+				 "url or headers of the destination have a placeholder for a "
+				 "column, and marks have none; remove marks, or give the "
+				 "placeholder a text for them: {key.id|none}");
+	}
 	sink_webhook_target_free(t);
 	return rc;
 }

@@ -732,7 +732,6 @@ static void keys_of_the_design_that_are_not_honoured_are_refused_by_name(void **
 	} sync[] = {
 		{"schemas: [{id: a.b, tracking_field: x}]", "schemas[0].tracking_field"},
 		{"schemas: [{id: a.b, partition_key: x}]", "schemas[0].partition_key"},
-		{"destination_configuration: {marks: true}", "destination_configuration.marks"},
 		{"active: false", "active"},
 		{"on_gap: resync", "on_gap"},
 		{"name: Orders", "name"},
