@@ -407,7 +407,8 @@ def test_no_secret_is_kept_of_what_an_endpoint_says(rig):
          "body": json.dumps({"you sent": {"X-Key": "hid-header", "X-More": "hid-more"}})},
         {"match": '"key":{"id":7}', "status": 200, "action": "answer", "body": json.dumps(
             {"failed": [{"id": "{id}", "retry": False, "reason": "not with hid-more"}]})})
-    insert(rig, 1, 10)
+    insert(rig, 1, 2)
+    insert(rig, 7, 2)
     following = itertools.count(100)
 
     def are_dead():
