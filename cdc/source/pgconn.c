@@ -23,8 +23,8 @@
 	"-c bytea_output=hex -c xmloption=content -c lc_monetary=C "                               \
 	"-c idle_in_transaction_session_timeout=0 "
 /* jit: to compile what is asked of the catalogs takes longer than to answer it. */
-static const char sql_options[] = PINNED
-	"-c search_path=pg_catalog -c statement_timeout=5s -c jit=off";
+static const char sql_options[] =
+	PINNED "-c search_path=pg_catalog -c statement_timeout=5s -c jit=off";
 static const char replication_options[] = PINNED "-c wal_sender_timeout=10s "
 						 "-c statement_timeout=0 -c lock_timeout=30s "
 						 "-c client_min_messages=warning";
