@@ -38,6 +38,15 @@ static enum cdc_code renew(struct cdc_database *db, void *arg, struct cdc_err *e
 	return rc;
 }
 
+static enum cdc_code write_renewal(struct cdc_store *s, struct renewal *r, struct cdc_err *err)
+{
+	enum cdc_code rc = cdc_store_ask_write(s, renew, r, err);
+
+	if (!rc)
+		cdc_store_touch(s);
+	return rc;
+}
+
 enum cdc_code cdc_store_slot_renew(struct cdc_store *s, const struct cdc_slot_row *row,
 				   const struct cdc_gap_row *gap, const char *const *syncs,
 				   size_t sync_n, struct cdc_err *err)
@@ -48,11 +57,8 @@ enum cdc_code cdc_store_slot_renew(struct cdc_store *s, const struct cdc_slot_ro
 			    .gap = gap,
 			    .syncs = syncs,
 			    .sync_n = sync_n};
-	enum cdc_code rc = cdc_store_ask_write(s, renew, &r, err);
 
-	if (!rc)
-		cdc_store_touch(s);
-	return rc;
+	return write_renewal(s, &r, err);
 }
 
 enum cdc_code cdc_store_table_gap(struct cdc_store *s, const struct cdc_gap_row *gap,
@@ -64,9 +70,6 @@ enum cdc_code cdc_store_table_gap(struct cdc_store *s, const struct cdc_gap_row 
 			    .gap = gap,
 			    .syncs = syncs,
 			    .sync_n = sync_n};
-	enum cdc_code rc = cdc_store_ask_write(s, renew, &r, err);
 
-	if (!rc)
-		cdc_store_touch(s);
-	return rc;
+	return write_renewal(s, &r, err);
 }
