@@ -457,14 +457,19 @@ def test_order_sync_makes_a_dead_letter_when_it_says_so(rig):
     assert arrived == sorted(set(arrived))
 
 
-def test_a_full_park_stops_the_sync_and_drops_nothing(rig):
-    begin(rig, park={"max_bytes": "4KiB"}, **LATER)
+def fill_park(rig):
+    """A record that is refused, and more of its key than a small park holds."""
     rig.receiver.control(REFUSED)
     rig.db.sql("INSERT INTO t VALUES (500, 'poison')")
     feed(rig, is_parked(rig, 1))
     for i in range(30):
         rig.db.sql("UPDATE t SET v = %s WHERE id = 500", f"later {i}")
-    wait_for("the sync stops", lambda: rig.walpost.events("park_is_full"), 30, tail=rig.tail)
+    wait_for("the park is full", lambda: rig.walpost.events("park_is_full"), 30, tail=rig.tail)
+
+
+def test_a_full_park_stops_the_sync_and_drops_nothing(rig):
+    begin(rig, park={"max_bytes": "4KiB"}, **LATER)
+    fill_park(rig)
     assert "park.max_bytes" in rig.walpost.events("park_is_full")[0]["msg"]
     config = rig.walpost.config
     config["bulk_syncs"]["main"]["destination_configuration"]["park"] = {"max_bytes": "1MiB"}
@@ -480,12 +485,7 @@ def test_a_full_park_stops_the_sync_and_drops_nothing(rig):
 
 def test_a_full_park_is_tried_on_and_the_sync_goes_on_when_there_is_room(rig):
     begin(rig, ("t", "u"), park={"max_bytes": "4KiB"}, retry_schedule=["1s"] * 50)
-    rig.receiver.control(REFUSED)
-    rig.db.sql("INSERT INTO t VALUES (500, 'poison')")
-    feed(rig, is_parked(rig, 1))
-    for i in range(30):
-        rig.db.sql("UPDATE t SET v = %s WHERE id = 500", f"later {i}")
-    wait_for("the park is full", lambda: rig.walpost.events("park_is_full"), 30, tail=rig.tail)
+    fill_park(rig)
     insert(rig, 0, 20, "u")
     wait_for("that is shown", lambda: "fill park.max_bytes" in rig.walpost.get("/status.txt")[1],
              tail=rig.tail)
