@@ -170,7 +170,7 @@ static bool wake(struct life *l)
 
 static void sleep_now(struct life *l)
 {
-	l->c.ops->reader_close(l->r);
+	contract_reader_close(&l->c, l->r);
 	l->r = NULL;
 	contract_seen_clear(&l->seen);
 	contract_close(&l->c);
@@ -200,7 +200,7 @@ static void end_life(struct life *l)
 {
 	DIR *d;
 
-	l->c.ops->reader_close(l->r);
+	contract_reader_close(&l->c, l->r);
 	contract_seen_clear(&l->seen);
 	contract_clear(&l->c);
 	power_vfs_free(l->v);

@@ -72,6 +72,8 @@ bool contract_init(struct contract *c, const struct cdc_buffer_ops *ops)
 
 void contract_clear(struct contract *c)
 {
+	while (c->reader_n)
+		contract_reader_close(c, c->readers[0]);
 	contract_close(c);
 	for (unsigned i = 0; i < CONTRACT_TABLES; i++)
 		cdc_shape_free(c->shapes[i]);
@@ -416,17 +418,35 @@ bool contract_group(struct contract *c, const char *group, enum cdc_start_at at)
 	return true;
 }
 
-bool contract_reader(struct contract *c, const char *group, struct cdc_id from, int table,
-		     struct cdc_buffer_reader **ret)
+bool contract_reader_of(struct contract *c, const char *group, struct cdc_id from,
+			const char *const *tables, size_t n, struct cdc_buffer_reader **ret)
 {
 	struct cdc_stream_position at = {.stream = 0, .id = from};
 	const struct cdc_position position = {.n = 1, .streams = &at};
-	const char *name = table < 0 ? NULL : contract_table_name((unsigned)table);
 	struct cdc_err err = {.code = CDC_OK};
 
-	if (c->ops->reader_open(c->b, group, &position, &name, table < 0 ? 0 : 1, ret, &err))
+	CDC_ASSERT(c->reader_n < CONTRACT_READERS);
+	if (c->ops->reader_open(c->b, group, &position, tables, n, ret, &err))
 		return contract_fail("reader_open %s: %s", group, err.msg);
+	c->readers[c->reader_n++] = *ret;
 	return true;
+}
+
+bool contract_reader(struct contract *c, const char *group, struct cdc_id from, int table,
+		     struct cdc_buffer_reader **ret)
+{
+	const char *name = table < 0 ? NULL : contract_table_name((unsigned)table);
+
+	return contract_reader_of(c, group, from, &name, table < 0 ? 0 : 1, ret);
+}
+
+void contract_reader_close(struct contract *c, struct cdc_buffer_reader *r)
+{
+	for (size_t i = 0; i < c->reader_n; i++) {
+		if (c->readers[i] == r)
+			c->readers[i] = c->readers[--c->reader_n];
+	}
+	c->ops->reader_close(r);
 }
 
 /* Where the position of a stream is kept. */
@@ -532,7 +552,7 @@ bool contract_has(struct contract *c, const char *group, struct cdc_id from,
 	bool is_good = contract_reader(c, group, from, -1, &r) &&
 		       contract_read(c, r, &seen, want->n) && contract_same(&seen.got, want);
 
-	c->ops->reader_close(r);
+	contract_reader_close(c, r);
 	contract_seen_clear(&seen);
 	return is_good;
 }

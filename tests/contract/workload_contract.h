@@ -9,8 +9,9 @@
  * and has said on standard error what was not, so threads and forked children
  * use it too.
  *
- * Threads: a struct contract is only read once its buffer is open; a struct
- * contract_seen belongs to one thread.
+ * Threads: a struct contract is only read once its buffer is open, but for the
+ * list of its readers, which are one thread's; a struct contract_seen belongs to
+ * one thread.
  */
 #ifndef TESTS_CONTRACT_WORKLOAD_CONTRACT_H
 #define TESTS_CONTRACT_WORKLOAD_CONTRACT_H
@@ -24,7 +25,8 @@
 
 #define CONTRACT_TABLES   4
 #define CONTRACT_EPOCH_US INT64_C(1700000000000000)
-#define CONTRACT_WAIT_MS  20000 /* nothing that should happen takes longer */
+#define CONTRACT_READERS  8      /* open at a time */
+#define CONTRACT_WAIT_MS  120000 /* nothing that should happen takes longer */
 
 /* Added to an ordinal: how long the record's text is. */
 #define CONTRACT_BIG   0x100000u /* 5 MiB */
@@ -35,7 +37,9 @@ struct contract {
 	struct cdc_buffer_settings s;
 	struct cdc_buffer_metrics metrics;
 	struct cdc_shape *shapes[CONTRACT_TABLES];
-	struct cdc_buffer *b; /* NULL: closed */
+	struct cdc_buffer *b;                                /* NULL: closed */
+	struct cdc_buffer_reader *readers[CONTRACT_READERS]; /* those of contract_reader */
+	size_t reader_n;
 };
 
 struct contract_ids {
@@ -58,6 +62,7 @@ bool contract_fail(const char *fmt, ...) CDC_FMT(1, 2);
 uint64_t contract_mix(uint64_t x);
 
 bool contract_init(struct contract *c, const struct cdc_buffer_ops *ops);
+/* Closes what a test that failed has left open. */
 void contract_clear(struct contract *c);
 bool contract_open(struct contract *c);
 void contract_close(struct contract *c);
@@ -96,6 +101,9 @@ bool contract_poll(int fd, int wait_ms);
 bool contract_group(struct contract *c, const char *group, enum cdc_start_at at);
 bool contract_reader(struct contract *c, const char *group, struct cdc_id from, int table,
 		     struct cdc_buffer_reader **ret);
+bool contract_reader_of(struct contract *c, const char *group, struct cdc_id from,
+			const char *const *tables, size_t n, struct cdc_buffer_reader **ret);
+void contract_reader_close(struct contract *c, struct cdc_buffer_reader *r); /* NULL is fine */
 
 /* Looks at what one read returned and notes it. */
 bool contract_note(const struct contract *c, struct contract_seen *seen,
