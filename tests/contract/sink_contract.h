@@ -9,7 +9,9 @@
 
 #include "sinks/sink.h"
 
-#define SINK_CONTRACT_TIMEOUT_MS 1000 /* the longest a request may take, in `reach` */
+/* The longest a request may take. */
+#define SINK_CONTRACT_TIMEOUT_MS 60000 /* in `reach` */
+#define SINK_CONTRACT_BRIEFLY_MS 1000  /* in `reach_briefly` */
 #define SINK_CONTRACT_LATE_MS    UINT64_C(400)
 
 /* How an endpoint behaves from now on. */
@@ -26,7 +28,8 @@ struct sink_contract_hooks {
 	void *arg;
 
 	/* Fill connection, sync, sync_id and sync_name, which live until the end of the suite. */
-	void (*reach)(void *arg, struct sink_settings *ret);    /* of the endpoint */
+	void (*reach)(void *arg, struct sink_settings *ret); /* of the endpoint */
+	void (*reach_briefly)(void *arg, struct sink_settings *ret);
 	void (*nowhere)(void *arg, struct sink_settings *ret);  /* nobody listens there */
 	void (*unusable)(void *arg, struct sink_settings *ret); /* open says CDC_CONFIG */
 

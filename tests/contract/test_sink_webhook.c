@@ -30,16 +30,18 @@
 	"{\"event\":\"sync.records\",\"object\":{\"id\":\"" SYNC_ID                                \
 	"\",\"name\":\"orders\",\"records\":[" RECORD "],\"metadata\":{}}}"
 #define LOG_MAX (32u << 20)
+#define WAIT_MS 120000 /* for what takes a moment, on a machine that is busy */
+#define TRIES   20     /* of what such a machine can only make slower: one has to be fast */
 
 /* --- the receiver ------------------------------------------------------------------- */
 
 struct receiver {
 	pid_t pid;
-	int port, dead_port;
+	int port, dead_port, dead_fd;
 	char dir[64], log[80], port_file[80];
 	char url[128], dead_url[64];
 	struct sink_webhook_connection good, dead, bad;
-	struct sink_webhook_sync sync;
+	struct sink_webhook_sync sync, brief; /* brief: what goes on for long ends soon */
 };
 
 static int dial(const struct receiver *r)
@@ -107,7 +109,7 @@ static uint64_t counter(const struct receiver *r, const char *name)
 
 static bool wait_for_port(struct receiver *r)
 {
-	for (int i = 0; i < 500; i++) {
+	for (int i = 0; i < WAIT_MS / 10; i++) {
 		FILE *f = fopen(r->port_file, "re");
 
 		if (f) {
@@ -156,18 +158,18 @@ static void stop_receiver(struct receiver *r)
 	r->pid = 0;
 }
 
-/* A port of this machine where nobody listens. */
-static int free_port(void)
+/* Takes a port of this machine without listening there, so that nobody else does either. */
+static bool take_dead_port(struct receiver *r)
 {
 	struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr = {htonl(INADDR_LOOPBACK)}};
 	socklen_t len = sizeof(at);
-	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), port = 0;
 
-	if (fd >= 0 && !bind(fd, (struct sockaddr *)&at, len) &&
-	    !getsockname(fd, (struct sockaddr *)&at, &len))
-		port = ntohs(at.sin_port);
-	(void)close(fd);
-	return port;
+	r->dead_fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	if (r->dead_fd < 0 || bind(r->dead_fd, (struct sockaddr *)&at, len) ||
+	    getsockname(r->dead_fd, (struct sockaddr *)&at, &len))
+		return false;
+	r->dead_port = ntohs(at.sin_port);
+	return true;
 }
 
 static char any[] = "any", *any_items[] = {any};
@@ -179,9 +181,8 @@ static bool begin(struct receiver *r)
 		return false;
 	(void)snprintf(r->log, sizeof(r->log), "%s/log", r->dir);
 	(void)snprintf(r->port_file, sizeof(r->port_file), "%s/port", r->dir);
-	if (!start_receiver(r))
+	if (!start_receiver(r) || !take_dead_port(r))
 		return false;
-	r->dead_port = free_port();
 	(void)snprintf(r->url, sizeof(r->url), "http://127.0.0.1:%d/hook", r->port);
 	(void)snprintf(r->dead_url, sizeof(r->dead_url), "http://127.0.0.1:%d/hook", r->dead_port);
 	r->good.url = r->url;
@@ -193,12 +194,16 @@ static bool begin(struct receiver *r)
 	r->bad.ca_cert = r->port_file; /* a file that is there and holds no certificate */
 	r->sync.wrap = true;
 	r->sync.timeout_ms = SINK_CONTRACT_TIMEOUT_MS;
+	r->brief = r->sync;
+	r->brief.timeout_ms = SINK_CONTRACT_BRIEFLY_MS;
 	return true;
 }
 
 static void end(struct receiver *r)
 {
 	stop_receiver(r);
+	if (r->dead_fd >= 0)
+		(void)close(r->dead_fd);
 	(void)unlink(r->log);
 	(void)unlink(r->port_file);
 	(void)rmdir(r->dir);
@@ -222,6 +227,14 @@ static void reach(void *arg, struct sink_settings *ret)
 	struct receiver *r = arg;
 
 	settings_of(r, &r->good, ret);
+}
+
+static void reach_briefly(void *arg, struct sink_settings *ret)
+{
+	struct receiver *r = arg;
+
+	settings_of(r, &r->good, ret);
+	ret->sync = &r->brief;
 }
 
 static void nowhere(void *arg, struct sink_settings *ret)
@@ -326,16 +339,23 @@ static struct cdc_batch *make_batch(struct cdc_view *ret_view)
 	return b;
 }
 
-static void *open_sink(struct receiver *r, const struct sink_webhook_connection *c)
+static void *open_sink_of(struct receiver *r, const struct sink_webhook_connection *c,
+			  const struct sink_webhook_sync *sync)
 {
 	struct sink_settings s = {.concurrency = 2, .wake_fd = -1};
 	struct cdc_err err = {.code = CDC_OK};
 	void *sink = NULL;
 
 	settings_of(r, c, &s);
+	s.sync = sync;
 	if (sink_webhook.open(&s, &sink, &err))
 		fail_msg("open: %s", err.msg);
 	return sink;
+}
+
+static void *open_sink(struct receiver *r, const struct sink_webhook_connection *c)
+{
+	return open_sink_of(r, c, &r->sync);
 }
 
 static struct sink_result post(void *sink)
@@ -344,7 +364,7 @@ static struct sink_result post(void *sink)
 	struct cdc_batch *b = make_batch(&view);
 	struct sink_job job = {.ticket = 1, .views = &view, .n = 1};
 	struct sink_result result;
-	uint64_t end_ms = cdc_clock_mono_ms() + 10000;
+	uint64_t end_ms = cdc_clock_mono_ms() + WAIT_MS;
 
 	assert_int_equal(sink_webhook.submit(sink, &job, NULL), CDC_OK);
 	cdc_batch_free(b);
@@ -763,16 +783,35 @@ static void urls_and_certificates_are_looked_at(void **state)
 
 /* --- answers ------------------------------------------------------------------------ */
 
-static struct sink_result post_under(struct receiver *r, const char *text)
+static struct sink_result post_of(struct receiver *r, const struct sink_webhook_sync *sync,
+				  const char *text)
 {
 	void *sink;
 	struct sink_result result;
 
 	assert_true(rules(r, text));
-	sink = open_sink(r, &r->good);
+	sink = open_sink_of(r, &r->good, sync);
 	result = post(sink);
 	sink_webhook.close(sink);
 	return result;
+}
+
+static struct sink_result post_under(struct receiver *r, const char *text)
+{
+	return post_of(r, &r->sync, text);
+}
+
+/* It ends so, every time, and takes no longer than this once at least. */
+static void expect_quick(struct receiver *r, const char *text, enum sink_outcome outcome,
+			 uint64_t most_us)
+{
+	struct sink_result result = {.took_us = UINT64_MAX};
+
+	for (int i = 0; i < TRIES && result.took_us >= most_us; i++) {
+		result = post_under(r, text);
+		assert_int_equal(result.outcome, outcome);
+	}
+	assert_true(result.took_us < most_us);
 }
 
 static void a_redirect_is_not_followed(void **state)
@@ -801,28 +840,26 @@ static void a_status_line_decides_whatever_comes_behind_it(void **state)
 	result = post_under(r, "action=half status=500 body=0123456789");
 	assert_int_equal(result.outcome, SINK_RETRY);
 	assert_int_equal(result.status, 500);
-	result = post_under(r, "action=huge");
-	assert_int_equal(result.outcome, SINK_DONE);
-	/* A GiB was not read. */
-	assert_true(result.took_us < 500000);
-	result = post_under(r, "action=huge-head");
-	assert_int_equal(result.outcome, SINK_DONE);
-	assert_true(result.took_us < 500000);
-	result = post_under(r, "action=huge-head status=100");
-	assert_int_equal(result.outcome, SINK_RETRY);
-	assert_true(result.took_us < 500000);
+	/* A GiB is not read. */
+	expect_quick(r, "action=huge", SINK_DONE, 500000);
+	expect_quick(r, "action=huge-head", SINK_DONE, 500000);
+	expect_quick(r, "action=huge-head status=100", SINK_RETRY, 500000);
 	result = post_under(r, "action=huge status=400");
 	assert_int_equal(result.outcome, SINK_REJECT);
 	result = post_under(r, "action=reset");
 	assert_int_equal(result.outcome, SINK_RETRY);
 	assert_int_equal(result.status, 0);
-	result = post_under(r, "action=stall-read path=/hook");
+	result = post_of(r, &r->brief, "action=stall-read path=/hook");
 	assert_int_equal(result.outcome, SINK_RETRY);
 	assert_int_equal(result.status, 0);
 	/* 50 ms per byte: the limit of time ends it, within its status line or behind it. */
-	result = post_under(r, "action=slow");
-	assert_true(result.outcome == SINK_DONE || result.status == 0);
-	assert_in_range(result.took_us, 900000, 1500000);
+	result.took_us = UINT64_MAX;
+	for (int i = 0; i < TRIES && result.took_us >= 1500000; i++) {
+		result = post_of(r, &r->brief, "action=slow");
+		assert_true(result.outcome == SINK_DONE || result.status == 0);
+		assert_true(result.took_us >= 900000);
+	}
+	assert_true(result.took_us < 1500000);
 }
 
 static void a_wait_is_passed_on(void **state)
@@ -1056,7 +1093,7 @@ static void requests_wait_for_one_token_together(void **state)
 	struct cdc_view view;
 	struct cdc_batch *b = make_batch(&view);
 	struct sink_result results[2];
-	uint64_t end_ms = cdc_clock_mono_ms() + 10000;
+	uint64_t end_ms = cdc_clock_mono_ms() + WAIT_MS;
 	void *sink;
 	size_t n = 0;
 
@@ -1130,7 +1167,7 @@ static void a_large_body_goes_again_with_a_new_token(void **state)
 	struct sink_result result;
 	struct cdc_record *rec;
 	struct cdc_view view;
-	uint64_t end_ms = cdc_clock_mono_ms() + 30000;
+	uint64_t end_ms = cdc_clock_mono_ms() + WAIT_MS;
 	uint16_t table;
 	void *sink;
 
@@ -1176,7 +1213,7 @@ static void without_a_token_nothing_is_sent(void **state)
 	};
 	struct receiver *r = receiver_of(state);
 	struct sink_webhook_connection c = with_token(r);
-	void *sink = open_sink(r, &c);
+	void *sink = open_sink(r, &c), *brief = open_sink_of(r, &c, &r->brief);
 	struct cdc_err err = {.code = CDC_OK};
 	char text[200];
 
@@ -1184,7 +1221,7 @@ static void without_a_token_nothing_is_sent(void **state)
 		struct sink_result result;
 
 		assert_true(rules(r, table[i].rules));
-		result = post(sink);
+		result = post(strstr(table[i].rules, "hang") ? brief : sink);
 		assert_int_equal(result.outcome, SINK_RETRY);
 		assert_int_equal(result.status, 0);
 		assert_true(result.is_never_record);
@@ -1195,6 +1232,7 @@ static void without_a_token_nothing_is_sent(void **state)
 		/* A second time when a connection that was kept ends without an answer. */
 		assert_in_range(counter(r, "requests"), 1, 2);
 	}
+	sink_webhook.close(brief);
 	assert_int_equal(sink_webhook.probe(sink, text, sizeof(text), &err), CDC_IO);
 	assert_non_null(strstr(err.msg, "no token"));
 	/* And when there is one again, the same sink goes on. */
@@ -1288,7 +1326,7 @@ static void texts_hold_no_secret(void **state)
 			       is_dead ? r->dead_port : r->port);
 		c.url = url;
 		assert_true(rules(r, is_dead ? "" : troubles[i]));
-		sink = open_sink(r, &c);
+		sink = open_sink_of(r, &c, &r->brief);
 		result = post(sink);
 		sink_webhook.close(sink);
 		assert_true(result.outcome != SINK_DONE);
@@ -1303,10 +1341,11 @@ static void texts_hold_no_secret(void **state)
 
 int main(void)
 {
-	struct receiver receiver = {.port = 0};
+	struct receiver receiver = {.dead_fd = -1};
 	const struct sink_contract_hooks hooks = {
 		.arg = &receiver,
 		.reach = reach,
+		.reach_briefly = reach_briefly,
 		.nowhere = nowhere,
 		.unusable = unusable,
 		.behave = behave,

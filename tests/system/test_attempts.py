@@ -55,7 +55,7 @@ def all_shown(rig, n):
     def found():
         attempts = shown(rig)
         return [attempts] if len(attempts) == n else None
-    return wait_for(f"{n} attempts are shown", found, 30, 0.1, tail=rig.tail)[0]
+    return wait_for(f"{n} attempts are shown", found, 60, 0.1, tail=rig.tail)[0]
 
 
 def stored(rig, statement="SELECT * FROM attempt ORDER BY number"):
@@ -88,7 +88,7 @@ def test_an_attempt_is_what_was_sent_and_answered(rig, compression):
     begin(rig, batch_size=5, concurrency=2, compression=compression)
     insert(rig, 1, 40)
     wait_for("all are delivered", lambda: rig.walpost.metric(
-        "walpost_delivered_records_total") == 40, 30, tail=rig.tail)
+        "walpost_delivered_records_total") == 40, 60, tail=rig.tail)
     requests = [dataclasses.replace(r, body=unpacked(r)) for r in rig.receiver.requests() if r.body]
     attempts = all_shown(rig, len(requests))
     assert sum(a["records"] for a in attempts) == 40
@@ -123,12 +123,12 @@ def test_every_outcome_is_shown(rig):
     rig.receiver.kill()
     insert(rig, 6, 1)
     wait_for("nobody listens", lambda: any(
-        "refused" in a["reason"] for a in shown(rig, "--failed")), 30, 0.1, tail=rig.tail)
+        "refused" in a["reason"] for a in shown(rig, "--failed")), 60, 0.1, tail=rig.tail)
     rig.receiver.start()
     rig.assert_whole()
     rig.receiver.control({"status": 410, "action": "answer"})
     insert(rig, 7, 1)
-    wait_for("the endpoint asks for no more", lambda: shown(rig)[-1]["outcome"] == "stop", 30, 0.1,
+    wait_for("the endpoint asks for no more", lambda: shown(rig)[-1]["outcome"] == "stop", 60, 0.1,
              tail=rig.tail)
     attempts = shown(rig)
     failed = [a for a in attempts if a["outcome"] != "done"]
@@ -155,14 +155,14 @@ def test_a_receiver_that_takes_a_part(rig):
     insert(rig, 1, 10)
     (bad, *_) = wait_for("a request", lambda: [
         record["id"] for r in rig.receiver.requests() if r.body
-        for record, _ in checker.split_records(r.body)], 30, tail=rig.tail)
+        for record, _ in checker.split_records(r.body)], 60, tail=rig.tail)
     rig.receiver.control({"match": bad, "status": 200, "action": "answer", "count": 1, "body": json.dumps(
         {"failed": [{"id": bad, "reason": "not this", "retry": True}]})})
     rig.wait_arrived(10)
     wait_for("all is delivered", lambda: rig.walpost.metric("walpost_delivered_records_total") == 10,
-             30, tail=rig.tail)
+             60, tail=rig.tail)
     wait_for("the part is shown", lambda: any(
-        a["outcome"] == "done" and a["refused"] == 1 for a in shown(rig, "--failed")), 30, 0.1,
+        a["outcome"] == "done" and a["refused"] == 1 for a in shown(rig, "--failed")), 60, 0.1,
         tail=rig.tail)
 
 
@@ -252,13 +252,13 @@ def test_no_token_is_shown(rig):
     rig.walpost.start(databases=[rig.db])
     insert(rig, 1, 1)
     wait_for("there is no token", lambda: any(
-        a["url"] == "" and "no token" in a["reason"] for a in shown(rig)), 30, 0.1, tail=rig.tail)
+        a["url"] == "" and "no token" in a["reason"] for a in shown(rig)), 60, 0.1, tail=rig.tail)
     assert "(not sent)" in text(rig)
     issuer.start()
     issuer.control({"path": "/hook", "body": json.dumps(
         {"access_token": "hid-token-1", "token_type": "Bearer", "expires_in": 3600})})
     rig.assert_whole()
-    done = wait_for("it is sent", lambda: [a for a in shown(rig) if a["outcome"] == "done"], 30, 0.1,
+    done = wait_for("it is sent", lambda: [a for a in shown(rig) if a["outcome"] == "done"], 60, 0.1,
                     tail=rig.tail)
     assert done[0]["request"]["headers"]["Authorization"] == "***"
     assert done[0]["response"]["body"] == "you are ***, of me:***"
@@ -289,7 +289,7 @@ def test_a_ring_keeps_so_many_requests(rig):
         insert(rig, 100 * i, 30)
         rig.assert_whole()
         all_shown(rig, 20)
-    wait_for("the newest are kept", lambda: shown(rig)[-1]["number"] == counts(rig)[1], 30, 0.1,
+    wait_for("the newest are kept", lambda: shown(rig)[-1]["number"] == counts(rig)[1], 60, 0.1,
              tail=rig.tail)
     assert [a["number"] for a in shown(rig)] == list(range(71, 91))
     assert [a["number"] for a in shown(rig, "--limit", "3")][-3:] == [88, 89, 90]
@@ -301,7 +301,7 @@ def test_a_ring_keeps_so_many_bytes(rig):
         rig.db.sql(f"INSERT INTO t SELECT g, repeat('x', 2000) FROM generate_series({i * 100},"
                    f" {i * 100 + 29}) g")
         rig.assert_whole()
-    wait_for("all are written", lambda: shown(rig)[-1]["number"] == counts(rig)[1], 30, 0.1,
+    wait_for("all are written", lambda: shown(rig)[-1]["number"] == counts(rig)[1], 60, 0.1,
              tail=rig.tail)
     ((n, held),) = stored(rig, "SELECT count(*), sum(bytes) FROM attempt")
     assert 30 < n < 64 and (64 << 10) - 3000 < held <= 64 << 10
@@ -338,7 +338,7 @@ def test_deliveries_do_not_wait_for_the_log(rig):
         blocker.execute("BEGIN IMMEDIATE")
         insert(rig, 10, 1000)
         rig.assert_whole()
-        wait_for("all are answered", lambda: sum(counts(rig)[1:]) == counts(rig)[0] >= 1001, 30,
+        wait_for("all are answered", lambda: sum(counts(rig)[1:]) == counts(rig)[0] >= 1001, 60,
                  tail=rig.tail)
         recorded = counts(rig)[1]
         assert 150 <= recorded < 1001
@@ -359,7 +359,7 @@ def test_attempts_survive_a_kill(rig):
     rig.walpost.start(databases=[rig.db])
     insert(rig, 10, 1)
     rig.assert_whole()
-    wait_for("they go on", lambda: shown(rig)[:5] == attempts and shown(rig)[-1]["number"] > 5, 30,
+    wait_for("they go on", lambda: shown(rig)[:5] == attempts and shown(rig)[-1]["number"] > 5, 60,
              0.1, tail=rig.tail)
 
 
@@ -372,7 +372,7 @@ def test_each_sync_has_its_own(rig):
     insert(rig, 1, 3)
     for receiver in rig.receivers.values():
         rig.assert_whole(receiver)
-    wait_for("one has a log", lambda: shown(rig, sync="one"), 30, 0.1, tail=rig.tail)
+    wait_for("one has a log", lambda: shown(rig, sync="one"), 60, 0.1, tail=rig.tail)
     assert not shown(rig, sync="two")
     # A sync that is gone leaves nothing behind.
     rig.walpost.stop()

@@ -50,7 +50,7 @@ def story(rig, operations=OPERATIONS, backfill=False, **delivery):
     rig.start(order="sync", operations=operations, backfill=backfill,
               connection={"message_prefixes": ["bill"]} if messages else {}, **delivery)
     if backfill:
-        wait_for("the row of before", lambda: posts(rig), 30, tail=rig.walpost.tail)
+        wait_for("the row of before", lambda: posts(rig), 60, tail=rig.walpost.tail)
     db.sql("""INSERT INTO "Ord ers ü" VALUES (1, 'a"\\b', 24.90, repeat('x', 9000))""")
     db.sql("""UPDATE "Ord ers ü" SET name = 'ä', total = 123456789012345678901234567890.10""")
     db.sql("""UPDATE "Ord ers ü" SET id = 2, name = 'moved'""")
@@ -75,7 +75,7 @@ def settled(rig, n, records):
                 for record in records(request):
                     seen.setdefault(record["id"], record)
         return seen
-    wait_for(f"{n} records", lambda: len(found()) >= n, 30, tail=rig.walpost.tail)
+    wait_for(f"{n} records", lambda: len(found()) >= n, 60, tail=rig.walpost.tail)
     assert len(found()) == n
     return list(found().values())
 

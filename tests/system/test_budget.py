@@ -35,7 +35,7 @@ def test_full_with_stop_holds_the_slot_and_loses_nothing(rig):
     for i in range(12):
         insert(rig, i * 1000, 1000)
     end = rig.db.wal_end()
-    wait_for("the program says that it fills", lambda: rig.walpost.events("buffer_fills"), 20,
+    wait_for("the program says that it fills", lambda: rig.walpost.events("buffer_fills"), 60,
              tail=rig.walpost.tail)
     assert "dead" in rig.walpost.events("buffer_fills")[-1]["held_by"]
     time.sleep(2)
@@ -46,7 +46,7 @@ def test_full_with_stop_holds_the_slot_and_loses_nothing(rig):
     rig.receivers["dead"].start()
     for name in ("dead", "one", "two"):
         rig.assert_whole(rig.receivers[name], seconds=90)
-    wait_for("the slot follows", lambda: rig.db.confirmed() >= end, 20, tail=rig.walpost.tail)
+    wait_for("the slot follows", lambda: rig.db.confirmed() >= end, 60, tail=rig.walpost.tail)
 
 
 def test_full_with_stop_survives_a_kill(rig):
@@ -54,7 +54,7 @@ def test_full_with_stop_survives_a_kill(rig):
     one_dead_two_healthy(rig, "stop")
     for i in range(300):
         insert(rig, i * 27, 27)
-    wait_for("it is full", lambda: "the buffer has no room" in rig.walpost.get("/status.txt")[1], 30,
+    wait_for("it is full", lambda: "the buffer has no room" in rig.walpost.get("/status.txt")[1], 60,
              tail=rig.walpost.tail)
     received = rig.walpost.metric("walpost_source_received_lsn")
     stays("what was received is not confirmed", lambda: rig.db.confirmed() < received, 4)
@@ -75,10 +75,10 @@ def test_full_with_suspend_lets_the_others_go_on(rig):
     end = rig.db.wal_end()
     for name in ("one", "two"):
         rig.assert_whole(rig.receivers[name], seconds=60)
-    wait_for("the slot goes on", lambda: rig.db.confirmed() >= end, 20, tail=rig.walpost.tail)
+    wait_for("the slot goes on", lambda: rig.db.confirmed() >= end, 60, tail=rig.walpost.tail)
     assert rig.walpost.disk_bytes() < BUDGET * 1.1
     wait_for("the suspension is an error of that sync", lambda: any(
-        e.get("sync") == "dead" and e.get("level") == "error" for e in rig.walpost.events()), 20,
+        e.get("sync") == "dead" and e.get("level") == "error" for e in rig.walpost.events()), 60,
         tail=rig.walpost.tail)
     error = [e for e in rig.walpost.events() if e.get("sync") == "dead"
              and e.get("level") == "error"][-1]
@@ -151,14 +151,14 @@ def test_F37_a_full_disk_loses_nothing_and_recovers(rig, small_disk):
     for i in range(12):
         insert(rig, i * 2000, 2000)
     wait_for("the full disk is an error in the log", lambda: any(
-        e.get("code") == "full" for e in rig.walpost.events()), 40, tail=rig.walpost.tail)
+        e.get("code") == "full" for e in rig.walpost.events()), 60, tail=rig.walpost.tail)
     assert rig.walpost.process.is_running
     end = rig.db.wal_end()
     assert rig.db.confirmed() < end, "the slot waits"
     rig.receiver.start()
     subprocess.run(["mount", "-o", "remount,size=512m", small_disk.path], check=True)
     rig.assert_whole(seconds=90)
-    wait_for("the slot follows", lambda: rig.db.confirmed() >= end, 20, tail=rig.walpost.tail)
+    wait_for("the slot follows", lambda: rig.db.confirmed() >= end, 60, tail=rig.walpost.tail)
 
 
 def test_a_disk_filled_by_others_and_a_kill_meanwhile(rig, small_disk):
@@ -196,6 +196,6 @@ def test_a_disk_that_is_full_and_never_grows_drains_by_delivery(rig, small_disk)
     for i in range(12):
         insert(rig, i * 2000, 2000)
     wait_for("the full disk is an error in the log", lambda: any(
-        e.get("code") == "full" for e in rig.walpost.events()), 40, tail=rig.walpost.tail)
+        e.get("code") == "full" for e in rig.walpost.events()), 60, tail=rig.walpost.tail)
     rig.receiver.start()
     rig.assert_whole(seconds=90)

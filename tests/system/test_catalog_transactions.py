@@ -236,7 +236,7 @@ def test_X18_F46_a_slot_that_sends_what_is_only_prepared_is_refused(rig):
     rig.db.server.sql("SELECT pg_create_logical_replication_slot(%s, 'pgoutput', false, true)", slot,
                       database=rig.db.name)
     rig.prepare().spawn()
-    assert rig.walpost.process.wait(15) == 1, rig.walpost.tail()
+    assert rig.walpost.process.wait(60) == 1, rig.walpost.tail()
     failed = rig.walpost.events("capture_failed")[0]
     assert "two_phase" in failed["msg"] and f"pg_drop_replication_slot('{slot}')" in failed["remedy"], failed
     done = rig.walpost.command("check")

@@ -42,7 +42,7 @@ def test_L15_L16_rows_without_their_publication_stop_capture(rig, when, hidden):
         if not rig.walpost.process.is_running:
             rig.walpost.log.unlink()
             rig.walpost.spawn()
-        assert rig.walpost.process.wait(20) == 1, rig.walpost.tail()
+        assert rig.walpost.process.wait(60) == 1, rig.walpost.tail()
         assert [f["code"] for f in failures(rig.walpost)] == ["missing"], rig.walpost.tail()
         assert "walpost" in failures(rig.walpost)[0]["msg"]
         assert "pg_drop_replication_slot" in failures(rig.walpost)[0]["remedy"]
@@ -60,7 +60,7 @@ def test_X01_transactions_in_which_nothing_is_published(rig):
     rig.db.sql("DO $$ BEGIN FOR i IN 1..5000 LOOP INSERT INTO busy VALUES (i); COMMIT; END LOOP; END $$")
     rig.db.sql("ALTER TABLE t ADD COLUMN extra int")
     end = rig.db.wal_end()
-    wait_for("the slot passes them", lambda: rig.db.confirmed() >= end, 20, tail=rig.walpost.tail)
+    wait_for("the slot passes them", lambda: rig.db.confirmed() >= end, 60, tail=rig.walpost.tail)
     sent = rig.walpost.metric("walpost_captured_transactions_total") - before
     assert sent > 5000 if rig.db.server.version < 15 else sent == 0
     rig.db.sql("INSERT INTO t VALUES (1, 'a', 2)")
@@ -134,7 +134,7 @@ def test_a_setting_that_is_reported_changes_while_it_is_read(own_server, make_ri
     rig.wait_arrived(1)
     server.set({"standard_conforming_strings": "off"})
     server.reload()
-    wait_for("the setting holds", lambda: server.sql("SHOW standard_conforming_strings") == [("off",)], 10)
+    wait_for("the setting holds", lambda: server.sql("SHOW standard_conforming_strings") == [("off",)], 60)
     rig.db.sql(f'INSERT INTO "{table}" VALUES (2)')
     rig.wait_arrived(2)
     assert len(rig.walpost.events("capture_started")) == 1, "the stream went on"

@@ -107,7 +107,7 @@ def test_F08_no_free_sender(own_server, folder):
     db.table("t")
     with server.connect(user="walpost", replication="database"):
         wait_for("the sender is taken",
-                 lambda: server.sql("SELECT 1 FROM pg_stat_replication"), 10)
+                 lambda: server.sql("SELECT 1 FROM pg_stat_replication"), 60)
         Check(folder, source(db)).is_("role", "failed", "max_wal_senders")
 
 
@@ -289,7 +289,7 @@ def make_pooler(folder):
                 return True
             except psycopg.OperationalError:
                 return False
-        wait_for("the pooler answers", answers, 15, tail=lambda: tail_of(own / "log"))
+        wait_for("the pooler answers", answers, 60, tail=lambda: tail_of(own / "log"))
         return port
     yield make
     for process in made:

@@ -123,7 +123,7 @@ def refuse(rig, answer, first, n=10):
     rig.receiver.control({**answer, "action": "answer"})
     stopped = len(rig.walpost.events("sync_failed"))
     rig.db.sql(f"INSERT INTO t SELECT g, 'x' FROM generate_series({first}, {first + n - 1}) g")
-    wait_for("the sync stops", lambda: len(rig.walpost.events("sync_failed")) > stopped, 30,
+    wait_for("the sync stops", lambda: len(rig.walpost.events("sync_failed")) > stopped, 60,
              tail=rig.tail)
     wait_state(rig, "failed")
 
@@ -144,7 +144,7 @@ def test_a_sync_that_stopped_is_resumed_without_a_restart(rig, answer, delivery)
     requests = rig.receiver.stats()["requests"]
     assert "begins again" in give(rig, "resume", "main")
     wait_for("it asks again", lambda: rig.receiver.stats()["requests"] > requests, tail=rig.tail)
-    wait_for("it stops again", lambda: len(rig.walpost.events("sync_failed")) == 2, 30,
+    wait_for("it stops again", lambda: len(rig.walpost.events("sync_failed")) == 2, 60,
              tail=rig.tail)
     wait_state(rig, "failed")
     rig.receiver.control({"delay_ms": 20, "action": "answer"})
@@ -337,7 +337,7 @@ def test_status_says_what_a_sync_waits_for(rig):
     rig.wait_arrived(1)
 
     def says(text):
-        wait_for(f"status says: {text}", lambda: re.search(text, give(rig, "status")), 30,
+        wait_for(f"status says: {text}", lambda: re.search(text, give(rig, "status")), 60,
                  tail=lambda: give(rig, "status") + rig.tail())
     says("main: nothing waits")
     rig.receiver.control({"status": 500, "action": "answer"})

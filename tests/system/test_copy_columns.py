@@ -18,7 +18,7 @@ def columns_read(rig, table):
                 f" AND query ~ '{table}'", database=rig.db.name):
             found.add(query.split("(SELECT ", 1)[1].split(" FROM ", 1)[0])
         return found
-    wait_for(f"a copy of {table}", seen, 30, tail=rig.walpost.tail)
+    wait_for(f"a copy of {table}", seen, 60, tail=rig.walpost.tail)
     return found
 
 

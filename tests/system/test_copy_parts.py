@@ -17,7 +17,7 @@ def in_parts(rig):
     rig.db.publish("t")
     rig.start(syncs=backfilled(rig), change={"backfill": {
         "rows_per_second": 1000, "max_snapshot_age": "1s", "connections": 1}})
-    wait_for("it goes on in parts", lambda: rig.walpost.events("backfill_goes_on_in_parts"), 30, tail=rig.tail)
+    wait_for("it goes on in parts", lambda: rig.walpost.events("backfill_goes_on_in_parts"), 60, tail=rig.tail)
 
 
 def reads(rig):
@@ -26,11 +26,11 @@ def reads(rig):
 
 def test_a_paused_part_goes_on_where_it_was(rig):
     in_parts(rig)
-    wait_for("keys are read in order", lambda: len(rig.walpost.events("backfill_goes_on_in_parts")) > 1, 30,
+    wait_for("keys are read in order", lambda: len(rig.walpost.events("backfill_goes_on_in_parts")) > 1, 60,
              tail=rig.tail)
     give(rig, "backfill", "pause", "main")
-    wait_for("the snapshot is let go", lambda: snapshots(rig) == 0, 30, tail=rig.tail)
-    wait_for("it is paused", lambda: "paused" in give(rig, "backfill", "status"), 30, tail=rig.tail)
+    wait_for("the snapshot is let go", lambda: snapshots(rig) == 0, 60, tail=rig.tail)
+    wait_for("it is paused", lambda: "paused" in give(rig, "backfill", "status"), 60, tail=rig.tail)
     ids = reads(rig)
     assert len(set(ids)) < ROWS
     stays("nothing is copied", lambda: len(reads(rig)) == len(ids), 1)

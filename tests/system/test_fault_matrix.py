@@ -141,7 +141,7 @@ class Flapping:
 
     def __exit__(self, *_):
         self.is_ended.set()
-        self.thread.join(20)
+        self.thread.join(60)
 
 
 class Matrix:

@@ -68,7 +68,7 @@ class Relay:
     def end(self):
         self.is_ended = True
         self.waker.send(b"x")
-        self.thread.join(10)
+        self.thread.join(60)
         for pair in self.pairs + self.frozen:
             for end in pair:
                 end.close()
@@ -116,7 +116,7 @@ def test_F09_a_role_that_may_no_longer_replicate(own_server, make_rig):
     server.sql("SELECT pg_terminate_backend(%s)", rig.db.walsender_pid())
     wait_for("the refusal is told", lambda: any(
         e["code"] == "auth" and "ALTER ROLE" in e["remedy"] for e in walpost.events("capture_interrupted")),
-        20, tail=walpost.tail)
+        60, tail=walpost.tail)
     rig.db.sql("INSERT INTO t VALUES (2, 'meanwhile')")
     server.sql("ALTER ROLE walpost REPLICATION")
     rig.assert_whole(seconds=60)
@@ -150,8 +150,8 @@ def test_F52_what_the_server_spills_is_counted_and_told(rig):
     rig.db.sql("INSERT INTO t SELECT g, repeat('x', 100) FROM generate_series(2, 5000) g")
     rig.assert_whole()
     if rig.db.connection.info.server_version >= 140000:
-        wait_for("it is counted", lambda: rig.walpost.metric("walpost_slot_spilled_transactions") > 0, 30,
+        wait_for("it is counted", lambda: rig.walpost.metric("walpost_slot_spilled_transactions") > 0, 60,
                  tail=rig.walpost.tail)
         assert rig.walpost.metric("walpost_slot_spilled_bytes") > 64 << 10
-        wait_for("it is told", lambda: rig.walpost.events("server_spills"), 10, tail=rig.walpost.tail)
+        wait_for("it is told", lambda: rig.walpost.events("server_spills"), 60, tail=rig.walpost.tail)
         assert "logical_decoding_work_mem" in rig.walpost.events("server_spills")[0]["remedy"]

@@ -43,7 +43,7 @@ def test_a_rate_limit_holds_for_probes_and_not_for_the_stop(rig):
     rig.start(rate_limit={"requests_per_second": 2})
     receiver.control({"status": 500})
     rows(rig, 20)
-    wait_for("only probes are sent", lambda: rig.walpost.events("endpoint_trouble"), 30,
+    wait_for("only probes are sent", lambda: rig.walpost.events("endpoint_trouble"), 60,
              tail=rig.walpost.tail)
     receiver.behave()
     rig.assert_whole()

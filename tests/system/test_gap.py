@@ -177,10 +177,10 @@ def test_kill_at_every_step_of_making_a_slot_anew(rig):
             return True
         in_round = walpost.log_text().count("event=gap_accepted")
         rig.db.sql("UPDATE t SET v = v || '.' WHERE id % 3 = 0")
-        wait_for("the slot is dropped", dropped, 30)
+        wait_for("the slot is dropped", dropped, 60)
         walpost.spawn()
         wait_for("the gap is met", lambda n=in_round: walpost.log_text().count(
-            "event=gap_accepted") > n, 20, 0.001, tail=walpost.tail)
+            "event=gap_accepted") > n, 60, 0.001, tail=walpost.tail)
     walpost.restart(databases=[rig.db])
     wait_equal(rig, "t")
     rig.db.sql("UPDATE t SET v = 'after' WHERE id = 7")
@@ -199,11 +199,11 @@ def test_a_slot_lost_while_a_table_is_copied(rig):
     name = slot(rig)
     walpost.sigstop()
     try:
-        wait_for("the slot is dropped", lambda: rig.db.take_slot_away(name), 20)
+        wait_for("the slot is dropped", lambda: rig.db.take_slot_away(name), 60)
         rig.db.sql("UPDATE t SET v = 'in the gap' WHERE id % 5 = 0")
     finally:
         walpost.sigcont()
-    wait_for("it is made anew", lambda: walpost.events("gap_accepted"), 30, tail=rig.tail)
+    wait_for("it is made anew", lambda: walpost.events("gap_accepted"), 60, tail=rig.tail)
     wait_equal(rig, "t")
     rig.db.sql("UPDATE t SET v = 'after' WHERE id % 7 = 0")
     wait_equal(rig, "t")
@@ -236,7 +236,7 @@ def test_a_restored_backup_is_copied_over_what_was_read(own_server, make_rig, fo
     server.start()
     rig.db.sql("UPDATE t SET v = 'in the gap' WHERE id = 3")
     walpost.spawn()
-    wait_for("the gap is accepted", lambda: walpost.events("gap_accepted"), 30, tail=walpost.tail)
+    wait_for("the gap is accepted", lambda: walpost.events("gap_accepted"), 60, tail=walpost.tail)
     assert "restored backup" in walpost.events("gap_accepted")[0]["msg"]
     rig.receiver.start()
     walpost.wait_streaming(rig.db)

@@ -164,7 +164,7 @@ def test_after_a_crash_a_transaction_comes_again_in_the_same_parts(rig):
         rig.receiver.control({"action": "hang", "skip": 2, "count": 1})
         insert(rig, i * 1000, 55)
         wait_for("the third part hangs", lambda: sum(
-            r.action == "hang" for r in rig.receiver.requests()) == i + 1, 30, tail=rig.tail)
+            r.action == "hang" for r in rig.receiver.requests()) == i + 1, 60, tail=rig.tail)
         rig.walpost.kill()
         rig.receiver.behave()
         rig.walpost.start(databases=[rig.db])
@@ -184,7 +184,7 @@ def test_a_refused_transaction_stops_the_sync_as_a_whole(rig):
     rig.db.sql("INSERT INTO t SELECT g, CASE g WHEN 104 THEN 'poison' ELSE 'x' END"
                " FROM generate_series(100, 109) g")
     insert(rig, 200, 5)
-    wait_for("the sync has stopped", lambda: "is refused" in rig.walpost.get("/readyz")[1], 30,
+    wait_for("the sync has stopped", lambda: "is refused" in rig.walpost.get("/readyz")[1], 60,
              tail=rig.tail)
     assert "the transaction with the record" in rig.walpost.get("/readyz")[1]
     tried = [json.loads(r.body)["object"]["records"] for r in rig.receiver.requests() if not r.accepted]
@@ -206,7 +206,7 @@ def test_a_refused_transaction_is_dead_as_a_whole_and_can_be_replayed(rig):
         connection.execute("TRUNCATE u")
         connection.commit()
     insert(rig, 200, 5)
-    wait_for("the rest of it is dead", lambda: len(Stored(rig).dead()) == 26, 30, tail=rig.tail)
+    wait_for("the rest of it is dead", lambda: len(Stored(rig).dead()) == 26, 60, tail=rig.tail)
     rig.wait_arrived(15)
     dead = lines(rig)
     assert len(dead) == 26 and len({d["reason"] for d in dead}) == 1 and dead[0]["status"] == 422
@@ -214,7 +214,7 @@ def test_a_refused_transaction_is_dead_as_a_whole_and_can_be_replayed(rig):
     rig.receiver.behave()
     give(rig, "dead-letters", "replay", "--all")
     wait_for("they are accepted", lambda: not Stored(rig).dead() and count(rig) == 41,
-             30, tail=rig.tail)
+             60, tail=rig.tail)
     replays = [part for part in parts(rig) if part.is_replay]
     assert all(part.transaction is None for part in replays)
     assert [r["id"] for part in replays for r in part.records] == [d["id"] for d in dead]
@@ -250,7 +250,7 @@ def test_a_replay_begins_with_a_whole_transaction(rig):
     ids = sorted(rig.receiver.poll().records)
     give(rig, "replay", "main", "--since", ids[25 + 12])
     wait_for("two transactions are replayed", lambda: sum(
-        len(part.records) for part in parts(rig) if part.is_replay) == 50, 30, tail=rig.tail)
+        len(part.records) for part in parts(rig) if part.is_replay) == 50, 60, tail=rig.tail)
     assert_grouped(rig)
     again = [part for part in parts(rig) if part.is_replay]
     assert [part.part for part in again] == [(1, False), (2, False), (3, True)] * 2
@@ -274,7 +274,7 @@ def test_existing_rows_come_between_whole_transactions(rig, seed):
 def test_other_bodies_say_it_in_headers(rig, body):
     begin(rig, batch_size=10, body=body)
     insert(rig, 0, 25)
-    wait_for("three requests", lambda: len(rig.receiver.requests()) == 3, 30, tail=rig.tail)
+    wait_for("three requests", lambda: len(rig.receiver.requests()) == 3, 60, tail=rig.tail)
     heads = [r.headers for r in rig.receiver.requests()]
     assert [(h["walpost-transaction-part"], h["walpost-transaction-last"]) for h in heads] == [
         ("1", "false"), ("2", "false"), ("3", "true")]
