@@ -3,6 +3,7 @@
 import os
 import pathlib
 import shutil
+import subprocess
 import sys
 import tempfile
 
@@ -13,7 +14,7 @@ sys.path[:0] = [str(pathlib.Path(__file__).parent.parent), str(pathlib.Path(__fi
 import checker  # noqa: E402
 import machine  # noqa: E402
 from load import seed_of_run  # noqa: E402
-from postgres import Server  # noqa: E402
+from postgres import VERSION, Server  # noqa: E402
 from receiver import Receiver  # noqa: E402
 from stream import OPERATIONS, Stream  # noqa: E402
 from walpost import Walpost, source, sync, webhook  # noqa: E402
@@ -168,7 +169,7 @@ class Rig:
     def sync(self, receiver, tables=None, **delivery):
         return sync(self.db.name, receiver, tables, **delivery)
 
-    def wait_arrived(self, n, receiver=None, seconds=30):
+    def wait_arrived(self, n, receiver=None, seconds=60):
         """Until n different records have been accepted."""
         receiver = receiver or self.receiver
 
@@ -199,7 +200,7 @@ class Rig:
     def assert_repeated(self, n, why):
         """Everything arrived, and n records twice: the repeats may come after all the rest."""
         machine.wait_for(f"{n} repeats: {why}", lambda: self.assert_whole().repeats >= n,
-                         30, tail=self.tail)
+                         tail=self.tail)
         assert self.assert_whole().repeats == n, why
 
     def tail(self):
@@ -219,18 +220,66 @@ def pytest_runtest_makereport(item, call):
         item.failed = True
 
 
+def pytest_addoption(parser):
+    parser.addoption("--again", metavar="FILE", help="runs what failed once more, each alone, unless there is much"
+                     " of it, and appends to the file what passed then, with how it failed first")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session):
+    """What failed is run once more, when nothing else is running any more."""
+    config = session.config
+    if config.option.again and session.exitstatus == pytest.ExitCode.TESTS_FAILED and not hasattr(config, "workerinput"):
+        again(session, config.pluginmanager.get_plugin("terminalreporter"))
+
+
+def again(session, reporter):
+    bad = reporter.getreports("failed") + reporter.getreports("error")
+    tests = list(dict.fromkeys(report.nodeid for report in bad))
+    if not all("::" in test for test in tests) or len(tests) > 3:
+        return
+    for test in tests:
+        reporter.ensure_newline()
+        reporter.section(f"once more, alone: {test}")
+        alone = subprocess.run([sys.executable, "-m", "pytest", "-n", "0", "-q", session.config.rootpath / test],
+                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        reporter.write(alone.stdout)
+        if alone.returncode != 0:
+            continue
+        reports = [report for report in bad if report.nodeid == test]
+        with open(session.config.option.again, "a") as file:
+            of = f"{machine.build_dir().name}, PostgreSQL {VERSION}"
+            file.write(f"UNSTEADY {of}: {test} passed only alone: {short(reports[0])}\n")
+            for report in reports:
+                file.write(f"{report.longreprtext}\n" + "".join(f"{text}\n" for _, text in report.sections))
+        for outcome in ("failed", "error"):
+            reporter.stats[outcome] = [r for r in reporter.getreports(outcome) if r.nodeid != test]
+        if not any(r.nodeid == test and r.when == "call" for r in reporter.getreports("passed")):
+            reporter.stats.setdefault("passed", []).append(reports[0])
+    if not reporter.getreports("failed") and not reporter.getreports("error"):
+        session.exitstatus = pytest.ExitCode.OK
+
+
+def short(report):
+    crash = getattr(report.longrepr, "reprcrash", None)
+    return (crash.message if crash else report.longreprtext).splitlines()[0]
+
+
 def pytest_terminal_summary(terminalreporter):
-    """What the tests noted, passed or failed: seeds, times, memory."""
+    """What the tests noted, passed or failed: seeds, times, memory; and what passed only alone, here or before."""
     lines = []
     for outcome in ("passed", "failed"):
         for report in terminalreporter.getreports(outcome):
             if report.when == "call":
                 lines += [f"{report.nodeid.split('::')[-1]}: {value}"
                           for name, value in report.user_properties if name == "note"]
-    if lines:
-        terminalreporter.section("notes")
-        for line in lines:
-            terminalreporter.line(line)
+    unsteady = pathlib.Path(terminalreporter.config.option.again or os.devnull)
+    told = [line for line in unsteady.read_text().splitlines() if line.startswith("UNSTEADY ")] if unsteady.exists() else []
+    for title, of in ("notes", lines), (f"passed only alone; see {unsteady}", told):
+        if of:
+            terminalreporter.section(title)
+            for line in of:
+                terminalreporter.line(line)
 
 
 def pytest_collection_modifyitems(items):

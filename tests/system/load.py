@@ -44,7 +44,7 @@ class Writers:
     def stop(self):
         self.stopping.set()
         for thread in self.threads:
-            thread.join(30)
+            thread.join(120)
             assert not thread.is_alive(), "a writer hangs"
         assert not self.errors, self.errors[:3]
 

@@ -65,8 +65,10 @@ class Deadline:
         return True
 
 
-def wait_for(what, condition, seconds=20, pause=0.02, tail=None):
-    """Polls until condition() is true and returns its value; fails with what was waited for."""
+def wait_for(what, condition, seconds=60, pause=0.02, tail=None):
+    """Polls until condition() is true and returns its value; fails with what was waited for.
+
+    The limit is for a machine that is busy with others: it says nothing about how long it should take."""
     deadline = Deadline(seconds, pause)
     value = None
     while deadline.left():
@@ -123,7 +125,7 @@ class Process:
     def is_running(self):
         return self.popen.poll() is None
 
-    def wait(self, seconds=15):
+    def wait(self, seconds=60):
         """The exit code (negative: the signal)."""
         try:
             return self.popen.wait(seconds)
@@ -140,6 +142,6 @@ class Process:
         self.signal(signal.SIGKILL)
         self.popen.wait()
 
-    def stop(self, seconds=15):
+    def stop(self, seconds=60):
         self.signal(signal.SIGTERM)
         return self.wait(seconds)

@@ -106,7 +106,7 @@ http {{
         def started():
             assert self.process.is_running, tail_of(self.folder / "error.log")
             return (self.folder / "nginx.pid").exists()
-        wait_for("nginx runs", started, 10)
+        wait_for("nginx runs", started)
 
     def _install(self, leaf):
         for path, name in zip(leaf, ("leaf.pem", "leaf.key")):
@@ -126,4 +126,4 @@ http {{
 
     def stop(self):
         if self.process.is_running:
-            self.process.stop(10)
+            self.process.stop()

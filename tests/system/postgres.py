@@ -155,9 +155,9 @@ class Server:
                 return True
             except psycopg.OperationalError:
                 return False
-        wait_for("PostgreSQL answers", answers, 30, tail=lambda: tail_of(self.log))
+        wait_for("PostgreSQL answers", answers, tail=lambda: tail_of(self.log))
 
-    def stop(self, mode="fast", seconds=20):
+    def stop(self, mode="fast", seconds=60):
         """fast: SIGINT, immediate: SIGQUIT."""
         number = {"fast": signal.SIGINT, "immediate": signal.SIGQUIT}[mode]
         self.process.signal(number)
@@ -170,7 +170,7 @@ class Server:
     def destroy(self):
         if self.process and self.process.is_running:
             self.process.signal(signal.SIGQUIT)
-            self.process.wait(20)
+            self.process.wait()
         shutil.rmtree(self.data, ignore_errors=True)
 
     def connect(self, database="postgres", user="postgres", **kwargs):
@@ -301,5 +301,5 @@ class Database:
                     return False
                 except psycopg.errors.UndefinedObject:
                     return True
-            wait_for(f"slot {name} can be dropped", dropped, 20)
+            wait_for(f"slot {name} can be dropped", dropped)
         self.server.sql(f"DROP DATABASE {self.name} WITH (FORCE)")

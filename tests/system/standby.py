@@ -30,7 +30,7 @@ class Standby(Server):
         subprocess.run(["touch", self.data / "standby.signal"], check=True, cwd="/", **as_server_user())
         self.start()
         wait_for("the standby follows", lambda: primary.sql(
-            "SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'")[0][0] == 1, 30)
+            "SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'")[0][0] == 1)
 
     def pause(self):
         self.sql("SELECT pg_wal_replay_pause()")

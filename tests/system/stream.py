@@ -66,7 +66,7 @@ class Stream:
             self.poll()
             return any(r["schema"] == "public.mark" and r["key"] == {"id": mark}
                        for r in self.records.values())
-        wait_for(f"mark {mark}", arrived, 20, tail=self.rig.tail)
+        wait_for(f"mark {mark}", arrived, tail=self.rig.tail)
 
     @contextlib.contextmanager
     def story(self, name, needs=130000):

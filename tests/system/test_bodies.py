@@ -11,7 +11,7 @@ from machine import build_dir, wait_for
 from signatures import by_python, new_secret
 from test_selection import selected
 
-pytestmark = [pytest.mark.sanitized, pytest.mark.receiving]
+pytestmark = pytest.mark.sanitized
 
 OPERATIONS = ["insert", "update", "delete", "truncate", "message"]
 UNAVAILABLE = "__debezium_unavailable_value"

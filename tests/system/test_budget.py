@@ -9,8 +9,6 @@ import machine
 import pytest
 from machine import stays, wait_for
 
-pytestmark = pytest.mark.receiving
-
 BUDGET = 16 << 20
 
 

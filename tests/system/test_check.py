@@ -52,6 +52,7 @@ def prepared(db):
     return db
 
 
+@pytest.mark.versions
 def test_every_line_of_a_source_that_is_ready(prepared, folder):
     check = Check(folder, source(prepared))
     for name in ("connection", "version", "pooler", "standby", "wal_level", "max_slot_wal_keep_size",
@@ -86,6 +87,7 @@ def test_a_good_file_alone_as_json(prepared, folder):
     assert json.loads(done.stdout)["verdict"] == "ok"
 
 
+@pytest.mark.versions
 def test_F30_limits_of_the_server_are_told(own_server, folder):
     server = own_server({"max_slot_wal_keep_size": "100MB", "max_wal_size": "64MB",
                          "max_wal_senders": "3", "max_replication_slots": "2"})
@@ -165,6 +167,7 @@ def test_row_security_and_rights_matter_to_copies(prepared, folder):
     check.is_("select", "warning", "public.closed", 'GRANT SELECT ON "public"."closed"')
 
 
+@pytest.mark.versions
 def test_what_a_publication_lacks(prepared, folder):
     prepared.table("u")
     server = prepared.server
@@ -201,6 +204,7 @@ def test_partitions_that_come_under_another_name(prepared, folder):
     assert told and "publish_via_partition_root" in told[0]["remedy"], check.tests
 
 
+@pytest.mark.versions
 def test_an_own_slot_that_nobody_reads(prepared, folder):
     slot = f"walpost_old_{prepared.name}"
     prepared.server.sql("SELECT pg_create_logical_replication_slot(%s, 'pgoutput')", slot,
@@ -229,6 +233,7 @@ def test_sql_ascii_is_told(prepared, folder):
         server.sql("DROP DATABASE ascii")
 
 
+@pytest.mark.versions
 def test_F12_a_standby_is_refused_or_told_by_version(own_server, folder):
     server = own_server()
     db = server.database()

@@ -6,7 +6,7 @@ import sqlite3
 
 import pytest
 
-pytestmark = [pytest.mark.receiving, pytest.mark.sanitized]
+pytestmark = pytest.mark.sanitized
 
 
 def files(walpost):

@@ -7,8 +7,6 @@ import sys
 import checker
 import pytest
 
-pytestmark = pytest.mark.receiving
-
 TESTS = __import__("pathlib").Path(__file__).parent.parent
 
 

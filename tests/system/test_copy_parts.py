@@ -1,11 +1,8 @@
 """What becomes of a copy in parts when somebody pauses it, or takes the key that it is read by."""
 
-import pytest
 from machine import stays, wait_for
 from test_backfill import backfilled, wait_copied, wait_equal
 from test_control import give, snapshots
-
-pytestmark = pytest.mark.receiving
 
 ROWS = 5000
 

@@ -19,8 +19,6 @@ from test_control import give
 from test_parking import LATER, REFUSED, Stored, insert
 from test_replay import replayed
 
-pytestmark = pytest.mark.receiving
-
 # Debug symbols and no inlining, so that every function can be stopped in.
 DEBUG_BUILD = pathlib.Path(os.environ.get("WALPOST_DEBUG_BUILD", ROOT / "build" / "dev"))
 

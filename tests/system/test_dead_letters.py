@@ -3,12 +3,9 @@
 import json
 
 import checker
-import pytest
 from machine import wait_for
 from test_control import give
 from test_parking import REFUSED, SOON, begin, feed
-
-pytestmark = pytest.mark.receiving
 
 
 def lines(rig, *args):

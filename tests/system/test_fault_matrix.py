@@ -20,7 +20,7 @@ from receiver import Receiver
 from test_parking import REFUSED, Stored, ids, insert
 from walpost import webhook
 
-pytestmark = [pytest.mark.receiving, pytest.mark.slow]
+pytestmark = pytest.mark.slow
 
 HOST = "hook.walpost.test"
 GONE, EXPIRED, DEAF = "a name that is gone", "an expired certificate", "nobody listens"

@@ -10,8 +10,6 @@ from machine import PORTS, wait_for
 from postgres import PASSWORD
 from test_slot import gap, promote
 
-pytestmark = pytest.mark.receiving
-
 
 def delivered_one(rig, **connection):
     rig.db.table("t")

@@ -2,10 +2,7 @@
 
 import time
 
-import pytest
 from machine import wait_for
-
-pytestmark = pytest.mark.receiving
 
 
 def rows(rig, n, start=1):

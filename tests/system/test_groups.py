@@ -12,7 +12,7 @@ from test_control import give
 from test_dead_letters import lines
 from test_parking import REFUSED, Stored, insert
 
-pytestmark = [pytest.mark.sanitized, pytest.mark.receiving]
+pytestmark = pytest.mark.sanitized
 
 
 def begin(rig, tables=("t",), **delivery):

@@ -5,8 +5,6 @@ import sqlite3
 import pytest
 from walpost import Walpost, merge, source, sync, webhook
 
-pytestmark = pytest.mark.receiving
-
 
 class Nowhere:
     """A database that does not answer."""

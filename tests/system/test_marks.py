@@ -96,7 +96,6 @@ def test_a_copy_that_was_killed_begins_with_a_mark_of_its_own(rig, seed):
     assert_ids_rise_per_key(changes(rig))
 
 
-@pytest.mark.receiving
 def test_a_table_that_is_copied_in_parts_has_one_begin_and_one_end(rig):
     rig.db.sql("CREATE TABLE t (id int PRIMARY KEY, v text)")
     rig.db.sql("INSERT INTO t SELECT g, 'x' FROM generate_series(1, 1500) g")

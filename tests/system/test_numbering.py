@@ -3,8 +3,6 @@
 import pytest
 from machine import wait_for
 
-pytestmark = pytest.mark.receiving
-
 ROWS = 9000
 
 

@@ -94,7 +94,6 @@ def test_F03_a_backlogged_reader_does_not_hold_up_a_fast_shutdown(own_server, ma
     rig.assert_whole(seconds=90)
 
 
-@pytest.mark.receiving
 @pytest.mark.slow
 def test_a_dead_endpoint_holds_no_wal_and_no_memory(rig, note):
     """60 s without an endpoint while 200,000 rows are written: the slot moves, memory is flat."""
@@ -138,12 +137,10 @@ def endpoint_trouble(rig, seconds, *rules):
     return rig.assert_whole(seconds=60)
 
 
-@pytest.mark.receiving
 def test_404_to_everything_is_endpoint_trouble(rig):
     endpoint_trouble(rig, 12, {"status": 404, "action": "answer"})
 
 
-@pytest.mark.receiving
 def test_a_redirect_is_not_followed_and_is_endpoint_trouble(rig):
     rig.add_receiver("hook")
     other = rig.add_receiver("other")

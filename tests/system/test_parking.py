@@ -11,7 +11,7 @@ from load import Writers
 from machine import wait_for
 from vault import Vault
 
-pytestmark = [pytest.mark.sanitized, pytest.mark.receiving]
+pytestmark = pytest.mark.sanitized
 
 REFUSED = {"match": '"poison', "status": 422, "body": '{"error": "no poison"}', "action": "answer"}
 SOON = {"retry_schedule": ["100ms", "100ms", "100ms"]}

@@ -20,8 +20,6 @@ from machine import build_dir, stays, wait_for
 from postgres import PASSWORD
 from walpost import Walpost, merge, source, sync, webhook
 
-pytestmark = pytest.mark.receiving
-
 # --- the file ------------------------------------------------------------------------------
 
 GOOD = """\

@@ -18,7 +18,6 @@ def watched(rig):
              tail=rig.walpost.tail)
 
 
-@pytest.mark.receiving
 def test_F21_a_table_that_leaves_the_publication_is_told_and_comes_back(rig):
     rig.db.table("t")
     rig.db.table("u")
@@ -57,7 +56,6 @@ def test_F21_a_table_that_leaves_the_publication_is_told_and_comes_back(rig):
     assert "public.t was out of the publication" in walpost.command("status").stdout
 
 
-@pytest.mark.receiving
 def test_F21_a_partition_that_is_detached_is_told(rig):
     rig.db.sql("CREATE TABLE r (id int PRIMARY KEY) PARTITION BY RANGE (id)")
     for i in range(2):
@@ -121,7 +119,6 @@ def test_F23_options_of_the_publication_that_change_are_told(rig):
     assert not walpost.events("table_dropped")
 
 
-@pytest.mark.receiving
 def test_F20_a_publication_that_is_gone_is_told_before_a_change_comes(rig):
     rig.db.sql("CREATE TABLE t (id int PRIMARY KEY)")
     rig.db.server.sql("CREATE PUBLICATION walpost FOR TABLE t", database=rig.db.name)

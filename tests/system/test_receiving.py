@@ -15,8 +15,6 @@ from test_control import give
 from test_dead_letters import lines
 from walpost import source, sync, webhook
 
-pytestmark = pytest.mark.receiving
-
 
 def test_the_code_of_the_page_verifies_signatures(rig):
     """In each language: every live secret verifies; what was changed on the way does not."""

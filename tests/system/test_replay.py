@@ -8,8 +8,6 @@ from test_backfill import backfilled, wait_copied
 from test_control import assert_stream_is_whole, give, wait_state
 from test_parking import LATER, REFUSED, begin, feed, ids, insert, is_parked, wait_state as wait_parked
 
-pytestmark = pytest.mark.receiving
-
 
 def replayed(rig):
     """Ids in accepted requests that say so, as often as they came."""

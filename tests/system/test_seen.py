@@ -7,7 +7,7 @@ import pytest
 import xxhash
 from machine import wait_for
 
-pytestmark = [pytest.mark.sanitized, pytest.mark.receiving]
+pytestmark = pytest.mark.sanitized
 
 DEAD = {"status": 503, "action": "answer"}
 

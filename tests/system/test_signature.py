@@ -10,7 +10,7 @@ import pytest
 from machine import build_dir, wait_for
 from signatures import by_node, by_python, new_secret
 
-pytestmark = [pytest.mark.sanitized, pytest.mark.receiving]
+pytestmark = pytest.mark.sanitized
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from test_control import give
 from test_dead_letters import lines
 from test_parking import REFUSED, SOON, feed, is_parked, wait_state
 
-pytestmark = [pytest.mark.sanitized, pytest.mark.receiving]
+pytestmark = pytest.mark.sanitized
 
 ROWS = ["insert", "update", "delete", "read"]
 REST = {"method": "PUT", "methods": {"insert": "POST", "delete": "DELETE"}}

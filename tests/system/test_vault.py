@@ -15,7 +15,7 @@ PLANTED = "planted-9b41c7"
 REFUSED_ALOUD = REFUSED | {"body": f'{{"error": "{PLANTED} in the answer"}}'}
 KEYS = {name: os.urandom(32).hex() for name in ("right", "wrong")}
 
-pytestmark = [pytest.mark.sanitized, pytest.mark.receiving]
+pytestmark = pytest.mark.sanitized
 
 
 def poison(rig, key):

@@ -8,7 +8,7 @@ import pytest
 from machine import wait_for
 from nginx import Certificates, Nginx
 
-pytestmark = [pytest.mark.sanitized, pytest.mark.receiving]
+pytestmark = pytest.mark.sanitized
 
 
 def deliver(rig, hook, n=3, **delivery):

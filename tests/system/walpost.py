@@ -91,13 +91,13 @@ class Walpost:
             self.wait_streaming(database)
         return self
 
-    def wait_ready(self, seconds=20):
+    def wait_ready(self, seconds=60):
         def ready():
             assert self.process.is_running, f"walpost ended: {self.process.wait()}\n{self.tail()}"
             return self.get("/readyz")[0] == 200
         wait_for("/readyz is 200", ready, seconds, tail=self.tail)
 
-    def wait_streaming(self, database, seconds=20):
+    def wait_streaming(self, database, seconds=60):
         def active():
             assert self.process.is_running, f"walpost ended: {self.process.wait()}\n{self.tail()}"
             slots = database.slots()
@@ -108,7 +108,7 @@ class Walpost:
     def kill(self):
         self.process.kill()
 
-    def stop(self, seconds=12):
+    def stop(self, seconds=60):
         """SIGTERM; the exit code."""
         return self.process.stop(seconds)
 
@@ -121,7 +121,7 @@ class Walpost:
         if self.process and self.process.is_running:
             self.process.kill()
 
-    def command(self, *args, seconds=30, environment=None):
+    def command(self, *args, seconds=60, environment=None):
         """A command of the program with this file; a finished process with its output."""
         return subprocess.run([self.binary, *args, "-c", self.file], capture_output=True, text=True,
                               timeout=seconds, stdin=subprocess.DEVNULL, env=environment)
@@ -129,7 +129,7 @@ class Walpost:
     def get(self, path):
         """(status, body); (0, reason) when nobody answers."""
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=10) as answer:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=60) as answer:
                 return answer.status, answer.read().decode()
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode()
@@ -178,7 +178,7 @@ class Walpost:
         tasks = pathlib.Path(f"/proc/{self.process.pid}/task")
         wait_for("walpost is stopped", lambda: all(
             (task / "stat").read_text().rpartition(")")[2].split()[0] == "T"
-            for task in tasks.iterdir()), 10)
+            for task in tasks.iterdir()))
 
     def sigcont(self):
         self.process.signal(signal.SIGCONT)
