@@ -17,7 +17,9 @@ comes a Report with one Finding per broken promise:
 A repeat, an id that arrived before, is allowed at any time and only counted: an
 id at or below the highest seen for its key can be ignored by the receiver.  A
 record that is below the highest seen and *not* a repeat is an `order` finding.
-A request that was answered with anything but 2xx does not count as arrived.
+A request that was answered with anything but 2xx does not count as arrived; nor
+do those of its records that the answer named as failed, and none of their keys
+behind them.
 
 Nothing here guesses the order of commits: the history names the transaction
 (`pg_current_xact_id`) and a rising serial, the records name the transaction
@@ -74,6 +76,25 @@ class Request:
     @property
     def accepted(self):
         return 200 <= self.status < 300
+
+    @property
+    def failed(self):
+        """Ids of its records that the answer said failed."""
+        return set(self.action.removeprefix("part:").split(",")) if ":" in self.action else set()
+
+    def arrived(self):
+        """[(object, exact text)] of its body, without those that failed and what is behind them."""
+        records, failed, keys = split_records(self.body), self.failed, set()
+        if not failed:
+            return records
+        arrived = []
+        for obj, text in records:
+            key = (obj["schema"], _key_id(obj["key"]))
+            if obj["id"] in failed:
+                keys.add(key)
+            if key not in keys:
+                arrived.append((obj, text))
+        return arrived
 
     @property
     def headers(self):
@@ -206,7 +227,7 @@ class Arrivals:
         if not request.accepted or not request.body:
             return
         try:
-            records = split_records(request.body)
+            records = request.arrived()
         except (ValueError, UnicodeDecodeError) as error:
             self.findings.append(Finding("malformed", f"request {request.seq}: {error}"))
             return

@@ -18,10 +18,12 @@
  *   hang        never answers            slow  a byte of the answer every 50 ms
  *   huge        a body of 1 GiB          huge-head  headers of 1 GiB
  *   stall-read  reads no further behind the head (path only)
+ *   part        200, and says of the records with the match's TEXT that they failed
  *
  * Log entry, written before the answer goes out:
  *   "walpost-receiver 1 SEQ WALL_US STATUS ACTION HEAD_BYTES BODY_BYTES\n" head body "\n"
- * STATUS is what the sender can have seen, 0 when nothing.
+ * STATUS is what the sender can have seen, 0 when nothing.  The ACTION part is followed by the ids
+ * of the records that failed: part:ID,ID
  *
  * One thread, epoll, HTTP/1.1 with keep-alive.
  */
@@ -79,6 +81,7 @@ struct conn {
 	bool is_dead, is_last, is_made; /* made: the answer is in out already */
 	struct decision decision;
 	char first_id[ID_LEN + 1]; /* of the request's records; empty: none */
+	struct bytes failed;       /* ACTION_PART: ids, a comma behind each */
 	uint64_t due_ms;           /* of the answer, or of its next byte */
 	uint64_t huge_left;
 };
@@ -184,17 +187,20 @@ static void flush_log(struct receiver *r)
 	empty(&r->log);
 }
 
-static void write_down(struct receiver *r, const struct decision *d, const char *head,
-		       size_t head_len, const char *body, size_t body_len, uint64_t now_us)
+static void write_down(struct receiver *r, const struct conn *c, const char *head, size_t head_len,
+		       const char *body, size_t body_len, uint64_t now_us)
 {
-	static const char *const names[] = {"answer", "close", "reset",      "half",     "hang",
-					    "slow",   "huge",  "stall-read", "huge-head"};
+	const struct decision *d = &c->decision;
+	static const char *const names[] = {"answer", "close", "reset",      "half",      "hang",
+					    "slow",   "huge",  "stall-read", "huge-head", "part:"};
 
 	if (r->log_fd < 0)
 		return;
-	put_text(&r->log, "walpost-receiver 1 %llu %llu %d %s %zu %zu\n",
-		 (unsigned long long)r->seq, (unsigned long long)now_us, decision_status(d),
-		 names[d->action], head_len, body_len);
+	put_text(&r->log, "walpost-receiver 1 %llu %llu %d %s", (unsigned long long)r->seq,
+		 (unsigned long long)now_us, decision_status(d), names[d->action]);
+	if (d->action == ACTION_PART)
+		put(&r->log, c->failed.data, c->failed.len);
+	put_text(&r->log, " %zu %zu\n", head_len, body_len);
 	put(&r->log, head, head_len);
 	put(&r->log, body, body_len);
 	put(&r->log, "\n", 1);
@@ -262,6 +268,7 @@ static void bury(struct receiver *r)
 			next->prev = c->prev;
 		free(c->in.data);
 		free(c->out.data);
+		free(c->failed.data);
 		free(c);
 	}
 }
@@ -294,6 +301,17 @@ static void expand(const char *text, const char *id, struct bytes *out)
 	put(out, text, strlen(text));
 }
 
+static void put_failed(const struct bytes *failed, struct bytes *out)
+{
+	static const char head[] = "{\"failed\":[";
+
+	put(out, head, sizeof(head) - 1);
+	for (size_t at = 0; at < failed->len; at += ID_LEN + 1)
+		put_text(out, "%s{\"id\":\"%.*s\",\"retry\":false,\"reason\":\"it has the text\"}",
+			 at ? "," : "", ID_LEN, failed->data + at);
+	put(out, "]}", 2);
+}
+
 static void make_decided(struct conn *c)
 {
 	const struct decision *d = &c->decision;
@@ -315,7 +333,10 @@ static void make_decided(struct conn *c)
 		c->huge_left = HUGE_BYTES;
 		return;
 	}
-	expand(d->body ? d->body : "", c->first_id, &body);
+	if (d->action == ACTION_PART)
+		put_failed(&c->failed, &body);
+	else
+		expand(d->body ? d->body : "", c->first_id, &body);
 	make_answer(c, d->status, extra, body.data, body.len);
 	free(body.data);
 	if (d->action == ACTION_HALF) {
@@ -398,6 +419,7 @@ static void carry_out(struct receiver *r, struct conn *c)
 		case ACTION_SLOW:
 		case ACTION_HUGE:
 		case ACTION_HEAD:
+		case ACTION_PART:
 			make_decided(c);
 			c->is_last |= c->decision.action == ACTION_HALF;
 		}
@@ -488,6 +510,21 @@ static void note_first_id(struct conn *c, const char *body, size_t len)
 	(void)snprintf(c->first_id, sizeof(c->first_id), "%.*s", id ? ID_LEN : 0, id ? id : "");
 }
 
+static void note_failed(struct conn *c, const char *body, size_t len)
+{
+	const char *match = c->decision.match ? c->decision.match : "";
+	const char *end = body + len, *next;
+
+	empty(&c->failed);
+	for (const char *id = find_id(body, end); id; id = next) {
+		next = find_id(id, end);
+		if (!memmem(id, (size_t)((next ? next : end) - id), match, strlen(match)))
+			continue;
+		put(&c->failed, id, ID_LEN);
+		put(&c->failed, ",", 1);
+	}
+}
+
 static void answer_stats(const struct receiver *r, struct conn *c)
 {
 	struct bytes b = {0};
@@ -559,6 +596,8 @@ static void take_request(struct receiver *r, struct conn *c, const char *path, c
 	*d = rules_decide(&r->rules, path, body, body_len, mono_ms());
 	if (d->body)
 		note_first_id(c, body, body_len);
+	if (d->action == ACTION_PART)
+		note_failed(c, body, body_len);
 	status = decision_status(d);
 	r->seq++;
 	r->stats.requests++;
@@ -573,7 +612,7 @@ static void take_request(struct receiver *r, struct conn *c, const char *path, c
 		if (r->latency)
 			latency_note(r->latency, body, body_len, now_us);
 	}
-	write_down(r, d, head, head_len, body, body_len, now_us);
+	write_down(r, c, head, head_len, body, body_len, now_us);
 	c->due_ms = d->delay_ms ? mono_ms() + d->delay_ms : 0;
 }
 

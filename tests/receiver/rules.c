@@ -12,6 +12,7 @@ int decision_status(const struct decision *d)
 	case ACTION_SLOW:
 	case ACTION_HUGE:
 	case ACTION_HEAD:
+	case ACTION_PART:
 		return d->status;
 	case ACTION_CLOSE:
 	case ACTION_RESET:
@@ -56,8 +57,8 @@ static char *decode(const char *at, size_t n)
 
 static bool set_action(struct rule *rule, const char *value)
 {
-	static const char *const names[] = {"answer", "close", "reset",      "half",     "hang",
-					    "slow",   "huge",  "stall-read", "huge-head"};
+	static const char *const names[] = {"answer", "close", "reset",      "half",      "hang",
+					    "slow",   "huge",  "stall-read", "huge-head", "part"};
 
 	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
 		if (strcmp(names[i], value) == 0) {
@@ -200,6 +201,7 @@ struct decision rules_decide(struct rules *r, const char *path, const char *body
 				.retry_after = rule->retry_after,
 				.location = rule->location,
 				.body = rule->body,
+				.match = rule->match,
 			};
 	}
 	return (struct decision){.action = ACTION_ANSWER, .status = 200};

@@ -16,6 +16,7 @@ enum action {
 	ACTION_HUGE,
 	ACTION_STALL,
 	ACTION_HEAD,
+	ACTION_PART,
 };
 
 /* The texts belong to the rules: valid until the next parse, NULL when not given. */
@@ -24,6 +25,7 @@ struct decision {
 	int status;
 	uint64_t delay_ms;
 	const char *retry_after, *location, *body;
+	const char *match;
 };
 
 struct rule {

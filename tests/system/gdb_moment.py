@@ -100,6 +100,16 @@ def behind_parking(where, question=lambda: True):
     Moment(where, lambda: parking.is_there and question())
 
 
+def behind_part(where):
+    part = Behind("take_apart", lambda: True)
+    Moment(where, lambda: part.is_there)
+
+
+def behind_part_of_transaction(number, where):
+    part = Behind("accept_job", lambda: value("lane->part") == number)
+    Moment(where, lambda: part.is_there)
+
+
 def inside_parking():
     """While the transaction of the store is on its way to the disk."""
     parking = Behind("cdc_store_park", lambda: writes(PUT))
@@ -155,6 +165,22 @@ MOMENTS = {
     "parked_checkpoint": lambda: behind_parking("cdc_store_checkpoint"),
     # the checkpoint that passes it is durable
     "parked_evict": lambda: behind_parking(function("cdc_buffer_local.commit")),
+
+    # a part of a request was refused: nothing has come of it; the accepted ones are done, ...
+    "part": lambda: Moment("take_apart", lambda: True),
+    "part_done": lambda: after("take_apart", lambda: True),
+    # ... and the first checkpoint is due
+    "part_checkpoint": lambda: behind_part("cdc_store_checkpoint"),
+    "part_evict": lambda: behind_part(function("cdc_buffer_local.commit")),
+
+    # two parts of a transaction are accepted, and the third is not sent
+    "parts": lambda: after("accept_job", lambda: value("lane->part") == 2),
+    # ... and a checkpoint is durable that it began before
+    "parts_evict": lambda: behind_part_of_transaction(1, function("cdc_buffer_local.commit")),
+    # all three are: nothing has come of the last one, or all, but no checkpoint
+    "last_part": lambda: Moment("accept_job", lambda: value("lane->part") == 3),
+    "last_part_done": lambda: after("accept_job", lambda: value("lane->part") == 3),
+    "last_part_checkpoint": lambda: behind_part_of_transaction(3, "cdc_store_checkpoint"),
 
     # a parked record was accepted, and is still in the store
     "retry_answer": lambda: Moment("accept_slot", lambda: not is_replayed()),

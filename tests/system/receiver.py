@@ -78,7 +78,7 @@ class Receiver:
     def records(self):
         """Accepted records in order of arrival, repeats included, as plain objects."""
         return [record for request in self.requests() if request.accepted and request.body
-                for record, _ in checker.split_records(request.body)]
+                for record, _ in request.arrived()]
 
     def stop(self):
         if self.process and self.process.is_running:

@@ -64,13 +64,14 @@ def change(serial, xid, op, old, new, key=("id",), full=False):
     return checker.Change(serial, xid, "public.t", op, key, full, text(old), text(new))
 
 
-def write_log(path, bodies, statuses=None):
+def write_log(path, bodies, statuses=None, failed=None):
     with open(path, "wb") as log:
         for i, body in enumerate(bodies):
             head = b"POST /h HTTP/1.1\r\nHost: x\r\nX-N: %d\r\n\r\n" % i
             status = (statuses or {}).get(i, 200)
-            log.write(b"walpost-receiver 1 %d %d %d answer %d %d\n" % (
-                i + 1, 1_700_000_000_000_000 + i, status, len(head), len(body)))
+            action = f"part:{failed[i]['id']}," if i in (failed or {}) else "answer"
+            log.write(b"walpost-receiver 1 %d %d %d %s %d %d\n" % (
+                i + 1, 1_700_000_000_000_000 + i, status, action.encode(), len(head), len(body)))
             log.write(head + body + b"\n")
 
 
@@ -81,9 +82,9 @@ def run():
 
 @pytest.fixture
 def verdict(tmp_path):
-    def judge(run, statuses=None, shape=envelope):
+    def judge(run, statuses=None, shape=envelope, failed=None):
         log = tmp_path / "log"
-        write_log(log, [shape(r) for r in run.requests], statuses)
+        write_log(log, [shape(r) for r in run.requests], statuses, failed)
         return checker.check([log], run.history)
     return judge
 
@@ -108,6 +109,15 @@ def test_a_change_without_a_record_is_missing(run, verdict):
 def test_a_record_without_a_change_is_unexpected(run, verdict):
     run.requests.append([record(14, 1, "insert", {"id": 9}, row(9, "x"))])
     assert kinds(verdict(run)) == {"unexpected"}
+
+
+def test_a_record_that_failed_did_not_arrive_nor_what_is_behind_it(run, verdict):
+    run.requests[:2] = [[run.insert1, run.insert2, run.update1]]
+    report = verdict(run, failed={0: run.insert1})
+    assert report.count("missing") == 2 and (report.arrived, report.repeats) == (5, 0), report
+    run.requests.insert(1, [run.insert1, run.update1])
+    report = verdict(run, failed={0: run.insert1})
+    assert report.ok and report.repeats == 0, report
 
 
 def test_a_request_that_was_not_answered_with_2xx_did_not_arrive(run, verdict):

@@ -16,6 +16,7 @@ import pytest
 from load import Writers
 from machine import ROOT, Process, tail_of, wait_for
 from test_control import give
+from test_groups import first_parts, parts
 from test_parking import LATER, REFUSED, Stored, insert
 from test_replay import replayed
 
@@ -115,11 +116,11 @@ def test_F40_kill_inside(steady, moment):
 class Poisoned:
     """A sync whose endpoint refuses records, killed at moment after moment, and what it must come to."""
 
-    def __init__(self, rig, **delivery):
+    def __init__(self, rig, refused=REFUSED, **delivery):
         self.rig = rig
         self.pulses = 100000
-        start_steady(rig, batch_size=10, **delivery)
-        rig.receiver.control(REFUSED)
+        start_steady(rig, **{"batch_size": 10, **delivery})
+        rig.receiver.control(refused)
 
     def pulse(self):
         """A row that is accepted, the proof that the endpoint works."""
@@ -191,6 +192,63 @@ def test_F40_kill_while_a_record_is_parked(rig):
     sync.go_on()
     rig.assert_whole()
     sync.assert_aside([], [])
+
+
+def test_F40_kill_while_a_part_of_a_request_is_accepted(rig):
+    """What was refused of it comes again, or is parked; what was accepted may come again."""
+    sync = Poisoned(rig, {"match": '"poison', "action": "part"}, partial_success=True, concurrency=1,
+                    **LATER)
+    parked = []
+    for i, moment in enumerate(["part", "part_done", "part_checkpoint", "part_evict", "park", "parked",
+                                "parked_checkpoint", "parked_evict"]):
+        key = 1000 * (i + 1) + 5
+
+        def act():
+            with rig.db.connect(autocommit=False) as connection:
+                connection.execute(f"INSERT INTO t SELECT g, CASE g WHEN {key} THEN 'poison {key}' ELSE 'x' END"
+                                   f" FROM generate_series({key - 5}, {key + 2}) g")
+                connection.execute(f"UPDATE t SET v = 'behind {key}' WHERE id = {key}")
+        sync.kill_at(moment, act)
+        sync.go_on()
+        parked += [f"poison {key}", f"behind {key}"]
+        sync.assert_aside(parked, [])
+    rig.receiver.behave()
+    rig.walpost.stop()
+    Stored(rig).run("UPDATE parked SET next_us = 0")
+    sync.go_on()
+    rig.assert_whole()
+    sync.assert_aside([], [])
+
+
+@pytest.mark.parametrize("group", ["none", "transaction"])
+def test_F40_kill_while_a_sync_in_order_writes_off_what_is_refused(rig, group):
+    """A record, or the rest of its transaction from the part on that was refused."""
+    sync = Poisoned(rig, order="sync", group=group, on_reject="dead_letter", park={"after": "0s"})
+    dead = []
+    for i, moment in enumerate(["trouble", "park", "park_sync", "parked", "parked_checkpoint",
+                                "parked_evict"]):
+        key = 1000 * (i + 1) + 14
+        sync.kill_at(moment, lambda: rig.db.sql(
+            f"INSERT INTO t SELECT g, CASE g WHEN {key} THEN 'poison {key}' ELSE 'x {key}' END"
+            f" FROM generate_series({key - 14}, {key + 10}) g"))
+        sync.go_on()
+        dead += {"none": [f"poison {key}"],
+                 "transaction": [f"x {key}"] * 4 + [f"poison {key}"] + [f"x {key}"] * 10}[group]
+        sync.assert_aside([], dead)
+
+
+def test_F40_kill_between_the_parts_of_a_transaction(rig):
+    """It begins anew, in the same parts, unless a checkpoint has passed its last one."""
+    start_steady(rig, order="sync", group="transaction", batch_size=10)
+    for i, moment in enumerate(["parts", "parts_evict", "last_part", "last_part_done",
+                                "last_part_checkpoint"]):
+        killed_at(rig, moment, lambda: insert(rig, 1000 * (i + 1), 25))
+        rig.walpost.start(databases=[rig.db])
+        rig.assert_whole()
+        wait_steady(rig)
+        begun = [part.commit["lsn"] for part in parts(rig) if part.part[0] == 1]
+        assert begun.count(begun[-1]) == 2, "it began anew"
+        assert [n for lsn, n in first_parts(rig) if lsn == begun[-1]] == [1, 2, 3]
 
 
 def test_F40_kill_while_a_parked_record_is_accepted(rig):
