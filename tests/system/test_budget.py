@@ -8,6 +8,7 @@ import checker
 import machine
 import pytest
 from machine import stays, wait_for
+from test_backfill import stood_still
 
 BUDGET = 16 << 20
 
@@ -36,8 +37,7 @@ def test_full_with_stop_holds_the_slot_and_loses_nothing(rig):
     wait_for("the program says that it fills", lambda: rig.walpost.events("buffer_fills"), 60,
              tail=rig.walpost.tail)
     assert "dead" in rig.walpost.events("buffer_fills")[-1]["held_by"]
-    time.sleep(2)
-    assert rig.db.confirmed() < end, "the slot waits"
+    stays("the slot waits", lambda: rig.db.confirmed() < end, 2)
     stays("the files stay below the budget", lambda: rig.walpost.disk_bytes() < BUDGET * 1.1, 2)
     assert len(rig.receivers["one"].poll().records) < 12000, "all wait when it is full"
     assert rig.walpost.process.is_running
@@ -52,8 +52,9 @@ def test_full_with_stop_survives_a_kill(rig):
     one_dead_two_healthy(rig, "stop")
     for i in range(300):
         insert(rig, i * 27, 27)
-    wait_for("it is full", lambda: "the buffer has no room" in rig.walpost.get("/status.txt")[1], 60,
-             tail=rig.walpost.tail)
+    # Its queue may have no room for a moment; the buffer is full when nothing moves any more.
+    wait_for("it is full", lambda: stood_still(rig.db.confirmed)
+             and "the buffer has no room" in rig.walpost.get("/status.txt")[1], 60, 0, tail=rig.walpost.tail)
     received = rig.walpost.metric("walpost_source_received_lsn")
     stays("what was received is not confirmed", lambda: rig.db.confirmed() < received, 4)
     for _ in range(2):
@@ -82,8 +83,7 @@ def test_full_with_suspend_lets_the_others_go_on(rig):
              and e.get("level") == "error"][-1]
     print(error)
     assert checker.ID_PATTERN.match(error["msg"].split()[-1].strip(".;")) or "-" in error["msg"]
-    status, page = rig.walpost.get("/status.txt")
-    assert status == 200 and "suspended" in page
+    wait_for("it is shown", lambda: "suspended" in rig.walpost.get("/status.txt")[1], tail=rig.walpost.tail)
     # The gap is remembered: a new start does not resume behind it as if nothing had been.
     rig.receivers["dead"].start()
     rig.walpost.stop()
@@ -91,6 +91,7 @@ def test_full_with_suspend_lets_the_others_go_on(rig):
     insert(rig, 1000000, 10)
     for name in ("one", "two"):
         rig.assert_whole(rig.receivers[name], seconds=60)
+    wait_for("it is shown again", lambda: "suspended" in rig.walpost.get("/status.txt")[1], tail=rig.walpost.tail)
     stays("the suspended sync stays suspended",
           lambda: "suspended" in rig.walpost.get("/status.txt")[1], 1)
     report = checker.judge(rig.receivers["dead"].poll(), rig.db.history())
@@ -168,11 +169,11 @@ def test_a_disk_filled_by_others_and_a_kill_meanwhile(rig, small_disk):
     small_disk.fill()
     for i in range(4):
         insert(rig, 100000 + i * 500, 500)
-    time.sleep(2)
-    assert rig.walpost.process.is_running, rig.walpost.tail()
+    stays("it goes on", lambda: rig.walpost.process.is_running, 2, tail=rig.walpost.tail)
     rig.walpost.kill()
     rig.walpost.spawn()
-    time.sleep(2)
+    wait_for("it ends, or serves its pages", lambda: not rig.walpost.process.is_running
+             or rig.walpost.get("/healthz")[0], tail=rig.walpost.tail)
     if not rig.walpost.process.is_running:
         # Not even the start may be possible without a byte of room; then it says so and ends.
         assert rig.walpost.process.wait() == 1

@@ -184,6 +184,15 @@ def test_a_sync_that_stopped_in_the_middle_of_a_copy_is_resumed(rig, seed):
 # --- copying again -----------------------------------------------------------------------------
 
 
+# A copy that cannot come to its end while its destination takes nothing.
+HELD = {"backfill": {"connections": 1, "max_bytes": "1MiB", "stall_timeout": "1h"}}
+
+
+def hold_in_the_middle(rig):
+    """A receiver that takes a few requests of a copy, and no more until it is told to behave()."""
+    rig.add_receiver().control({"skip": 4, "status": 503, "action": "answer"})
+
+
 @pytest.mark.versions
 def test_resync_under_load(rig, seed):
     """Every change arrives as if nothing were copied, and the rows once more."""
@@ -257,16 +266,17 @@ def test_resync_takes_up_a_table_whose_copy_failed(rig):
 
 def test_resync_while_its_table_is_being_copied_begins_anew(rig):
     rig.db.table("t")
-    rig.db.sql("INSERT INTO t SELECT g, repeat('x', 300) FROM generate_series(1, 6000) g")
+    rig.db.sql("INSERT INTO t SELECT g, repeat('x', 300) FROM generate_series(1, 20000) g")
     rig.db.publish("t")
-    rig.start(syncs=backfilled(rig), change={"backfill": {"rows_per_second": 3000,
-                                                          "connections": 1}})
-    wait_for("the copy has begun", lambda: len(reads(rig)) > 100, tail=rig.tail)
+    hold_in_the_middle(rig)
+    rig.start(syncs=backfilled(rig), change=HELD)
+    rig.wait_arrived(100)
     give(rig, "resync", "main")
+    rig.receiver.behave()
     wait_copied(rig, 1)
     rows = reads(rig)
     points = {r["position"] for r in rows}
-    assert len(points) == 2 and sum(r["position"] == max(points) for r in rows) == 6000
+    assert len(points) == 2 and sum(r["position"] == max(points) for r in rows) == 20000
     wait_equal(rig, "t")
 
 
@@ -283,13 +293,14 @@ def test_a_copy_is_paused_in_its_middle_and_resumed(rig, seed):
     """Paused, it holds neither a snapshot nor the table's changes, over a restart, too."""
     Writers.tables(rig.db)
     rig.db.sql("INSERT INTO a SELECT g, repeat('x', 200), g FROM generate_series(1000, 20000) g")
-    rig.start(syncs=backfilled(rig, concurrency=4), change={"backfill": {
-        "rows_per_second": 4000, "connections": 1}})
-    wait_for("rows are copied", lambda: len(reads(rig, "public.a")) > 200, tail=rig.tail)
+    hold_in_the_middle(rig)
+    rig.start(syncs=backfilled(rig, concurrency=4), change=HELD)
+    rig.wait_arrived(200)
     assert "is paused" in give(rig, "backfill", "pause", "main")
     wait_for("the snapshot is let go", lambda: snapshots(rig) == 0, tail=rig.tail)
     assert rig.walpost.metric("walpost_backfill_pending_tables") >= 1
     assert "paused" in give(rig, "backfill", "status")
+    rig.receiver.behave()
     with Writers(rig.db, seed, threads=2, truncates=False):
         rig.db.sql("UPDATE a SET v = 'while it was paused' WHERE id = 19999")
         wait_for("changes of the table arrive", lambda: any(
@@ -312,7 +323,8 @@ def test_S13_a_copy_that_was_given_up_is_not_taken_for_done_after_a_crash(rig, s
     Writers.tables(rig.db)
     rig.db.sql("INSERT INTO a SELECT g, 'x', g FROM generate_series(1000, 8000) g")
     rig.add_receiver().control({"delay_ms": 15, "action": "answer"})
-    rig.start(syncs=backfilled(rig, concurrency=4, batch_size=20))
+    # At this rate every copy takes seconds: it has its snapshot when it is looked for.
+    rig.start(syncs=backfilled(rig, concurrency=4, batch_size=20), change={"backfill": {"rows_per_second": 1000}})
     with Writers(rig.db, seed, threads=2, truncates=False):
         for _ in range(4):
             wait_for("the copy has a snapshot", lambda: snapshots(rig) > 0, tail=rig.tail)
@@ -381,7 +393,7 @@ def test_S26_a_bar_shows_how_far_a_copy_is_on_a_terminal(rig):
         rig.db.sql(f"CREATE TABLE {t} (id int PRIMARY KEY, v text)")
         rig.db.sql(f"INSERT INTO {t} SELECT g, repeat('x', 300) FROM generate_series(1, 3000) g")
     rig.db.publish(*tables)
-    rig.start(syncs=backfilled(rig), change={"backfill": {"rows_per_second": 1500,
+    rig.start(syncs=backfilled(rig), change={"backfill": {"rows_per_second": 1000,
                                                           "connections": 1}})
     wait_for("the copy has begun", lambda: rig.walpost.metric("walpost_backfill_rows_total") > 0,
              tail=rig.tail)

@@ -1,10 +1,10 @@
 """What becomes of a copy in parts when somebody pauses it, or takes the key that it is read by."""
 
 from machine import stays, wait_for
-from test_backfill import backfilled, wait_copied, wait_equal
+from test_backfill import backfilled, stood_still, wait_copied, wait_equal
 from test_control import give, snapshots
 
-ROWS = 5000
+ROWS = 10000
 
 
 def in_parts(rig):
@@ -28,6 +28,7 @@ def test_a_paused_part_goes_on_where_it_was(rig):
     give(rig, "backfill", "pause", "main")
     wait_for("the snapshot is let go", lambda: snapshots(rig) == 0, 60, tail=rig.tail)
     wait_for("it is paused", lambda: "paused" in give(rig, "backfill", "status"), 60, tail=rig.tail)
+    wait_for("what was read has arrived", lambda: stood_still(lambda: len(reads(rig))), 60, 0, tail=rig.tail)
     ids = reads(rig)
     assert len(set(ids)) < ROWS
     stays("nothing is copied", lambda: len(reads(rig)) == len(ids), 1)

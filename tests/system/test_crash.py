@@ -350,7 +350,7 @@ def test_kill_right_after_the_answer_left(steady):
     rig = steady
     rig.walpost.sigstop()
     rig.db.sql("INSERT INTO t VALUES (1000, 'x')")
-    rig.receiver.control({"delay_ms": 200, "action": "answer"})
+    rig.receiver.control({"delay_ms": 5000, "action": "answer"})  # time to stop it in, also on a busy machine
     before = rig.receiver.stats()["requests"]
     rig.walpost.sigcont()
     wait_for("the request has come", lambda: rig.receiver.stats()["requests"] > before, 60,

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.slow
 
 HOST = "hook.walpost.test"
 GONE, EXPIRED, DEAF = "a name that is gone", "an expired certificate", "nobody listens"
-STRICT = {"batch_size": 10, "concurrency": 2, "timeout": "500ms", "retry_after_max": "300ms",
+STRICT = {"batch_size": 10, "concurrency": 2, "timeout": "10s", "retry_after_max": "300ms",
           "park": {"after": "0s", "attempts": 2}, "retry_schedule": ["1h"]}
 KEYS = 200  # of `half`: every second one is refused
 BIG = 10000  # rows of `big`: one of them is refused
@@ -51,6 +51,11 @@ def breaks(action, **more):
     return Trouble({"action": action, **more})
 
 
+def stands_still(action, **more):
+    """A trouble that the time limit of a request ends."""
+    return Trouble({"action": action, **more}, {"timeout": "2s"})
+
+
 def lies(body, action="answer", status=LYING):
     return Trouble({"action": action, "status": status, "body": body}, {"partial_success": True})
 
@@ -69,9 +74,9 @@ TROUBLES = {
     "closed": breaks("close"),
     "reset": breaks("reset"),
     "cut in its answer": breaks("half", status=503, body="x" * 1000),
-    "no answer": breaks("hang"),
-    "a slow answer": breaks("slow", status=503),
-    "it stops reading": breaks("stall-read"),
+    "no answer": stands_still("hang"),
+    "a slow answer": stands_still("slow", status=503),
+    "it stops reading": stands_still("stall-read"),
     "an endless answer": breaks("huge", status=500),
     "an endless head": breaks("huge-head", status=503),
     DEAF: Trouble(),
@@ -227,7 +232,7 @@ class Matrix:
         def missing():
             failed = self.numbers("failed_requests_total")
             return [name for name in names if failed[name, "failed_requests_total"] < n]
-        wait_for(f"requests failed {n} times", lambda: not missing(), 60, 0.1,
+        wait_for(f"requests failed {n} times", lambda: not missing(), 120, 0.1,
                  tail=lambda: f"not these: {missing()}\n{self.walpost.tail()}")
 
     def wanted(self, name, history):
@@ -276,10 +281,10 @@ class Matrix:
 
         def tail():
             return "\n".join(missing) + "\n" + self.walpost.tail()
-        wait_for("so much is set aside", is_aside, 60, 0.1, tail=tail)
+        wait_for("so much is set aside", is_aside, 120, 0.1, tail=tail)
         history = self.rig.db.history()
         expected = {name: self.wanted(name, history) for name in names}
-        wait_for("the rest has come", has_come, 60, 0.1, tail=tail)
+        wait_for("the rest has come", has_come, 120, 0.1, tail=tail)
         assert is_aside(), missing
         return expected
 

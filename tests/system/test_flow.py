@@ -57,12 +57,19 @@ def test_concurrency_rises_and_falls_with_what_the_endpoint_bears(rig):
         return rig.walpost.metric("walpost_concurrency_limit", sync="main")
     assert limit() == 1
     receiver.control({"delay_ms": 100})
-    rows(rig, 1000)
-    wait_for("the limit rises", lambda: limit() >= 8, 60, tail=rig.walpost.tail)
+    sent = [0]
+
+    def rises():
+        """There is always something to send meanwhile."""
+        if sent[0] - len(receiver.poll().records) < 200:
+            rows(rig, 500, sent[0] + 1)
+            sent[0] += 500
+        return limit() >= 8
+    wait_for("the limit rises", rises, 60, 0.1, tail=rig.walpost.tail)
     rig.assert_whole()
     receiver.control({"status": 503, "p": 0.5, "seed": 7})
     before = limit()
-    rows(rig, 50, 5000)
+    rows(rig, 50, 1000000)
     wait_for("the limit falls", lambda: limit() <= before / 2, 60, tail=rig.walpost.tail)
     receiver.behave()
     rig.assert_whole()

@@ -158,7 +158,7 @@ def test_what_is_not_selected_does_not_keep_a_transaction_from_ending(rig):
 
 
 def test_after_a_crash_a_transaction_comes_again_in_the_same_parts(rig):
-    begin(rig, batch_size=10, timeout="5s")
+    begin(rig, batch_size=10, timeout="10m")
     for i in range(4):
         # The third part of a transaction is never answered.
         rig.receiver.control({"action": "hang", "skip": 2, "count": 1})
