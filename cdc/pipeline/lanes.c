@@ -798,7 +798,7 @@ static enum cdc_code send_lane(struct cdc_lanes *l, size_t index, void *sink, ui
 						 lane->items, &has_more);
 		cut(l, lane, &has_more);
 		keep_together(l, lane, sink, &has_more);
-		if (lane->n == 0 || must_linger(l, lane, has_more, now_ms))
+		if (lane->n == 0 || (lane->n < max && must_linger(l, lane, has_more, now_ms)))
 			return CDC_OK;
 		rc = submit(l, lane, sink, false, now_ms, &why);
 		if (rc == CDC_LIMIT && lane->n == 1) {

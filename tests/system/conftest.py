@@ -169,7 +169,7 @@ class Rig:
     def sync(self, receiver, tables=None, **delivery):
         return sync(self.db.name, receiver, tables, **delivery)
 
-    def wait_arrived(self, n, receiver=None, seconds=60):
+    def wait_arrived(self, n, receiver=None, seconds=120):
         """Until n different records have been accepted."""
         receiver = receiver or self.receiver
 
@@ -179,19 +179,19 @@ class Rig:
             f"{n} records at {receiver.name}", arrived, seconds, 0.03,
             tail=lambda: f"{len(receiver.arrivals.records)} have arrived\n{self.tail()}")
 
-    def settle(self, receiver=None, seconds=60, tables=None):
+    def settle(self, receiver=None, seconds=120, tables=None):
         """Until everything the history asks for has arrived; the history."""
         history = self.db.history(tables)
         self.wait_arrived(checker.expected_count(history), receiver, seconds)
         return history
 
-    def verdict(self, receiver=None, seconds=60, tables=None):
+    def verdict(self, receiver=None, seconds=120, tables=None):
         """settle(), then the checker's report."""
         receiver = receiver or self.receiver
         history = self.settle(receiver, seconds, tables)
         return checker.judge(receiver.poll(), history)
 
-    def assert_whole(self, receiver=None, seconds=60, tables=None):
+    def assert_whole(self, receiver=None, seconds=120, tables=None):
         """Everything arrived, and the checker finds nothing; the report."""
         report = self.verdict(receiver, seconds, tables)
         assert report.ok, f"{report}\n{self.tail()}"

@@ -7,6 +7,7 @@ import threading
 import time
 
 import psycopg
+from machine import wait_for
 
 
 def seed_of_run():
@@ -35,6 +36,12 @@ class Writers:
         db.table("a", "id int PRIMARY KEY, v text, n numeric")
         db.table("b", "k text, j int, v jsonb, PRIMARY KEY (k, j)", key=("k", "j"))
         db.publish("a", "b")
+
+    def write(self, n):
+        """Until n more transactions have been run, whatever time that takes."""
+        end = self.transactions + n
+        wait_for(f"{n} transactions", lambda: self.errors or self.transactions >= end, 240)
+        assert not self.errors, self.errors[:3]
 
     def start(self):
         for thread in self.threads:

@@ -271,12 +271,18 @@ class Database:
                 return int(lsn)
         raise AssertionError(f"no slot {slot or ''} in {self.name}")
 
+    def released(self):
+        """The first slot's name, once nobody reads any: a walsender outlives its client a moment."""
+        wait_for(f"no slot of {self.name} is read", lambda: not any(active for _, active, _ in self.slots()))
+        return self.slots()[0][0]
+
     def wal_end(self):
         return int(self.value("SELECT (pg_current_wal_lsn() - '0/0')::bigint"))
 
     def walsender_pid(self):
-        return self.server.sql("SELECT active_pid FROM pg_replication_slots WHERE database = %s"
-                               " AND active", self.name)[0][0]
+        """None: nobody reads."""
+        return next((pid for pid, in self.server.sql(
+            "SELECT active_pid FROM pg_replication_slots WHERE database = %s AND active", self.name)), None)
 
     def take_slot_away(self, slot):
         """Ends its walsender and drops it; False: a reader was there again in between."""

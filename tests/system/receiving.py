@@ -67,7 +67,7 @@ def _judge(command, cases, folder, environment):
     lines = [json.dumps({"keys": keys, "headers": headers, "body": base64.b64encode(body).decode()})
              for keys, headers, body in cases]
     done = subprocess.run(command, input="\n".join(lines) + "\n", capture_output=True, text=True,
-                          timeout=200, cwd=folder, env=dict(os.environ, **environment))
+                          timeout=500, cwd=folder, env=dict(os.environ, **environment))
     assert done.returncode == 0, done.stderr
     answers = done.stdout.split()
     assert len(answers) == len(cases) and set(answers) <= {"true", "false"}, done.stdout

@@ -14,7 +14,7 @@ import standardwebhooks
 def new_secret(walpost, *options):
     """What `walpost webhook-secret` prints: [secret], or [private key, public key]."""
     done = subprocess.run([walpost, "webhook-secret", *options], capture_output=True, text=True,
-                          timeout=30, check=True)
+                          timeout=60, check=True)
     return done.stdout.split()
 
 

@@ -24,9 +24,9 @@ def resident(walpost):
 
 def assert_given_back(rig, before):
     """The connection that grew is replaced by a new one, and the stream goes on."""
-    wait_for("the memory is given back", lambda: resident(rig.walpost) < before + 24 * MIB, 60,
+    wait_for("the memory is given back", lambda: resident(rig.walpost) < before + 24 * MIB, 120,
              tail=lambda: f"{before} KiB before, {resident(rig.walpost)} now\n{rig.tail()}")
-    assert len(rig.walpost.events("connection_renewed")) == 1, rig.tail()
+    wait_for("one connection is renewed", lambda: len(rig.walpost.events("connection_renewed")) == 1, tail=rig.tail)
     assert rig.walpost.metric("walpost_source_reconnects_total") == 0, "that is no failure"
     assert not rig.walpost.events("capture_interrupted")
 
@@ -42,7 +42,7 @@ def test_XL2_the_memory_of_a_large_value_is_given_back(rig, note):
     rig.wait_arrived(1)
     before = resident(rig.walpost)
     rig.db.sql("INSERT INTO t SELECT 2, repeat('0123456789', 10000000)")
-    rig.wait_arrived(2, seconds=60)
+    rig.wait_arrived(2)
     note(f"{before / MIB:.0f} MiB before, {rig.walpost.memory_kib('VmHWM') / MIB:.0f} at most")
     assert_given_back(rig, before)
     rig.db.sql("UPDATE t SET id = 3 WHERE id = 1")
@@ -52,7 +52,7 @@ def test_XL2_the_memory_of_a_large_value_is_given_back(rig, note):
     assert records[1]["fields"] == {"id": 2, "v": "0123456789" * 10000000}
     # Where many are large the connection is kept: a new one each time would be the dearer way.
     rig.db.sql("INSERT INTO t SELECT 5, repeat('0123456789', 7000000)")
-    rig.wait_arrived(5, seconds=60)
+    rig.wait_arrived(5)
     rig.db.sql("DELETE FROM t WHERE id = 3")
     rig.wait_arrived(6)
     stays("no other one is made", lambda: len(rig.walpost.events("connection_renewed")) == 1, 3)
@@ -69,7 +69,7 @@ def test_XL2_a_value_above_the_limit_costs_three_times_itself_and_no_more(rig, n
     before = resident(rig.walpost)
     begun = time.monotonic()
     rig.db.sql("INSERT INTO t SELECT 2, repeat('0123456789', 50000000)")
-    stored = wait_state(rig, 0, 1, seconds=180)
+    stored = wait_state(rig, 0, 1, seconds=300)
     assert [(r["key"], r["too_large"]["bytes"]) for r in stored.dead()] == [({"id": 2}, 500_000_001)]
     peak = rig.walpost.memory_kib("VmHWM")
     note(f"{before / MIB:.0f} MiB before, {peak / MIB:.0f} at most, after {time.monotonic() - begun:.0f} s")
@@ -157,8 +157,8 @@ def test_a_server_that_needs_long_for_a_message_gets_longer_the_next_time(rig):
         rig.walpost.config["connections"][rig.db.name]["configuration"]["port"] = busy.port
         rig.walpost.write()
         rig.walpost.spawn()
-        wait_for("it is given up once", lambda: rig.walpost.events("capture_interrupted"), 40, tail=rig.walpost.tail)
-        rig.assert_whole(seconds=60)
+        wait_for("it is given up once", lambda: rig.walpost.events("capture_interrupted"), 120, tail=rig.walpost.tail)
+        rig.assert_whole()
         assert busy.streams == 2 and "for 15 s" in rig.walpost.events("capture_interrupted")[0]["msg"]
     finally:
         rig.end()
@@ -299,10 +299,11 @@ def test_the_limit_is_exact(rig):
 def assert_the_remedy_works(rig):
     """Capture stops at a change that can never be sent; what it prints gets it going again."""
     walpost = rig.walpost
-    wait_for("capture stops", lambda: walpost.events("capture_failed"), 90, tail=walpost.tail)
+    wait_for("capture stops", lambda: walpost.events("capture_failed"), 240, tail=walpost.tail)
     event = walpost.events("capture_failed")[0]
     assert event["code"] == "protocol" and "1 GB" in event["remedy"], event
-    assert walpost.process.wait(20) == 1
+    assert walpost.process.wait() == 1
+    rig.db.released()
     remedy = re.search(r"SELECT pg_replication_slot_advance\(.*?\)\);", event["remedy"])[0]
     rig.db.server.sql(remedy.rstrip(";"), database=rig.db.name)
     shutil.rmtree(walpost.data)
@@ -381,7 +382,7 @@ def test_a_transaction_in_parts_takes_no_memory(rig, note):
     rig.start(order="sync", group="transaction", batch_size=1000)
     before = rig.walpost.memory_kib("VmHWM")
     rig.db.sql("INSERT INTO t SELECT g, repeat('x', 2000) FROM generate_series(1, 50000) g")
-    wait_for("all of it has arrived", lambda: rig.receiver.stats()["records"] == 50000, 120, tail=rig.tail)
+    wait_for("all of it has arrived", lambda: rig.receiver.stats()["records"] == 50000, 240, tail=rig.tail)
     grown = rig.walpost.memory_kib("VmHWM") - before
     note(f"100 MB in one transaction: {grown / MIB:.0f} MiB more")
     assert grown < 60 * MIB

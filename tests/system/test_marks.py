@@ -13,7 +13,7 @@ def settled(rig, tables):
     """What arrived, once the copies of these tables have ended."""
     wait_for("every copy has its end", lambda: {
         r["schema"] for r in rig.receiver.records()
-        if r["operation"] == "backfill" and r["fields"]["state"] == "end"} == set(tables), 60, tail=rig.tail)
+        if r["operation"] == "backfill" and r["fields"]["state"] == "end"} == set(tables), 120, tail=rig.tail)
     wait_copied(rig, len(tables))
     return first_arrivals(rig.receiver)
 
@@ -75,14 +75,19 @@ def test_a_copy_that_was_killed_begins_with_a_mark_of_its_own(rig, seed):
     Writers.tables(rig.db)
     rig.db.sql("INSERT INTO a SELECT g, repeat('x', 200), g FROM generate_series(1000, 11000) g")
     rig.db.forget()
-    rig.add_receiver().control({"delay_ms": 20, "action": "answer"})
+    slowly = {"delay_ms": 20, "action": "answer"}
+    # A copy that is to be killed comes to no end before: of its 10000 rows 2000 are taken at most.
+    in_part = [{"match": '"operation":"read"', "count": 40, **slowly},
+               {"match": '"operation":"read"', "action": "hang"}, slowly]
+    rig.add_receiver().control(*in_part)
     rig.start(syncs=backfilled(rig, marks=True, concurrency=8, batch_size=50),
-              change={"backfill": {"rows_per_second": 2000}})
+              change={"backfill": {"rows_per_second": 5000}})
     with Writers(rig.db, seed, threads=2, truncates=False):
         for copy_no in range(2):
             wait_for("rows of this copy have arrived", lambda n=copy_no: len([
-                c for c in copies(first_arrivals(rig.receiver), "public.a") if len(c) > 100]) > n, 60, tail=rig.tail)
+                c for c in copies(first_arrivals(rig.receiver), "public.a") if len(c) > 30]) > n, 120, tail=rig.tail)
             rig.walpost.kill()
+            rig.receiver.control(*([slowly] if copy_no else in_part))
             rig.walpost.start(databases=[rig.db])
         records = settled(rig, ["public.a", "public.b"])
     all_of_a = copies(records, "public.a")
@@ -158,7 +163,7 @@ def test_a_mark_that_is_refused_stops_the_sync(rig):
         # What is accepted meanwhile shows that it is the mark's own trouble.
         rig.db.sql("INSERT INTO u (v) VALUES ('meanwhile')")
         return "remove marks from the sync" in rig.walpost.get("/status.txt")[1]
-    wait_for("the sync stops", has_stopped, 60, 0.1, tail=rig.tail)
+    wait_for("the sync stops", has_stopped, 120, 0.1, tail=rig.tail)
     _, second = copies(first_arrivals(rig.receiver), "public.t")
     assert states(second) == ["begin"] and len(second) == 101
     rig.receiver.behave()

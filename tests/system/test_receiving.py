@@ -31,7 +31,7 @@ def test_the_code_of_the_page_verifies_signatures(rig):
         "packed": sync(rig.db.name, "packed", batch_size=3, compression="gzip")})
     rig.db.sql("INSERT INTO t SELECT g, repeat('ä\"€', g) FROM generate_series(1, 12) g")
     wait_for("all is delivered", lambda: rig.walpost.metric(
-        "walpost_delivered_records_total") >= 24, 60, tail=rig.tail)
+        "walpost_delivered_records_total") >= 24, 120, tail=rig.tail)
     requests = [(r.headers, r.body) for r in plain.requests() if r.body]
     for request in packed.requests():
         if request.body:
@@ -156,9 +156,9 @@ def test_the_code_of_the_page_takes_every_record_once_and_in_order(rig, endpoint
     statements += [f"UPDATE t SET v = 'x{i}'" for i in range(5)]
     rig.db.sql("; ".join(statements))
 
-    wait_for("all is taken", lambda: len(endpoint.rows()) >= 2 * 72, 60, tail=rig.tail)
+    wait_for("all is taken", lambda: len(endpoint.rows()) >= 2 * 72, 120, tail=rig.tail)
     wait_for("all is delivered", lambda: rig.walpost.metric(
-        "walpost_delivered_records_total") >= 2 * 72, 60, tail=rig.tail)
+        "walpost_delivered_records_total") >= 2 * 72, 120, tail=rig.tail)
     taken = collections.defaultdict(list)
     for sync_id, id, record in endpoint.rows():
         taken[sync_id, record["key"]["id"]].append(record)
@@ -182,17 +182,17 @@ def test_the_code_of_the_page_takes_replays(rig, endpoint):
     def is_dead():
         rig.db.sql("INSERT INTO t VALUES (%s, 'x')", next(rows))
         return rig.walpost.metric("walpost_dead_letters") == 1
-    wait_for("it is a dead letter", is_dead, 60, pause=0.1, tail=rig.tail)
+    wait_for("it is a dead letter", is_dead, 120, pause=0.1, tail=rig.tail)
     rig.db.sql("UPDATE t SET v = 'later' WHERE id = 0")
 
     def of_key():
         return [record["fields"]["v"] for _, _, record in endpoint.rows() if record["key"] == {"id": 0}]
-    wait_for("the later record is taken", lambda: of_key() == ["later"], 60, tail=rig.tail)
+    wait_for("the later record is taken", lambda: of_key() == ["later"], 120, tail=rig.tail)
     lost = itertools.count()
     endpoint.refuse, endpoint.loses = lambda _: None, lambda is_replay: is_replay and next(lost) < 1
     give(rig, "dead-letters", "replay", "--all")
-    wait_for("it is taken", lambda: of_key() == ["later", "poison"], 60, tail=rig.tail)
+    wait_for("it is taken", lambda: of_key() == ["later", "poison"], 120, tail=rig.tail)
     # That answer was lost, so it is sent once more.
-    wait_for("it is delivered", lambda: lines(rig) == [], 60, tail=rig.tail)
+    wait_for("it is delivered", lambda: lines(rig) == [], 120, tail=rig.tail)
     assert of_key() == ["later", "poison"]
     assert sum(is_replay for is_replay, _, _ in endpoint.requests) == 2

@@ -73,14 +73,14 @@ def test_the_breaker_is_seen(rig):
     assert rig.walpost.metric("walpost_breaker_state") == 0
     rig.receiver.control(DEAD)
     insert(rig, 10, 50)
-    wait_for("it opens", lambda: rig.walpost.metric("walpost_breaker_state") == 1, 30,
+    wait_for("it opens", lambda: rig.walpost.metric("walpost_breaker_state") == 1,
              tail=rig.tail)
     rig.receiver.control({"action": "hang"})
     wait_for("its probe gets no answer", lambda: rig.walpost.metric("walpost_breaker_state") == 2,
-             30, tail=rig.tail)
+             tail=rig.tail)
     rig.receiver.behave()
     rig.assert_whole()
-    wait_for("it closes", lambda: rig.walpost.metric("walpost_breaker_state") == 0, 30,
+    wait_for("it closes", lambda: rig.walpost.metric("walpost_breaker_state") == 0,
              tail=rig.tail)
 
 
@@ -90,23 +90,23 @@ def lane_records(rig):
 
 
 def test_records_in_lanes_are_counted(rig):
-    begin(rig, concurrency=2, batch_size=10, timeout="60s")
+    begin(rig, concurrency=2, batch_size=10, timeout="10m")
     rig.receiver.control({"action": "hang"})
     insert(rig, 1, 200)
     wait_for("both lanes are full", lambda: lane_records(rig) == {
-        "in_flight": 20, "waiting": 180}, 30, tail=rig.tail)
-    deepest = rig.walpost.metric("walpost_deepest_lane_records")
+        "in_flight": 20, "waiting": 180}, tail=rig.tail)
+    deepest = wait_for("the longest is known", lambda: rig.walpost.metric("walpost_deepest_lane_records"), tail=rig.tail)
     assert 100 <= deepest < 200
-    shown = parts(status(rig))
-    assert re.match(rf"20 records in 2 requests \(at most \d at once\), 180 wait: {deepest:.0f} in "
-                    r"the longest lane, 0 behind a barrier; 0 lanes ", shown["lanes"])
+    wait_for("they are shown", lambda: re.match(
+        rf"20 records in 2 requests \(at most \d at once\), 180 wait: {deepest:.0f} in "
+        r"the longest lane, 0 behind a barrier; 0 lanes ", parts(status(rig)).get("lanes", "")), tail=lambda: status(rig))
     rig.walpost.kill()
     rig.receiver.behave()
     rig.walpost.start(databases=[rig.db])
     rig.assert_whole()
     wait_for("the lanes are empty", lambda: lane_records(rig) == {"in_flight": 0, "waiting": 0},
-             30, tail=rig.tail)
-    assert rig.walpost.metric("walpost_deepest_lane_records") == 0
+             tail=rig.tail)
+    wait_for("so is the longest", lambda: rig.walpost.metric("walpost_deepest_lane_records") == 0, tail=rig.tail)
 
 
 def test_the_oldest_record_is_shown(rig):
@@ -114,8 +114,7 @@ def test_the_oldest_record_is_shown(rig):
     begin(rig, tables=("t", "u"), batch_size=10)
     insert(rig, 1, 5)
     rig.assert_whole()
-    wait_for("nothing is behind", lambda: health_of(rig)["oldest"] is None, tail=rig.tail)
-    assert not parts(status(rig))
+    wait_for("nothing is behind", lambda: health_of(rig)["oldest"] is None and not parts(status(rig)), tail=rig.tail)
     rig.receiver.control(DEAD)
     rig.db.sql("INSERT INTO u VALUES (987654321, 'x')")
     insert(rig, 10, 50)
@@ -123,34 +122,37 @@ def test_the_oldest_record_is_shown(rig):
     def shown():
         oldest = health_of(rig)["oldest"]
         return oldest if oldest and oldest["schema"] == "public.u" else None
-    oldest = wait_for("the oldest is shown", shown, 30, tail=rig.tail)
+    oldest = wait_for("the oldest is shown", shown, tail=rig.tail)
     assert oldest["key_hash"] == xxhash.xxh3_64_hexdigest(b'public.u\0{"id":987654321}')
-    wait_for("it grows old", lambda: shown()["age_seconds"] > 1
-             and rig.walpost.metric("walpost_sync_lag_seconds") > 1, 30, tail=rig.tail)
-    page = status(rig)
-    assert f"public.u, key hash {oldest['key_hash']}, {oldest['id']}, committed" in \
-        parts(page)["oldest"]
-    assert "987654321" not in page + rig.walpost.get("/healthz")[1]
+    wait_for("it grows old", lambda: (shown() or oldest)["age_seconds"] > 1
+             and rig.walpost.metric("walpost_sync_lag_seconds") > 1, tail=rig.tail)
+    wait_for("the page tells", lambda: f"public.u, key hash {oldest['key_hash']}, {oldest['id']}, committed" in
+             parts(status(rig)).get("oldest", ""), tail=rig.tail)
+    assert "987654321" not in status(rig) + rig.walpost.get("/healthz")[1]
     assert "public." not in rig.walpost.get("/metrics")[1]
     rig.receiver.behave()
     rig.assert_whole()
     (record,) = [r for r in rig.receiver.records() if r["schema"] == "public.u"]
     assert record["id"] == oldest["id"]
-    wait_for("nothing is behind", lambda: health_of(rig)["oldest"] is None, 30, tail=rig.tail)
-    wait_for("nothing is old", lambda: rig.walpost.metric("walpost_sync_lag_seconds") == 0, 30,
+    wait_for("nothing is behind", lambda: health_of(rig)["oldest"] is None, tail=rig.tail)
+    wait_for("nothing is old", lambda: rig.walpost.metric("walpost_sync_lag_seconds") == 0,
              tail=rig.tail)
-    assert not parts(status(rig))
+    wait_for("nothing is shown", lambda: not parts(status(rig)), tail=rig.tail)
 
 
-def waits_for(rig, *words):
-    """Until the status says in one sentence what the sync waits for."""
+def waits_for(rig, *words, **of_parts):
+    """Until the status says in one sentence what the sync waits for, and this in its parts; the parts."""
+    shown = {}
+
     def said():
-        page = rig.walpost.get("/status.txt")[1]
+        page = status(rig)
+        shown.clear()
+        shown.update(parts(page))
         line = next(x for x in page.splitlines() if x.startswith("  main: "))
-        return page if all(word in line for word in words) else None
-    wait_for(f"the status says {words}", said, 30, tail=lambda: rig.walpost.get("/status.txt")[1]
-             + rig.tail())
-    return parts(status(rig))
+        return all(word in line for word in words) and all(
+            re.search(what, shown.get(part, "")) for part, what in of_parts.items())
+    wait_for(f"the status says {words} {of_parts}", said, 120, 0.1, tail=lambda: status(rig) + rig.tail())
+    return shown
 
 
 def test_status_names_the_endpoint(rig):
@@ -159,23 +161,21 @@ def test_status_names_the_endpoint(rig):
     rig.assert_whole()
     rig.receiver.control(DEAD)
     insert(rig, 10, 50)
-    shown = waits_for(rig, "endpoint", "503")
-    assert "503" in shown["endpoint"] and "accepted" in shown["endpoint"]
-    assert re.search(r"\b[1-9]\d* retry, 0 reject, 0 stop", shown["endpoint"])
-    assert shown["source"].endswith("; running")
+    waits_for(rig, "endpoint", "503", endpoint=r"\b[1-9]\d* retry, 0 reject, 0 stop; accepted .*503", source="; running$")
 
 
 def test_status_names_what_the_endpoint_asked_for(rig):
     begin(rig)
-    rig.receiver.control({"status": 429, "retry_after": "300", "action": "answer"})
+    rig.receiver.control({"status": 429, "retry_after": "3000", "action": "answer"})
     insert(rig, 1, 10)
     waits_for(rig, "endpoint", "it asked for", "without requests")
-    assert rig.walpost.metric("walpost_endpoint_asked_milliseconds") > 100_000
+    wait_for("so does the metric", lambda: rig.walpost.metric("walpost_endpoint_asked_milliseconds") > 100_000,
+             tail=rig.tail)
 
 
 def test_status_names_a_lane(rig):
     """One key that changes often: the other lanes have nothing to do."""
-    begin(rig, concurrency=4, batch_size=1, timeout="60s")
+    begin(rig, concurrency=4, batch_size=1, timeout="10m")
     insert(rig, 1, 1)
     rig.assert_whole()
     rig.receiver.control({"action": "hang"})
@@ -185,14 +185,14 @@ def test_status_names_a_lane(rig):
 
 
 def test_status_names_a_barrier(rig):
-    begin(rig, concurrency=4, batch_size=1, timeout="60s")
+    begin(rig, concurrency=4, batch_size=1, timeout="10m")
     rig.receiver.control({"action": "hang"})
     with rig.db.connect(autocommit=False) as connection:
         connection.execute("INSERT INTO t VALUES (1, 'x')")
         connection.execute("TRUNCATE t")
         connection.execute("INSERT INTO t SELECT g, 'x' FROM generate_series(1, 50) g")
     waits_for(rig, "behind a truncate, schema or message record")
-    assert rig.walpost.metric("walpost_held_records") == 51
+    wait_for("all are counted", lambda: rig.walpost.metric("walpost_held_records") == 51, tail=rig.tail)
 
 
 def test_status_names_the_rate_limit(rig):
@@ -207,13 +207,13 @@ def test_status_names_a_pause_and_the_source(own_server, make_rig):
     begin(rig)
     assert rig.walpost.command("pause", "main").returncode == 0
     insert(rig, 1, 10)
-    assert "public.t" in waits_for(rig, "paused", "walpost resume main")["oldest"]
+    waits_for(rig, "paused", "walpost resume main", oldest=r"public\.t")
     assert rig.walpost.command("resume", "main").returncode == 0
     rig.assert_whole()
     wait_for("nothing waits", lambda: "main: nothing waits" in rig.walpost.get("/status.txt")[1],
-             30, tail=rig.tail)
+             tail=rig.tail)
     server.stop()
-    assert not waits_for(rig, "source: waiting")
+    assert not waits_for(rig, "source: waiting"), "nothing is behind"
     server.start()
 
 
@@ -231,5 +231,5 @@ def test_status_names_the_buffer(rig):
         rig.db.sql("INSERT INTO t SELECT g, (SELECT string_agg(md5(g::text || i), '') FROM"
                    f" generate_series(1, 9) i) FROM generate_series({first}, {first + 9999}) g")
         return "buffer" in parts(status(rig)).get("source", "")
-    wait_for("the buffer is full", full, 60, tail=rig.tail)
-    assert "held by main" in waits_for(rig, "endpoint")["buffer"]
+    wait_for("the buffer is full", full, 120, tail=rig.tail)
+    waits_for(rig, "endpoint", buffer="held by main")

@@ -146,7 +146,7 @@ def test_a_secret_is_new_each_time_and_of_the_standards_form():
         assert len(base64.b64decode(private[5:], validate=True)) == 32
         assert len(base64.b64decode(public[5:], validate=True)) == 32
     done = subprocess.run([program, "webhook-secret"], stdout=open("/dev/full", "w"),
-                          stderr=subprocess.PIPE, text=True, timeout=30)
+                          stderr=subprocess.PIPE, text=True, timeout=60)
     assert done.returncode == 1 and "could not be written" in done.stderr
 
 

@@ -85,17 +85,23 @@ def test_an_idle_lane_sends_at_once(rig, note):
         waits.append(rig.receiver.requests()[-1].wall_us / 1e6 - committed)
     waits.sort()
     note(f"commit to arrival: median {waits[10] * 1000:.1f} ms, worst {waits[-1] * 1000:.1f} ms")
-    assert waits[10] < 0.1
+    assert waits[10] < 0.5
 
 
 def test_linger_fills_batches(rig):
     rig.db.table("t")
     rig.db.publish("t")
-    rig.start(linger="500ms", concurrency=1)
+    rig.start(linger="1m", batch_size=20, concurrency=1)
     for i in range(20):
         rig.db.sql("INSERT INTO t VALUES (%s, 'x')", i)
     rig.assert_whole()
-    assert len([r for r in rig.receiver.requests() if r.body]) <= 4
+    assert len([r for r in rig.receiver.requests() if r.body]) == 1
+    rig.walpost.stop()
+    rig.walpost.config["bulk_syncs"]["main"]["destination_configuration"]["linger"] = "100ms"
+    rig.walpost.write()
+    rig.walpost.start(databases=[rig.db])
+    rig.db.sql("INSERT INTO t VALUES (20, 'not full')")
+    rig.assert_whole()
 
 
 def test_bodies_are_valid_json_whatever_the_text(rig):
@@ -165,7 +171,7 @@ def refused(rig, hook, *words):
     rig.db.sql("INSERT INTO t VALUES (1, 'a')")
     wait_for("the reason is logged", lambda: any(
         all(w in e.get("msg", "") + e.get("error", "") + e.get("text", "") for w in words)
-        for e in rig.walpost.events()), 15, tail=rig.walpost.tail)
+        for e in rig.walpost.events()), tail=rig.walpost.tail)
     assert rig.receiver.stats()["requests"] == 0
     assert rig.walpost.process.is_running
 
@@ -210,7 +216,7 @@ def test_an_address_that_is_not_open_is_an_outage_that_says_so(rig):
     rig.db.sql("INSERT INTO t SELECT g, 'x' FROM generate_series(1, 50) g")
     wait_for("the reason is in the log", lambda: any(
         "allowed_networks" in e.get("msg", "") and "loopback" in e.get("msg", "")
-        for e in rig.walpost.events("endpoint_trouble")), 15, tail=rig.walpost.tail)
+        for e in rig.walpost.events("endpoint_trouble")), tail=rig.walpost.tail)
     assert "allowed_networks" in rig.walpost.get("/status.txt")[1]
     assert "allowed_networks" in rig.walpost.get("/readyz")[1]
     result = rig.walpost.command("check")
@@ -246,7 +252,7 @@ def test_no_secret_is_shown(rig):
         rig.db.sql("INSERT INTO t SELECT coalesce(max(id), 0) + 1, 'y' FROM t")
         wait_for("the failure is logged", lambda n=before: any(
             e["event"] in ("request_failed", "endpoint_trouble")
-            for e in rig.walpost.events()[n:]), 30, tail=rig.walpost.tail)
+            for e in rig.walpost.events()[n:]), tail=rig.walpost.tail)
     assert "hid-" not in everything_shown(rig)
     assert "hid-" not in rig.walpost.command("check").stdout
     receiver.behave()
@@ -285,13 +291,13 @@ def test_oauth_client_credentials(rig):
     def third():
         insert()
         return len(issuer.requests()) >= 3
-    wait_for("a third token", third, 30, 0.2, tail=rig.walpost.tail)
+    wait_for("a third token", third, 60, 0.2, tail=rig.walpost.tail)
     issuer.stop()
 
     def troubled():
         insert()
         return any("no token" in e.get("msg", "") for e in rig.walpost.events("endpoint_trouble"))
-    wait_for("the reason is in the log", troubled, 30, 0.2, tail=rig.walpost.tail)
+    wait_for("the reason is in the log", troubled, 60, 0.2, tail=rig.walpost.tail)
     issuer.start()
     gives(3600)
     rig.assert_whole()

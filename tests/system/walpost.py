@@ -1,5 +1,6 @@
 """The program under test: its file, its process, its pages."""
 
+import contextlib
 import copy
 import pathlib
 import re
@@ -159,7 +160,12 @@ class Walpost:
             return int(re.search(rf"{field}:\s+(\d+)", status.read())[1])
 
     def disk_bytes(self):
-        return sum(f.stat().st_size for f in self.data.rglob("*") if f.is_file())
+        """Of all files; one may go while they are counted."""
+        total = 0
+        for file in self.data.rglob("*"):
+            with contextlib.suppress(FileNotFoundError):
+                total += file.stat().st_size if file.is_file() else 0
+        return total
 
     def events(self, name=None):
         """Log lines as dicts of their fields (logfmt)."""
