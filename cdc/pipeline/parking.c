@@ -20,7 +20,7 @@ struct note {
 	char *reason, *response;
 	uint64_t queue; /* whose head is to be looked up */
 	bool has_queue;
-	bool is_used; /* PUT: by the last collect */
+	bool is_used; /* PUT: by the last collect, for what is being written */
 };
 
 struct slot {
@@ -357,6 +357,9 @@ enum cdc_code cdc_parking_collect(struct cdc_parking *p, uint64_t now_ms,
 	if (!reserve(p, n + p->note_n, n + p->note_n))
 		return cdc_err_set(err, CDC_NOMEM, "out of memory for parked records");
 	p->aside_n = 0;
+	/* What was collected and could not be written may have room no more. */
+	for (size_t i = 0; i < p->note_n; i++)
+		p->notes[i].is_used = false;
 	for (; item && bytes_of(item) <= room; item = item->next) {
 		struct note *note = note_of(p, item);
 		struct cdc_park_change *c = &p->changes[change_n];

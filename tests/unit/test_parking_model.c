@@ -925,6 +925,37 @@ static void dead_letters_are_replayed_when_the_park_is_full(void **state)
 	end_world(w);
 }
 
+/* What was collected and not written may have no room the next time. */
+static void a_failed_write_of_the_store_forgets_no_reason(void **state)
+{
+	struct world *w = calm_world();
+	struct cdc_trouble trouble = {.attempts = 2, .status = 422, .text = "no"};
+	struct cdc_parking_write write;
+
+	(void)state;
+	add_record(w, "update", 0, 1, 1, 1);
+	add_record(w, "update", 0, 2, 2, 1);
+	start(w);
+	while (w->read < 2)
+		read_some(w);
+	for (int i = 0; i < 2; i++) {
+		trouble.item = cdc_window_head(w->window, 0);
+		assert_int_equal(cdc_parking_take(w->parking, &trouble, wall_us(w), NULL), CDC_OK);
+	}
+	assert_int_equal(cdc_parking_collect(w->parking, w->now_ms, &write, NULL), CDC_OK);
+	assert_int_equal(write.n, 2);
+	assert_true(cdc_parking_set_room(w->parking, w->batch->records[0].json_len));
+	for (int i = 0; i < 2; i++) {
+		assert_int_equal(cdc_parking_collect(w->parking, w->now_ms, &write, NULL), CDC_OK);
+		assert_int_equal(write.n, 1);
+		assert_int_equal(write.changes[0].status, 422);
+		assert_int_equal(write.changes[0].attempts, 2);
+		assert_string_equal(write.changes[0].reason, "no");
+		cdc_parking_written(w->parking, &write, w->now_ms);
+	}
+	end_world(w);
+}
+
 /* Rows without a key share one, but under `order: none` no record waits for another. */
 static void without_order_a_refused_row_without_a_key_holds_none_up(void **state)
 {
@@ -1011,6 +1042,7 @@ int main(void)
 		cmocka_unit_test(a_batch_that_lingers_waits_for_the_rate_without_turning),
 		cmocka_unit_test(F42_a_clock_that_is_set_back_stops_no_looks),
 		cmocka_unit_test(dead_letters_are_replayed_when_the_park_is_full),
+		cmocka_unit_test(a_failed_write_of_the_store_forgets_no_reason),
 		cmocka_unit_test(without_order_a_refused_row_without_a_key_holds_none_up),
 		cmocka_unit_test(no_turn_is_made_for_a_probe_that_is_not_read_yet),
 		cmocka_unit_test(a_record_in_trouble_opens_no_breaker_behind_it),
