@@ -68,11 +68,11 @@ struct cdc_deliver {
 	struct cdc_id reached; /* what had been sent before; zero: nothing was ever replayed */
 
 	_Atomic bool has_stopped, is_to_resume; /* the second by main, when the first is set */
-	_Atomic bool is_to_resume_tables; /* with the command that is to be ended */
-	_Atomic int64_t resume_command;   /* when that has come to something; 0: none */
-	int64_t resuming;                 /* the same, taken up, to be ended when */
-	unsigned resume_version;          /* of the stopped tables is durable; 0: none */
-	struct cdc_cursor stored;       /* where it began again */
+	_Atomic bool is_to_resume_tables;       /* with the command that is to be ended */
+	_Atomic int64_t resume_command;         /* when that has come to something; 0: none */
+	int64_t resuming;                       /* the same, taken up, to be ended when */
+	unsigned resume_version;                /* of the stopped tables is durable; 0: none */
+	struct cdc_cursor stored;               /* where it began again */
 
 	struct mark handed; /* the last checkpoint given to the store, */
 	uint64_t ticket;    /* its ticket while not known to be durable, */
@@ -673,7 +673,7 @@ static enum cdc_code write_parked(struct cdc_deliver *d, uint64_t now_ms, int64_
 				    w.head_n, is_counted ? &totals : NULL, err);
 	if (rc)
 		return rc;
-	cdc_parking_written(d->parking, &w, now_ms);
+	cdc_parking_written(d->parking, &w, now_ms, wall_us);
 	d->has_delivered = true;
 	d->is_uncounted = !is_counted;
 	if (is_counted) {
