@@ -68,10 +68,11 @@ struct cdc_deliver {
 	struct cdc_id reached; /* what had been sent before; zero: nothing was ever replayed */
 
 	_Atomic bool has_stopped, is_to_resume; /* the second by main, when the first is set */
-	_Atomic bool is_to_resume_tables;
-	_Atomic int64_t resume_command; /* to be ended, when */
-	unsigned resume_version;        /* of the stopped tables is durable; 0: none */
-	struct cdc_cursor stored;       /* where it began again */
+	_Atomic bool is_to_resume_tables;       /* with the command that is to be ended */
+	_Atomic int64_t resume_command;         /* when that has come to something; 0: none */
+	int64_t resuming;                       /* the same, taken up, to be ended when */
+	unsigned resume_version;                /* of the stopped tables is durable; 0: none */
+	struct cdc_cursor stored;               /* where it began again */
 
 	struct mark handed; /* the last checkpoint given to the store, */
 	uint64_t ticket;    /* its ticket while not known to be durable, */
@@ -672,7 +673,7 @@ static enum cdc_code write_parked(struct cdc_deliver *d, uint64_t now_ms, int64_
 				    w.head_n, is_counted ? &totals : NULL, err);
 	if (rc)
 		return rc;
-	cdc_parking_written(d->parking, &w, now_ms);
+	cdc_parking_written(d->parking, &w, now_ms, wall_us);
 	d->has_delivered = true;
 	d->is_uncounted = !is_counted;
 	if (is_counted) {
@@ -742,16 +743,16 @@ static bool is_same(const struct mark *a, const struct mark *b)
 /* The tables that were resumed stay so. */
 static void end_resume(struct cdc_deliver *d)
 {
-	int64_t command = atomic_load(&d->resume_command);
 	struct cdc_err err = {0};
 
-	if (!command || atomic_load(&d->is_to_resume_tables))
+	if (!d->resuming)
 		return;
-	if (cdc_store_command_end(d->setup.store, command, CDC_COMMAND_DONE,
+	if (cdc_store_command_end(d->setup.store, d->resuming, CDC_COMMAND_DONE,
 				  "the sync goes on; its tables that had stopped go on, too, with "
 				  "the records that were refused",
 				  &err))
 		LOG_WARN(&d->setup.log, "command_waits", KV("sync", d->setup.sync), KV_ERR(&err));
+	d->resuming = 0;
 	atomic_store(&d->resume_command, 0);
 }
 
@@ -915,6 +916,7 @@ static void look_for_pause(struct cdc_deliver *d)
 		LOG_INFO(&d->setup.log, "tables_resumed", KV("sync", d->setup.sync),
 			 KV("tables", cdc_stopped_resume(d->stopped)));
 		d->resume_version = cdc_stopped_version(d->stopped);
+		d->resuming = atomic_load(&d->resume_command);
 		show_stopped(d);
 	}
 	is_paused = atomic_load(&d->is_to_pause);

@@ -7,6 +7,7 @@
 void cdc_parked_clear(struct cdc_parked *p)
 {
 	free(p->keys);
+	free(p->wakes);
 	free(p->ids);
 	free(p->was_read);
 	*p = (struct cdc_parked){0};
@@ -40,8 +41,13 @@ struct cdc_parked_key *cdc_parked_find(const struct cdc_parked *p, uint64_t hash
 static bool grow(struct cdc_parked *p)
 {
 	size_t cap = p->cap ? p->cap * 2 : CAP_MIN;
-	struct cdc_parked_key *grown = calloc(cap, sizeof(*grown));
+	struct cdc_parked_wake *wakes = reallocarray(p->wakes, cap / 2, sizeof(*wakes));
+	struct cdc_parked_key *grown;
 
+	if (!wakes)
+		return false;
+	p->wakes = wakes;
+	grown = calloc(cap, sizeof(*grown));
 	if (!grown)
 		return false;
 	for (size_t i = 0; i < p->cap; i++) {
@@ -53,6 +59,49 @@ static bool grow(struct cdc_parked *p)
 	p->cap = cap;
 	return true;
 }
+
+/* --- wakes -------------------------------------------------------------------------- */
+
+static void put_wake(struct cdc_parked *p, size_t at, struct cdc_parked_wake wake)
+{
+	p->wakes[at] = wake;
+	p->keys[place_of(p->keys, p->cap, wake.hash)].place = at;
+}
+
+/* In place of the one that is there. */
+static void sift(struct cdc_parked *p, size_t at, struct cdc_parked_wake wake)
+{
+	while (at && p->wakes[(at - 1) / 2].at_us > wake.at_us) {
+		put_wake(p, at, p->wakes[(at - 1) / 2]);
+		at = (at - 1) / 2;
+	}
+	for (;;) {
+		size_t child = at * 2 + 1;
+
+		if (child + 1 < p->n && p->wakes[child + 1].at_us < p->wakes[child].at_us)
+			child++;
+		if (child >= p->n || p->wakes[child].at_us >= wake.at_us)
+			break;
+		put_wake(p, at, p->wakes[child]);
+		at = child;
+	}
+	put_wake(p, at, wake);
+}
+
+void cdc_parked_wake(struct cdc_parked *p, const struct cdc_parked_key *key, int64_t at_us)
+{
+	sift(p, key->place, (struct cdc_parked_wake){.at_us = at_us, .hash = key->hash});
+}
+
+struct cdc_parked_key *cdc_parked_first(const struct cdc_parked *p, int64_t *ret_at_us)
+{
+	if (p->n == 0)
+		return NULL;
+	*ret_at_us = p->wakes[0].at_us;
+	return cdc_parked_find(p, p->wakes[0].hash);
+}
+
+/* --- keys --------------------------------------------------------------------------- */
 
 enum cdc_code cdc_parked_add(struct cdc_parked *p, uint64_t hash, uint64_t table_hash,
 			     struct cdc_parked_key **ret, struct cdc_err *err)
@@ -74,8 +123,9 @@ enum cdc_code cdc_parked_add(struct cdc_parked *p, uint64_t hash, uint64_t table
 	if ((p->n + 1) * 2 > p->cap && !grow(p))
 		return cdc_err_set(err, CDC_NOMEM, "out of memory for a parked key");
 	key = &p->keys[place_of(p->keys, p->cap, stored(hash))];
-	*key = (struct cdc_parked_key){.hash = stored(hash), .table_hash = table_hash};
-	p->n++;
+	*key = (struct cdc_parked_key){
+		.hash = stored(hash), .table_hash = table_hash, .place = p->n};
+	p->wakes[p->n++] = (struct cdc_parked_wake){.at_us = INT64_MAX, .hash = key->hash};
 	*ret = key;
 	return CDC_OK;
 }
@@ -83,10 +133,11 @@ enum cdc_code cdc_parked_add(struct cdc_parked *p, uint64_t hash, uint64_t table
 void cdc_parked_remove(struct cdc_parked *p, uint64_t hash)
 {
 	struct cdc_parked_key *key = cdc_parked_find(p, hash);
-	size_t hole, i;
+	size_t hole, i, place;
 
 	if (!key)
 		return;
+	place = key->place;
 	hole = (size_t)(key - p->keys);
 	/* What a search would no longer find behind the hole moves into it. */
 	for (i = (hole + 1) & (p->cap - 1); p->keys[i].hash; i = (i + 1) & (p->cap - 1)) {
@@ -99,6 +150,9 @@ void cdc_parked_remove(struct cdc_parked *p, uint64_t hash)
 	}
 	p->keys[hole] = (struct cdc_parked_key){0};
 	p->n--;
+	/* The last one takes its place. */
+	if (place < p->n)
+		sift(p, place, p->wakes[p->n]);
 }
 
 bool cdc_parked_has_before(const struct cdc_parked *p, uint64_t table_hash, const struct cdc_id *id)
@@ -127,9 +181,11 @@ void cdc_parked_set_head(struct cdc_parked_key *key, const struct cdc_park_head 
 	key->head = head->id;
 	key->attempts = head->attempts;
 	key->step = head->step;
-	/* What proved nothing is not in the store: its wait goes on. */
-	if (!is_same || (!key->misses && !key->must_be_alone) || key->due_us < head->next_us)
+	/* What proved nothing is not in the store: its wait goes on.  So does one that was cut. */
+	if (!is_same || (head->next_us != key->stored_us &&
+			 ((!key->misses && !key->must_be_alone) || key->due_us < head->next_us)))
 		key->due_us = head->next_us;
+	key->stored_us = head->next_us;
 }
 
 static void forget_ids(struct cdc_parked *p)

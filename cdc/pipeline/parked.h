@@ -32,6 +32,7 @@ struct cdc_parked_key {
 	uint64_t attempts;          /* of the head; 0: it is not known to be in trouble */
 	uint64_t step;              /* of the head in the retry schedule */
 	int64_t due_us;             /* wall time of the next attempt */
+	int64_t stored_us;          /* the same, as the store had it when it was last looked at */
 	int64_t tried_us;           /* wall time of the last one in this process; 0: none */
 	int64_t put_off_us;         /* not before this, whatever waits for it */
 	struct cdc_suspect suspect; /* of a head that is not known to be in trouble */
@@ -41,13 +42,21 @@ struct cdc_parked_key {
 	bool is_in_flight;
 	size_t unwritten;           /* records in the window that are still to be written */
 	struct cdc_id unwritten_id; /* the lowest of them */
+	size_t place;               /* among the wakes */
+};
+
+/* When a key is to be looked at. */
+struct cdc_parked_wake {
+	int64_t at_us; /* wall time */
+	uint64_t hash;
 };
 
 struct cdc_parked {
-	struct cdc_parked_key *keys; /* open addressing; hash 0: a free place */
-	size_t n, cap;               /* cap: 0 or a power of two, at least twice n */
-	struct cdc_id *ids;          /* sorted */
-	bool *was_read;              /* by their place */
+	struct cdc_parked_key *keys;   /* open addressing; hash 0: a free place */
+	size_t n, cap;                 /* cap: 0 or a power of two, at least twice n */
+	struct cdc_parked_wake *wakes; /* a heap, one for each key */
+	struct cdc_id *ids;            /* sorted */
+	bool *was_read;                /* by their place */
 	size_t id_n;
 	struct cdc_id passed; /* by the checkpoint */
 };
@@ -64,6 +73,11 @@ void cdc_parked_remove(struct cdc_parked *p, uint64_t hash);
 /* Has the table parked records that precede this id? */
 bool cdc_parked_has_before(const struct cdc_parked *p, uint64_t table_hash,
 			   const struct cdc_id *id);
+
+/* From now on the key is to be looked at then; a key that was just added never is. */
+void cdc_parked_wake(struct cdc_parked *p, const struct cdc_parked_key *key, int64_t at_us);
+/* The key that is to be looked at first, and when; NULL: none is parked. */
+struct cdc_parked_key *cdc_parked_first(const struct cdc_parked *p, int64_t *ret_at_us);
 
 /* The head as the store has it; its tries in this process begin anew when it is another one. */
 void cdc_parked_set_head(struct cdc_parked_key *key, const struct cdc_park_head *head);

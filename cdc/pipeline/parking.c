@@ -9,9 +9,10 @@
 #define WRITE_BYTES (1u << 20) /* of what stands aside: written at once */
 #define BATCH_MAX   (1u << 30) /* a parked record is never larger */
 #define BATCH_KEEP  (1u << 20)
-#define SCAN_MS     1000 /* looks at all keys: a barrier may have come */
+#define LOOK_MS     1000 /* looks again: at a key that is due and not ready, and for barriers */
 #define MISS_MAX_US INT64_C(600000000)
 #define REPLAY_US   INT64_C(5000000) /* after an endpoint's trouble */
+#define SET_BACK_US INT64_C(1000000) /* of the clock: less makes no wait much longer */
 #define TOO_LARGE   "larger than max_record_bytes of its connection; only its key was kept"
 
 /* What is to be said of one record in the store. */
@@ -20,7 +21,7 @@ struct note {
 	char *reason, *response;
 	uint64_t queue; /* whose head is to be looked up */
 	bool has_queue;
-	bool is_used; /* PUT: by the last collect */
+	bool is_used; /* PUT: by the last collect, for what is being written */
 };
 
 struct slot {
@@ -51,8 +52,8 @@ struct cdc_parking {
 	uint64_t room; /* bytes for what stands aside */
 	bool is_full;  /* there is none for the first of it */
 	uint64_t written_ms;
-	int64_t scan_us; /* no key is due before */
-	size_t at;       /* the next look begins there */
+	int64_t wall_us;     /* the latest; 0: nothing was planned yet */
+	uint64_t barrier_ms; /* the last look for what a barrier waits for */
 	int64_t replay_us;
 	size_t replay_max; /* records of a replay */
 	bool is_replaying;
@@ -357,6 +358,9 @@ enum cdc_code cdc_parking_collect(struct cdc_parking *p, uint64_t now_ms,
 	if (!reserve(p, n + p->note_n, n + p->note_n))
 		return cdc_err_set(err, CDC_NOMEM, "out of memory for parked records");
 	p->aside_n = 0;
+	/* What was collected and could not be written may have room no more. */
+	for (size_t i = 0; i < p->note_n; i++)
+		p->notes[i].is_used = false;
 	for (; item && bytes_of(item) <= room; item = item->next) {
 		struct note *note = note_of(p, item);
 		struct cdc_park_change *c = &p->changes[change_n];
@@ -394,17 +398,49 @@ enum cdc_code cdc_parking_collect(struct cdc_parking *p, uint64_t now_ms,
 	return CDC_OK;
 }
 
-static void set_head(struct cdc_parking *p, const struct cdc_park_head *head)
+static int64_t due_us(const struct cdc_parking *p, const struct cdc_parked_key *key)
+{
+	int64_t urgent = key->tried_us + CDC_PARKING_URGENT_MS * INT64_C(1000);
+
+	int64_t due = key->due_us;
+
+	if (due > urgent && cdc_window_has_barrier(p->setup.window, key->table_hash, &key->head))
+		due = urgent;
+	return due > key->put_off_us ? due : key->put_off_us;
+}
+
+static int64_t at_most(int64_t us, int64_t most_us)
+{
+	return us < most_us ? us : most_us;
+}
+
+/* When the key is looked at next.  What is further ahead than a wait can be was set by another
+ * clock, or another schedule. */
+static void plan(struct cdc_parking *p, struct cdc_parked_key *key, int64_t wall_us)
+{
+	int64_t longest = wait_us(p, key->step);
+
+	if ((key->misses || key->must_be_alone) && longest < MISS_MAX_US)
+		longest = MISS_MAX_US;
+	key->due_us = at_most(key->due_us, wall_us + longest);
+	key->put_off_us = at_most(key->put_off_us, wall_us + LOOK_MS * INT64_C(1000));
+	key->tried_us = at_most(key->tried_us, wall_us);
+	cdc_parked_wake(p->setup.parked, key, due_us(p, key));
+}
+
+static void set_head(struct cdc_parking *p, const struct cdc_park_head *head, int64_t wall_us)
 {
 	struct cdc_parked_key *key = cdc_parked_find(p->setup.parked, head->key_hash);
 	uint64_t table_hash = key ? key->table_hash : 0;
 
 	if (!key)
 		return;
-	if (!cdc_id_is_zero(&head->id))
+	if (!cdc_id_is_zero(&head->id)) {
 		cdc_parked_set_head(key, head);
-	else if (!key->unwritten && !key->is_in_flight)
+		plan(p, key, wall_us);
+	} else if (!key->unwritten && !key->is_in_flight) {
 		cdc_parked_remove(p->setup.parked, head->key_hash);
+	}
 	/* A barrier may have waited for what was the head. */
 	cdc_window_unpark(p->setup.window, table_hash);
 }
@@ -443,7 +479,8 @@ static void drop_notes(struct cdc_parking *p)
 	p->note_n = p->put_n = kept;
 }
 
-void cdc_parking_written(struct cdc_parking *p, const struct cdc_parking_write *w, uint64_t now_ms)
+void cdc_parking_written(struct cdc_parking *p, const struct cdc_parking_write *w, uint64_t now_ms,
+			 int64_t wall_us)
 {
 	size_t n, bytes;
 
@@ -460,9 +497,8 @@ void cdc_parking_written(struct cdc_parking *p, const struct cdc_parking_write *
 	drop_notes(p);
 	p->aside_n = 0;
 	for (size_t i = 0; i < w->head_n; i++)
-		set_head(p, &w->heads[i]);
+		set_head(p, &w->heads[i], wall_us);
 	p->written_ms = now_ms;
-	p->scan_us = 0;
 }
 
 /* --- sending ------------------------------------------------------------------------ */
@@ -474,17 +510,6 @@ static struct slot *free_slot(struct cdc_parking *p)
 			return &p->slots[i];
 	}
 	return NULL;
-}
-
-static int64_t due_us(const struct cdc_parking *p, const struct cdc_parked_key *key)
-{
-	int64_t urgent = key->tried_us + CDC_PARKING_URGENT_MS * INT64_C(1000);
-
-	int64_t due = key->due_us;
-
-	if (due > urgent && cdc_window_has_barrier(p->setup.window, key->table_hash, &key->head))
-		due = urgent;
-	return due > key->put_off_us ? due : key->put_off_us;
 }
 
 /* What was parked because of another key may have predecessors that are still in a lane. */
@@ -503,28 +528,44 @@ static bool waits(int64_t until_us, int64_t most_us, int64_t wall_us)
 	return wall_us < until_us && until_us - wall_us <= most_us;
 }
 
-static struct cdc_parked_key *find_due(struct cdc_parking *p, int64_t wall_us)
+/* All keys when the clock was set back, and those that a barrier waits for now and then: one that
+ * came makes them due. */
+static void plan_again(struct cdc_parking *p, uint64_t now_ms, int64_t wall_us)
 {
-	const struct cdc_parked *parked = p->setup.parked;
-	int64_t next_us = wall_us + SCAN_MS * INT64_C(1000);
+	struct cdc_parked *parked = p->setup.parked;
+	bool is_set_back = !p->wall_us || wall_us + SET_BACK_US < p->wall_us;
+	bool has_barriers = cdc_window_held(p->setup.window) &&
+			    (!p->barrier_ms || now_ms - p->barrier_ms >= LOOK_MS);
 
-	if (parked->n == 0 || waits(p->scan_us, SCAN_MS * INT64_C(1000), wall_us))
-		return NULL;
-	for (size_t i = 0; i < parked->cap; i++) {
-		struct cdc_parked_key *key = &parked->keys[(p->at + i) & (parked->cap - 1)];
-		int64_t due;
+	if (is_set_back || wall_us > p->wall_us)
+		p->wall_us = wall_us;
+	if (has_barriers)
+		p->barrier_ms = now_ms;
+	for (size_t i = 0; (is_set_back || has_barriers) && i < parked->cap; i++) {
+		struct cdc_parked_key *key = &parked->keys[i];
 
-		if (!key->hash)
-			continue;
-		due = due_us(p, key);
-		if (due <= wall_us && is_ready(p, key)) {
-			p->at += i + 1;
-			return key;
-		}
-		if (due > wall_us && due < next_us)
-			next_us = due;
+		if (key->hash &&
+		    (is_set_back ||
+		     cdc_window_has_barrier(p->setup.window, key->table_hash, &key->head)))
+			plan(p, key, wall_us);
 	}
-	p->scan_us = next_us;
+}
+
+static struct cdc_parked_key *find_due(struct cdc_parking *p, uint64_t now_ms, int64_t wall_us)
+{
+	struct cdc_parked *parked = p->setup.parked;
+	struct cdc_parked_key *key;
+	int64_t at_us;
+
+	plan_again(p, now_ms, wall_us);
+	while ((key = cdc_parked_first(parked, &at_us)) && at_us <= wall_us) {
+		int64_t due = due_us(p, key);
+		bool is_due = due <= wall_us;
+
+		cdc_parked_wake(parked, key, is_due ? wall_us + LOOK_MS * INT64_C(1000) : due);
+		if (is_due && is_ready(p, key))
+			return key;
+	}
 	return NULL;
 }
 
@@ -552,7 +593,7 @@ bool cdc_parking_next(struct cdc_parking *p, uint64_t now_ms, int64_t wall_us,
 	if ((!p->setup.parked->n && !may_replay) || !slot || !open_slot(slot) ||
 	    !cdc_lanes_may_begin(p->setup.lanes, now_ms, &is_probe))
 		return false;
-	key = find_due(p, wall_us);
+	key = find_due(p, now_ms, wall_us);
 	if (!key && !may_replay)
 		return false;
 	*ret_read = (struct cdc_park_read){.max = 1, .max_bytes = s->batch_bytes};
@@ -585,6 +626,12 @@ static void miss(const struct cdc_parking *p, struct cdc_parked_key *key, int64_
 	key->due_us = wall_us + (wait < MISS_MAX_US ? wait : MISS_MAX_US);
 }
 
+static void put_off(struct cdc_parking *p, struct cdc_parked_key *key, int64_t wall_us)
+{
+	key->put_off_us = wall_us + LOOK_MS * INT64_C(1000);
+	plan(p, key, wall_us);
+}
+
 void cdc_parking_put_off(struct cdc_parking *p, int64_t wall_us)
 {
 	struct cdc_parked_key *key = cdc_parked_find(p->setup.parked, p->reading->queue);
@@ -592,7 +639,7 @@ void cdc_parking_put_off(struct cdc_parking *p, int64_t wall_us)
 	if (p->reading->is_replay)
 		p->replay_us = wall_us + REPLAY_US;
 	else if (key)
-		key->put_off_us = wall_us + SCAN_MS * INT64_C(1000);
+		put_off(p, key, wall_us);
 	p->reading = NULL;
 }
 
@@ -814,13 +861,16 @@ static enum cdc_code fail_slot(struct cdc_parking *p, struct slot *slot, struct 
 		.after_ms = s->park.after_ms,
 	};
 
-	p->scan_us = 0;
+	enum cdc_code rc;
+
 	if (slot->is_replay)
 		return fail_replay(p, slot, r, &attempt, wall_us, err);
 	if (!key)
 		return CDC_OK;
 	key->is_in_flight = false;
-	return fail_head(p, slot, key, r, &attempt, wall_us, err);
+	rc = fail_head(p, slot, key, r, &attempt, wall_us, err);
+	plan(p, key, wall_us);
+	return rc;
 }
 
 static enum cdc_code refuse_unsent(struct cdc_parking *p, struct slot *slot, const char *text,
@@ -858,7 +908,6 @@ enum cdc_code cdc_parking_bury(struct cdc_parking *p, const char *reason, struct
 		n->change.step = key->step;
 		key->is_in_flight = true; /* until it is written */
 	}
-	p->scan_us = 0;
 	log_record(p, "record_unreadable", ++p->dead_n, slot->views[0], 0, r.text);
 	return CDC_OK;
 }
@@ -917,8 +966,11 @@ uint64_t cdc_parking_wait_ms(const struct cdc_parking *p, uint64_t now_ms, int64
 	}
 	if (p->in_flight == CDC_PARKING_SLOTS)
 		return wait_ms;
-	if (p->setup.parked->n)
-		at_us = p->scan_us;
+	if (p->setup.parked->n) {
+		(void)cdc_parked_first(p->setup.parked, &at_us);
+		if (!p->wall_us)
+			at_us = 0;
+	}
 	if (p->totals.replay && !p->is_replaying && p->replay_us < at_us)
 		at_us = p->replay_us;
 	if (at_us == INT64_MAX)

@@ -14,6 +14,9 @@
  * dead letters within a minute or so while the endpoint answers; what fails while it
  * is down does not count, and the breaker says so.
  *
+ * The times of attempts are wall times, which outlive the process.  None is further ahead
+ * than its step of the schedule is long: when the clock is set back, the wait begins anew.
+ *
  * Time and chance are arguments, and nothing here does I/O but the sink's submit.
  *
  * Threads: belongs to its caller.
@@ -71,7 +74,8 @@ struct cdc_parking_write {
 enum cdc_code cdc_parking_collect(struct cdc_parking *p, uint64_t now_ms,
 				  struct cdc_parking_write *ret, struct cdc_err *err) CDC_CHECK;
 /* It is durable. */
-void cdc_parking_written(struct cdc_parking *p, const struct cdc_parking_write *w, uint64_t now_ms);
+void cdc_parking_written(struct cdc_parking *p, const struct cdc_parking_write *w, uint64_t now_ms,
+			 int64_t wall_us);
 
 /* What is to be read from the store, and sent, next; false: nothing now.  Before that, everything
  * is to be written.  Its records go into the batch. */

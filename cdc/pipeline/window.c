@@ -810,6 +810,7 @@ size_t cdc_window_run_beside(struct cdc_window *w, size_t lane, size_t max, size
 {
 	struct cdc_item *head = w->lanes[lane].head, *item = head;
 	const struct cdc_home *home = head ? cdc_homes_find(&w->homes, head->rec->key_hash) : NULL;
+	uint64_t queue = head ? cdc_window_queue_of(w, head) : 0;
 	size_t n = 0, bytes = 0;
 
 	*ret_has_more = false;
@@ -817,7 +818,7 @@ size_t cdc_window_run_beside(struct cdc_window *w, size_t lane, size_t max, size
 	if (!head || (home && home->n >= w->lanes[lane].n))
 		return 0;
 	for (; item && n < max; item = item->next) {
-		if (item->rec->key_hash == head->rec->key_hash || is_above_last(w, item))
+		if (cdc_window_queue_of(w, item) == queue || is_above_last(w, item))
 			continue;
 		if (item->is_second || is_barrier(item) ||
 		    (n && bytes + item->rec->json_len > max_bytes))

@@ -220,8 +220,8 @@ struct cdc_item *cdc_window_probe(struct cdc_window *w, const struct cdc_id *aft
 struct cdc_item *cdc_window_other(struct cdc_window *w, size_t lane, const struct cdc_id *after);
 
 /*
- * A run of the lane beside the key of its head, which waits: as cdc_window_run, but nothing of that
- * key, and of what may go with it only what waits for nothing else.
+ * A run of the lane beside the queue of its head, which waits: as cdc_window_run, but nothing of
+ * that queue, and of what may go with it only what waits for nothing else.
  */
 size_t cdc_window_run_beside(struct cdc_window *w, size_t lane, size_t max, size_t max_bytes,
 			     struct cdc_item **items, bool *ret_has_more);

@@ -242,7 +242,10 @@ def test_F40_kill_between_the_parts_of_a_transaction(rig):
     start_steady(rig, order="sync", group="transaction", batch_size=10)
     for i, moment in enumerate(["parts", "parts_evict", "last_part", "last_part_done",
                                 "last_part_checkpoint"]):
+        if moment == "parts_evict":  # the third has to wait for it
+            rig.receiver.control({"action": "hang", "skip": 2, "count": 1})
         killed_at(rig, moment, lambda: insert(rig, 1000 * (i + 1), 25))
+        rig.receiver.behave()
         rig.walpost.start(databases=[rig.db])
         rig.assert_whole()
         wait_steady(rig)

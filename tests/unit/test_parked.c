@@ -3,6 +3,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdlib.h>
 
 #include <cmocka.h>
 
@@ -35,6 +36,62 @@ static void a_wait_for_what_proved_nothing_goes_on(void **state)
 	cdc_parked_set_head(&key, &second);
 	assert_int_equal(key.due_us, 150);
 	assert_false(key.must_be_alone);
+}
+
+/* Followers of a key do not put off what was brought forward because the clock was set back. */
+static void a_wait_that_was_cut_stays_so(void **state)
+{
+	struct cdc_parked_key key = {.hash = 7};
+	const struct cdc_park_head head = head_at(1, 100), later = head_at(1, 200);
+
+	(void)state;
+	cdc_parked_set_head(&key, &head);
+	key.due_us = 50;
+	cdc_parked_set_head(&key, &head);
+	assert_int_equal(key.due_us, 50);
+	cdc_parked_set_head(&key, &later);
+	assert_int_equal(key.due_us, 200);
+}
+
+#define WAKES 500
+
+static void the_first_wake_is_the_earliest(void **state)
+{
+	struct cdc_parked p = {0};
+	struct cdc_parked_key *key;
+	int64_t wakes[WAKES + 1] = {0}, at;
+	uint64_t random = 1;
+
+	(void)state;
+	assert_null(cdc_parked_first(&p, &at));
+	for (int i = 0; i < 50000; i++) {
+		int64_t earliest = 0;
+		uint64_t hash;
+
+		random = random * UINT64_C(6364136223846793005) + 1442695040888963407;
+		hash = 1 + (random >> 33) % WAKES;
+		if (i % 5 == 4) {
+			cdc_parked_remove(&p, hash);
+			wakes[hash] = 0;
+		} else {
+			bool is_new = !cdc_parked_find(&p, hash);
+
+			assert_int_equal(cdc_parked_add(&p, hash, 1, &key, NULL), CDC_OK);
+			wakes[hash] = is_new ? INT64_MAX : 1 + (int64_t)(random >> 50);
+			if (!is_new)
+				cdc_parked_wake(&p, key, wakes[hash]);
+		}
+		for (size_t k = 1; i % 50 == 0 && k <= WAKES; k++) {
+			if (wakes[k] && (!earliest || wakes[k] < earliest))
+				earliest = wakes[k];
+		}
+		key = cdc_parked_first(&p, &at);
+		if (earliest) {
+			assert_int_equal(at, earliest);
+			assert_int_equal(wakes[key->hash], earliest);
+		}
+	}
+	cdc_parked_clear(&p);
 }
 
 static enum cdc_attempt_verdict judge(struct cdc_parked_key *key, const struct sink_result *r,
@@ -71,6 +128,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_wait_for_what_proved_nothing_goes_on),
+		cmocka_unit_test(a_wait_that_was_cut_stays_so),
+		cmocka_unit_test(the_first_wake_is_the_earliest),
 		cmocka_unit_test(an_outage_uses_no_step_up),
 	};
 

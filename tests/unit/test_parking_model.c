@@ -372,6 +372,11 @@ static void store_change(struct world *w, const struct cdc_park_change *c)
 	}
 }
 
+static int64_t wall_us(const struct world *w)
+{
+	return WALL_US + w->set_us + (int64_t)w->now_ms * 1000;
+}
+
 static void write_store(struct world *w)
 {
 	struct cdc_parking_write write;
@@ -396,7 +401,7 @@ static void write_store(struct world *w)
 	HOLDS(w, put.bytes == cdc_parking_totals(w->parking)->bytes + bytes);
 	for (size_t i = 0; i < write.head_n; i++)
 		write.heads[i] = head_of(w, write.heads[i].key_hash);
-	cdc_parking_written(w->parking, &write, w->now_ms);
+	cdc_parking_written(w->parking, &write, w->now_ms, wall_us(w));
 	now = *cdc_parking_totals(w->parking);
 	HOLDS(w, now.bytes == put.bytes && now.waiting == put.waiting && now.dead == put.dead);
 	now = totals_of(w);
@@ -543,11 +548,6 @@ static void read_some(struct world *w)
 		w->index[i] = (uint32_t)w->read++;
 	r.through.id = w->batch->records[w->read - 1].id;
 	assert_int_equal(cdc_window_add(w->window, w->input, &r, &added, NULL), CDC_OK);
-}
-
-static int64_t wall_us(const struct world *w)
-{
-	return WALL_US + w->set_us + (int64_t)w->now_ms * 1000;
 }
 
 static void take(struct world *w, const struct cdc_trouble *t)
@@ -885,6 +885,7 @@ static void F42_a_clock_that_is_set_back_stops_no_looks(void **state)
 	struct world *w = calm_world();
 
 	(void)state;
+	w->schedule[0] = w->schedule[1] = 7200000;
 	add_record(w, "update", 0, 1, 1, 1);
 	park_last(w, INT64_C(7200000000));
 	add_record(w, "truncate", 0, 0, 2, 1);
@@ -895,6 +896,30 @@ static void F42_a_clock_that_is_set_back_stops_no_looks(void **state)
 	while (!is_over(w)) {
 		step(w);
 		HOLDS(w, w->now_ms < CALM_MS + 20000);
+	}
+	assert_true(w->fates[0].has_arrived && w->fates[1].has_arrived);
+	end_world(w);
+}
+
+/* No wait is longer than its step of the schedule, whatever the clock says. */
+static void F42_a_clock_that_is_set_back_makes_no_wait_longer(void **state)
+{
+	struct world *w = calm_world();
+
+	(void)state;
+	w->schedule[0] = w->schedule[1] = 300000;
+	add_record(w, "update", 0, 1, 1, 1);
+	park_last(w, INT64_C(300000000));
+	/* When another clock made it. */
+	add_record(w, "update", 0, 2, 2, 1);
+	park_last(w, INT64_C(7200000000));
+	start(w);
+	send(w);
+	w->set_us = -INT64_C(3600000000);
+	while (!is_over(w)) {
+		HOLDS(w, !w->sent_n || w->now_ms > CALM_MS + 290000);
+		HOLDS(w, w->now_ms < CALM_MS + 310000);
+		step(w);
 	}
 	assert_true(w->fates[0].has_arrived && w->fates[1].has_arrived);
 	end_world(w);
@@ -922,6 +947,37 @@ static void dead_letters_are_replayed_when_the_park_is_full(void **state)
 	assert_int_equal(cdc_parking_wait_ms(w->parking, w->now_ms, wall_us(w), 1000), 0);
 	assert_true(cdc_parking_next(w->parking, w->now_ms, wall_us(w), &what, &batch));
 	assert_true(what.is_replay);
+	end_world(w);
+}
+
+/* What was collected and not written may have no room the next time. */
+static void a_failed_write_of_the_store_forgets_no_reason(void **state)
+{
+	struct world *w = calm_world();
+	struct cdc_trouble trouble = {.attempts = 2, .status = 422, .text = "no"};
+	struct cdc_parking_write write;
+
+	(void)state;
+	add_record(w, "update", 0, 1, 1, 1);
+	add_record(w, "update", 0, 2, 2, 1);
+	start(w);
+	while (w->read < 2)
+		read_some(w);
+	for (int i = 0; i < 2; i++) {
+		trouble.item = cdc_window_head(w->window, 0);
+		assert_int_equal(cdc_parking_take(w->parking, &trouble, wall_us(w), NULL), CDC_OK);
+	}
+	assert_int_equal(cdc_parking_collect(w->parking, w->now_ms, &write, NULL), CDC_OK);
+	assert_int_equal(write.n, 2);
+	assert_true(cdc_parking_set_room(w->parking, w->batch->records[0].json_len));
+	for (int i = 0; i < 2; i++) {
+		assert_int_equal(cdc_parking_collect(w->parking, w->now_ms, &write, NULL), CDC_OK);
+		assert_int_equal(write.n, 1);
+		assert_int_equal(write.changes[0].status, 422);
+		assert_int_equal(write.changes[0].attempts, 2);
+		assert_string_equal(write.changes[0].reason, "no");
+		cdc_parking_written(w->parking, &write, w->now_ms, wall_us(w));
+	}
 	end_world(w);
 }
 
@@ -1010,7 +1066,9 @@ int main(void)
 		cmocka_unit_test(live_and_parked_records_take_turns_at_a_rate),
 		cmocka_unit_test(a_batch_that_lingers_waits_for_the_rate_without_turning),
 		cmocka_unit_test(F42_a_clock_that_is_set_back_stops_no_looks),
+		cmocka_unit_test(F42_a_clock_that_is_set_back_makes_no_wait_longer),
 		cmocka_unit_test(dead_letters_are_replayed_when_the_park_is_full),
+		cmocka_unit_test(a_failed_write_of_the_store_forgets_no_reason),
 		cmocka_unit_test(without_order_a_refused_row_without_a_key_holds_none_up),
 		cmocka_unit_test(no_turn_is_made_for_a_probe_that_is_not_read_yet),
 		cmocka_unit_test(a_record_in_trouble_opens_no_breaker_behind_it),

@@ -400,6 +400,28 @@ static void nothing_but_its_key_waits_for_a_record_that_fails(void **state)
 	cdc_window_free(w);
 }
 
+/* There only the record itself waits. */
+static void without_order_what_is_of_its_key_goes_beside_the_head(void **state)
+{
+	struct cdc_window *w = cdc_window_new(1, false, CDC_ORDER_NONE, ALL);
+	struct cdc_window_input *in = input_of(w, CDC_INPUT_STREAM);
+	CDC_AUTO(cdc_batch_freep) struct cdc_batch *b = cdc_batch_new(1 << 20);
+	struct cdc_item *items[8];
+	bool has_more;
+
+	(void)state;
+	add(b, 0, 1, 10, 1, 1, CDC_OP_INSERT, 0);
+	add(b, 0, 1, 20, 1, 1, CDC_OP_UPDATE, 0);
+	add(b, 0, 2, 20, 2, 1, CDC_OP_INSERT, 0);
+	take(w, in, b);
+	assert_int_equal(cdc_window_run_beside(w, 0, 8, 1000, items, &has_more), 2);
+	assert_int_equal(items[0]->rec->id.commit_lsn, 20);
+	assert_int_equal(items[0]->rec->key_hash, 1);
+	finish(w, 3);
+	assert_ptr_equal(cdc_window_take_lease(in), b);
+	cdc_window_free(w);
+}
+
 /* The first half of a key change may look at the second for as long as it is there. */
 static void a_second_half_that_is_too_large_outlives_its_first(void **state)
 {
@@ -985,6 +1007,7 @@ int main(void)
 		cmocka_unit_test(a_table_stops_no_earlier_than_its_input_has_come),
 		cmocka_unit_test(what_is_not_selected_moves_the_checkpoint),
 		cmocka_unit_test(nothing_but_its_key_waits_for_a_record_that_fails),
+		cmocka_unit_test(without_order_what_is_of_its_key_goes_beside_the_head),
 		cmocka_unit_test(a_second_half_that_is_too_large_outlives_its_first),
 		cmocka_unit_test(what_is_too_large_stands_aside),
 		cmocka_unit_test(a_probe_is_the_oldest_record_of_another_key),
