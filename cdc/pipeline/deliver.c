@@ -255,6 +255,8 @@ static enum cdc_code make(struct cdc_deliver *d, struct cdc_err *err)
 				   cdc_deliver_operations(s->settings));
 	if (d->window && s->settings->group == CDC_GROUP_TRANSACTION)
 		cdc_window_group(d->window, s->window_bytes);
+	if (d->window && s->settings->order == CDC_ORDER_KEY)
+		cdc_window_share(d->window, s->settings->batch_size, s->settings->batch_bytes);
 	rc = make_rules(d, err);
 	if (!rc)
 		rc = make_selector(d, err);

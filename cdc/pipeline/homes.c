@@ -41,9 +41,9 @@ bool cdc_homes_reserve(struct cdc_homes *h, size_t more)
 	return true;
 }
 
-const struct cdc_home *cdc_homes_find(const struct cdc_homes *h, uint64_t hash)
+struct cdc_home *cdc_homes_find(const struct cdc_homes *h, uint64_t hash)
 {
-	const struct cdc_home *home = h->cap ? &h->places[place_of(h, hash)] : NULL;
+	struct cdc_home *home = h->cap ? &h->places[place_of(h, hash)] : NULL;
 
 	return home && home->n ? home : NULL;
 }

@@ -17,8 +17,9 @@
 
 struct cdc_home {
 	uint64_t hash; /* of the key */
-	uint32_t lane;
-	uint32_t n; /* records; 0: a free place */
+	uint32_t n;    /* records; 0: a free place */
+	uint16_t lane;
+	bool is_ahead; /* those of them that are in the lane went ahead (window.h) */
 };
 
 struct cdc_homes {
@@ -31,9 +32,9 @@ void cdc_homes_clear(struct cdc_homes *h); /* also one that is all zero */
 /* Room for so many more keys; false: no memory, nothing changed. */
 bool cdc_homes_reserve(struct cdc_homes *h, size_t more);
 /* The key's entry, or NULL. */
-const struct cdc_home *cdc_homes_find(const struct cdc_homes *h, uint64_t hash);
+struct cdc_home *cdc_homes_find(const struct cdc_homes *h, uint64_t hash);
 /* One more record of the key; there is room.  Its entry, valid until the next call: when n is 1,
- * the caller sets the lane. */
+ * the caller sets the rest. */
 struct cdc_home *cdc_homes_enter(struct cdc_homes *h, uint64_t hash);
 /* One less. */
 void cdc_homes_leave(struct cdc_homes *h, uint64_t hash);

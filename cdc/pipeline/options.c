@@ -137,7 +137,8 @@ const struct cdc_opt cdc_deliver_options[] = {
 	 .def = "8",
 	 .min = 1,
 	 .max = 256,
-	 .help = "lanes: most requests at a time; records of one key share a lane"},
+	 .help = "lanes: most requests at a time; records of one key share a lane; under order: "
+		 "key those of a table with few that wait go ahead of a backlog of others"},
 	{.name = "concurrency_min",
 	 .type = CDC_OPT_UINT,
 	 .offset = AT(concurrency_min),

@@ -7,6 +7,7 @@
 #include "cdc/record/key.h"
 
 #define OTHERS_MAX 1000 /* records of a lane that are looked at for another key */
+#define FEW        8    /* a table has few when its lane has so many times as many */
 
 struct cdc_window_chunk {
 	struct cdc_window_chunk *next;
@@ -26,6 +27,18 @@ struct cdc_window_chunk {
 struct queue {
 	struct cdc_item *head, *tail;
 	size_t n;
+};
+
+/*
+ * What goes ahead goes in groups.  A place in the lane is what of the others is before it since the
+ * window began, in bytes: `gone`, and what stands there still.
+ */
+struct lane {
+	struct queue q;
+	struct cdc_item *ahead; /* none that was put ahead is behind it; NULL: none is there */
+	uint64_t gone;          /* of those that were not put ahead */
+	uint64_t turn;          /* the place from which on the next group may begin */
+	uint64_t group;         /* bytes of the one that ends with `ahead` */
 };
 
 /* Ids that the stream leaves out: another input brings them. */
@@ -64,7 +77,9 @@ struct cdc_window {
 	unsigned operations;
 	struct cdc_selector *selector; /* NULL: the operations say it all */
 	size_t lane_n, apart_n;        /* lanes behind them are those of held tables */
-	struct queue *lanes;
+	uint64_t share, least; /* bytes of a request, and what each record counts for; 0: the
+				  lanes are first in, first out */
+	struct lane *lanes;
 	struct cdc_window_input *inputs;
 	struct cdc_window_table **tables; /* by hash; as many as the source ever showed */
 	size_t table_n, table_cap;        /* cap: 0 or a power of two, at least twice n */
@@ -98,6 +113,13 @@ struct cdc_window *cdc_window_new(size_t lanes, bool has_apart, enum cdc_order o
 		return NULL;
 	}
 	return w;
+}
+
+void cdc_window_share(struct cdc_window *w, size_t records, uint64_t bytes)
+{
+	CDC_ASSERT(w->order == CDC_ORDER_KEY && !w->inputs);
+	w->share = bytes;
+	w->least = bytes / records;
 }
 
 void cdc_window_select(struct cdc_window *w, struct cdc_selector *selector)
@@ -211,8 +233,8 @@ static void push(struct queue *q, struct cdc_item *item)
 	q->n++;
 }
 
-/* Items leave from the head, but for probes. */
-static void unlink_item(struct queue *q, struct cdc_item *item)
+/* Items leave from the head, but for probes.  Returns what was before it. */
+static struct cdc_item *unlink_item(struct queue *q, struct cdc_item *item)
 {
 	struct cdc_item *before = NULL;
 
@@ -225,6 +247,21 @@ static void unlink_item(struct queue *q, struct cdc_item *item)
 	if (q->tail == item)
 		q->tail = before;
 	q->n--;
+	return before;
+}
+
+static void insert_behind(struct queue *q, struct cdc_item *before, struct cdc_item *item)
+{
+	if (before == q->tail) {
+		push(q, item);
+		return;
+	}
+	item->next = before ? before->next : q->head;
+	if (before)
+		before->next = item;
+	else
+		q->head = item;
+	q->n++;
 }
 
 static bool is_barrier(const struct cdc_item *item)
@@ -381,9 +418,9 @@ static bool is_left_out(const struct cdc_window *w, const struct cdc_window_inpu
 /*
  * Of the lanes that its table is in.  A key without records in them takes the emptier one of two
  * that its hash names, so that what lies behind a key with many records, or with trouble, is
- * little.
+ * little.  Returns the key's home, or NULL under CDC_ORDER_NONE.
  */
-static uint32_t lane_of(struct cdc_window *w, const struct cdc_item *item)
+static struct cdc_home *choose_lane(struct cdc_window *w, struct cdc_item *item)
 {
 	size_t first = item->table->is_apart ? w->lane_n : 0;
 	size_t n = item->table->is_apart ? w->apart_n : w->lane_n;
@@ -391,12 +428,17 @@ static uint32_t lane_of(struct cdc_window *w, const struct cdc_item *item)
 	size_t one = first + hash % n, other = first + (hash >> 32) % n;
 	struct cdc_home *home;
 
-	if (w->order == CDC_ORDER_NONE)
-		return (uint32_t)(is_barrier(item) ? one : first + w->round++ % n);
+	if (w->order == CDC_ORDER_NONE) {
+		item->lane = (uint32_t)(is_barrier(item) ? one : first + w->round++ % n);
+		return NULL;
+	}
 	home = cdc_homes_enter(&w->homes, hash);
-	if (home->n == 1)
-		home->lane = (uint32_t)(w->lanes[other].n < w->lanes[one].n ? other : one);
-	return home->lane;
+	if (home->n == 1) {
+		home->lane = (uint16_t)(w->lanes[other].q.n < w->lanes[one].q.n ? other : one);
+		home->is_ahead = true;
+	}
+	item->lane = home->lane;
+	return home;
 }
 
 /* It is no more in its lane, or will never be. */
@@ -451,17 +493,74 @@ static bool must_set_aside(const struct cdc_window *w, struct cdc_item *item)
 	return item->goes_aside && !cdc_parked_add(w->parked, queue, item->table->hash, &key, NULL);
 }
 
-static void enter_lane(struct cdc_window *w, struct cdc_item *item)
+/* What it takes of a request. */
+static uint64_t weight_of(const struct cdc_window *w, const struct cdc_item *item)
 {
+	return item->rec->json_len > w->least ? item->rec->json_len : w->least;
+}
+
+/*
+ * Is it of a table that has few records, so that others' are not to keep it waiting?  Nothing of
+ * its key may be overtaken, and what others wait for keeps its place.
+ */
+static bool may_go_ahead(const struct cdc_window *w, const struct cdc_item *item,
+			 const struct cdc_home *home)
+{
+	const struct cdc_window_table *t = item->table;
+
+	return w->share && w->table_n > 1 && home && home->is_ahead &&
+	       !(item->rec->flags &
+		 (CDC_RECORD_BARRIER | CDC_RECORD_MOVE_OLD | CDC_RECORD_MOVE_NEW)) &&
+	       (t->outstanding + t->held.n) * FEW < w->lanes[item->lane].q.n;
+}
+
+/*
+ * Behind what may be in flight, and into the group of those that were put ahead before, until that
+ * fills a request.  Between two groups as much of the others is left.
+ */
+static void put_ahead(const struct cdc_window *w, struct lane *l, struct cdc_item *item)
+{
+	struct cdc_item *before = l->ahead, *at;
+	uint64_t place = l->gone;
+
+	if (!before || before->was_sent || l->group >= w->share) {
+		if (before && l->turn - w->share > place)
+			place = l->turn - w->share;
+		at = before ? before->next : l->q.head;
+		/* The halves of a key change stay together, as one request may take both. */
+		for (; at && (at->was_sent || place < l->turn || (before && before->second == at));
+		     at = at->next) {
+			place += weight_of(w, at);
+			before = at;
+		}
+		l->turn = place + w->share;
+		l->group = 0;
+	}
+	insert_behind(&l->q, before, item);
+	l->group += weight_of(w, item);
+	l->ahead = item;
+}
+
+/* home: its key's, or NULL under CDC_ORDER_NONE. */
+static void enter_lane(struct cdc_window *w, struct cdc_item *item, struct cdc_home *home)
+{
+	struct lane *l = &w->lanes[item->lane];
+
 	item->is_held = false;
 	if (w->parked && must_set_aside(w, item)) {
 		leave_home(w, item);
 		set_aside(w, item);
 		return;
 	}
+	item->is_ahead = may_go_ahead(w, item, home);
+	if (home)
+		home->is_ahead = item->is_ahead;
 	item->table->outstanding++;
 	item->table->is_barrier_out = is_barrier(item);
-	push(&w->lanes[item->lane], item);
+	if (item->is_ahead)
+		put_ahead(w, l, item);
+	else
+		push(&l->q, item);
 }
 
 static bool must_hold(const struct cdc_window *w, const struct cdc_item *item)
@@ -501,18 +600,19 @@ static void pair_halves(struct cdc_item *item)
 static void place_item(struct cdc_window *w, struct cdc_item *item)
 {
 	struct cdc_window_table *t = item->table;
+	struct cdc_home *home;
 
 	/* All records of a table are in one set of lanes, so none overtakes another. */
 	if (!t->outstanding && !t->held.head)
 		t->is_apart = t->be_apart;
-	item->lane = lane_of(w, item);
+	home = choose_lane(w, item);
 	pair_halves(item);
 	if (t->held.head || must_hold(w, item)) {
 		item->is_held = true;
 		w->held_n++;
 		push(&t->held, item);
 	} else {
-		enter_lane(w, item);
+		enter_lane(w, item, home);
 	}
 }
 
@@ -677,7 +777,7 @@ enum cdc_code cdc_window_add(struct cdc_window *w, struct cdc_window_input *in,
 
 struct cdc_item *cdc_window_head(struct cdc_window *w, size_t lane)
 {
-	return w->lanes[lane].head;
+	return w->lanes[lane].q.head;
 }
 
 struct cdc_view cdc_item_view(const struct cdc_item *item)
@@ -781,11 +881,11 @@ size_t cdc_window_run(struct cdc_window *w, size_t lane, size_t max, size_t max_
 		      struct cdc_item **items, bool *ret_has_more)
 {
 	size_t n = 0, bytes = 0;
-	struct cdc_item *item = w->lanes[lane].head;
+	struct cdc_item *item = w->lanes[lane].q.head;
 
 	if (item && cdc_window_is_grouped(w, item))
 		return run_group(w, item, max, max_bytes, items, ret_has_more);
-	for (item = w->lanes[lane].head; item && n < max; item = item->next) {
+	for (item = w->lanes[lane].q.head; item && n < max; item = item->next) {
 		/* What was held for a barrier may stand behind later records of other tables. */
 		if (is_above_last(w, item))
 			continue;
@@ -808,14 +908,14 @@ size_t cdc_window_run(struct cdc_window *w, size_t lane, size_t max, size_t max_
 size_t cdc_window_run_beside(struct cdc_window *w, size_t lane, size_t max, size_t max_bytes,
 			     struct cdc_item **items, bool *ret_has_more)
 {
-	struct cdc_item *head = w->lanes[lane].head, *item = head;
+	struct cdc_item *head = w->lanes[lane].q.head, *item = head;
 	const struct cdc_home *home = head ? cdc_homes_find(&w->homes, head->rec->key_hash) : NULL;
 	uint64_t queue = head ? cdc_window_queue_of(w, head) : 0;
 	size_t n = 0, bytes = 0;
 
 	*ret_has_more = false;
 	/* Most often there is nothing else. */
-	if (!head || (home && home->n >= w->lanes[lane].n))
+	if (!head || (home && home->n >= w->lanes[lane].q.n))
 		return 0;
 	for (; item && n < max; item = item->next) {
 		if (cdc_window_queue_of(w, item) == queue || is_above_last(w, item))
@@ -848,7 +948,7 @@ static bool is_first_of_key(const struct cdc_window *w, const struct cdc_item *i
 {
 	uint64_t queue = cdc_window_queue_of(w, item);
 
-	for (const struct cdc_item *i = w->lanes[item->lane].head; i != item; i = i->next) {
+	for (const struct cdc_item *i = w->lanes[item->lane].q.head; i != item; i = i->next) {
 		if (cdc_window_queue_of(w, i) == queue)
 			return false;
 	}
@@ -886,8 +986,8 @@ struct cdc_item *cdc_window_probe(struct cdc_window *w, const struct cdc_id *aft
 	if (!seen)
 		return NULL;
 	for (size_t i = 0; !after && i < cdc_window_lanes(w); i++) {
-		if (is_suspect[i] && w->lanes[i].head)
-			(void)set_add(seen, cap, cdc_window_queue_of(w, w->lanes[i].head));
+		if (is_suspect[i] && w->lanes[i].q.head)
+			(void)set_add(seen, cap, cdc_window_queue_of(w, w->lanes[i].q.head));
 	}
 	for (struct cdc_window_input *in = w->inputs; in && !found; in = in->next)
 		found = probe_of(w, in, after, seen, cap);
@@ -897,16 +997,19 @@ struct cdc_item *cdc_window_probe(struct cdc_window *w, const struct cdc_id *aft
 
 struct cdc_item *cdc_window_other(struct cdc_window *w, size_t lane, const struct cdc_id *after)
 {
-	const struct cdc_item *head = w->lanes[lane].head;
-	struct cdc_item *item = head ? head->next : NULL;
+	const struct cdc_item *head = w->lanes[lane].q.head;
+	struct cdc_item *item = head ? head->next : NULL, *found = NULL;
 	uint64_t queue = head ? cdc_window_queue_of(w, head) : 0;
 
+	/* Not the first in the lane, but the lowest, as the next one is looked for above it. */
 	for (size_t i = 0; item && i < OTHERS_MAX; i++, item = item->next) {
 		if (cdc_window_queue_of(w, item) != queue && !item->is_second &&
-		    cdc_id_cmp(&item->rec->id, after) > 0 && is_first_of_key(w, item))
-			return item;
+		    cdc_id_cmp(&item->rec->id, after) > 0 &&
+		    (!found || cdc_id_cmp(&item->rec->id, &found->rec->id) < 0) &&
+		    is_first_of_key(w, item))
+			found = item;
 	}
-	return NULL;
+	return found;
 }
 
 static void release_held(struct cdc_window *w, struct cdc_window_table *t)
@@ -914,9 +1017,9 @@ static void release_held(struct cdc_window *w, struct cdc_window_table *t)
 	while (t->held.head && !must_hold(w, t->held.head)) {
 		struct cdc_item *item = t->held.head;
 
-		unlink_item(&t->held, item);
+		(void)unlink_item(&t->held, item);
 		w->held_n--;
-		enter_lane(w, item);
+		enter_lane(w, item, cdc_homes_find(&w->homes, item->rec->key_hash));
 	}
 }
 
@@ -935,7 +1038,13 @@ static void settle(struct cdc_window *w, struct cdc_item *item)
 
 static void leave_lane(struct cdc_window *w, struct cdc_item *item)
 {
-	unlink_item(&w->lanes[item->lane], item);
+	struct lane *l = &w->lanes[item->lane];
+	struct cdc_item *before = unlink_item(&l->q, item);
+
+	if (l->ahead == item)
+		l->ahead = before;
+	if (!item->is_ahead)
+		l->gone += weight_of(w, item);
 	leave_home(w, item);
 	item->table->outstanding--;
 	if (is_barrier(item))
@@ -991,7 +1100,7 @@ void cdc_window_stop(struct cdc_window *w, struct cdc_item *barrier, struct cdc_
 	while (t->held.head) {
 		struct cdc_item *item = t->held.head;
 
-		unlink_item(&t->held, item);
+		(void)unlink_item(&t->held, item);
 		w->held_n--;
 		leave_home(w, item);
 		settle(w, item);
@@ -1084,7 +1193,7 @@ void cdc_window_written(struct cdc_window *w)
 
 	if (item->goes_aside && key)
 		key->unwritten--;
-	unlink_item(&w->aside, item);
+	(void)unlink_item(&w->aside, item);
 	w->aside_n--;
 	w->aside_bytes -= item->was_parked ? 0 : item->rec->json_len;
 	settle(w, item);
@@ -1101,7 +1210,7 @@ void cdc_window_unpark(struct cdc_window *w, uint64_t table_hash)
 bool cdc_window_has_key(const struct cdc_window *w, uint64_t key_hash)
 {
 	const struct cdc_home *home = cdc_homes_find(&w->homes, key_hash);
-	const struct cdc_item *item = home ? w->lanes[home->lane].head : NULL;
+	const struct cdc_item *item = home ? w->lanes[home->lane].q.head : NULL;
 
 	/* Those that are held are in none. */
 	while (item && item->rec->key_hash != key_hash)
@@ -1124,7 +1233,7 @@ void cdc_window_give_up_group(struct cdc_window *w, struct cdc_item *item)
 	uint32_t lane = item->lane;
 
 	w->given_up = id;
-	while ((item = w->lanes[lane].head) && cdc_id_is_same_commit(&item->rec->id, &id)) {
+	while ((item = w->lanes[lane].q.head) && cdc_id_is_same_commit(&item->rec->id, &id)) {
 		leave_lane(w, item);
 		set_aside(w, item);
 	}
@@ -1271,7 +1380,7 @@ size_t cdc_window_deepest(const struct cdc_window *w)
 	size_t most = 0;
 
 	for (size_t i = 0; i < w->lane_n + w->apart_n; i++)
-		most = w->lanes[i].n > most ? w->lanes[i].n : most;
+		most = w->lanes[i].q.n > most ? w->lanes[i].q.n : most;
 	return most;
 }
 

@@ -18,6 +18,23 @@
  * of a key change waits for the first.  Whatever waits, waits for something that
  * is earlier in the stream, so nothing can wait for ever.
  *
+ * Small and large tables (cdc_window_share): a record of a table that has few in the
+ * window goes ahead of what its lane has of others, but for what was sent from its head
+ * on, which may be in flight.  What goes ahead forms groups of a request at most, and
+ * between two groups a request's worth of the others is left: half of what a lane sends
+ * is in the order in which it came, however many small tables there are.  A table has
+ * few when its lane has more than eight times as many; one that grows loses the right.
+ * - Order per key: a record goes ahead only if those of its key in the lane, when there
+ *   are any, did so, too.
+ * - Nothing waits for ever: what goes ahead waits for nothing but what is before it in
+ *   its lane.  For barriers and for halves of key changes others wait: they stay in
+ *   line.  A barrier enters its lane when nothing of its table is in one, and what comes
+ *   behind it is held, so that nothing of its table can pass it.
+ * - What was sent together stays together, for halving it when it is refused.
+ * - Checkpoints are about what is done, in whatever order.  A stop has what lies below
+ *   the highest id that was sent still to send; what it cannot send in time leaves
+ *   records above the checkpoint that come again.
+ *
  * Threads: a window belongs to its caller.
  * Layer: pipeline (base, record, buffer).
  */
@@ -56,6 +73,7 @@ struct cdc_item {
 	bool was_parked; /* aside: the store has it already */
 	bool is_done;
 	bool was_sent;
+	bool is_ahead;  /* it went ahead of what its lane had */
 	bool is_mapped; /* the selector wrote it anew: it is in the chunk's own batch */
 };
 
@@ -83,6 +101,9 @@ void cdc_window_select(struct cdc_window *w, struct cdc_selector *selector);
  * which no more is read, so that a transaction that does not fit is sent as far as it is there.
  */
 void cdc_window_group(struct cdc_window *w, uint64_t max_bytes);
+/* From now on, under CDC_ORDER_KEY and before there are inputs: records of tables with few go
+ * ahead, by requests of at most so many records (from 1 on) and bytes of JSON. */
+void cdc_window_share(struct cdc_window *w, size_t records, uint64_t bytes);
 void cdc_window_free(struct cdc_window *w); /* leases are not given back: close the readers */
 
 /* NULL: no memory.  It lives until drop, or as long as the window. */
@@ -214,7 +235,7 @@ struct cdc_item *cdc_window_probe(struct cdc_window *w, const struct cdc_id *aft
 
 /*
  * The next record of a lane that may be sent alone in place of the lane's head, to compare
- * the two: of another key, the first of it, waiting for nothing, with an id above after.
+ * the two: of another key, the first of it, waiting for nothing, with the lowest id above after.
  * NULL: there is none near.
  */
 struct cdc_item *cdc_window_other(struct cdc_window *w, size_t lane, const struct cdc_id *after);

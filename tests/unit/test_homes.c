@@ -58,7 +58,7 @@ static void a_key_has_its_lane_until_its_last_record_left(void **state)
 			home = cdc_homes_enter(&h, hash_of(k));
 			assert_int_equal(home->n, ++n[k]);
 			if (home->n == 1)
-				home->lane = (uint32_t)k;
+				home->lane = (uint16_t)k;
 		} else if (n[k]) {
 			cdc_homes_leave(&h, hash_of(k));
 			n[k]--;
