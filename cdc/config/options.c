@@ -158,19 +158,43 @@ static bool is_kind(struct cdc_loader *l, const struct cdc_node *node, const str
 	return false;
 }
 
-/* A text without NULs; min and max are bytes. */
-static bool is_http(const char *url)
+/* Is the port behind a host, if there is one, from 1 to 65535?  A placeholder is not looked at. */
+static bool is_port(const char *authority, size_t len)
+{
+	const char *user = memrchr(authority, '@', len);
+	const char *host = user ? user + 1 : authority, *end = authority + len;
+	const char *from = *host == '[' ? memchr(host, ']', (size_t)(end - host)) : host;
+	const char *colon = from ? memchr(from, ':', (size_t)(end - from)) : NULL;
+	unsigned port = 0;
+
+	if (!colon || colon + 1 == end || memchr(colon, '{', (size_t)(end - colon)))
+		return true; /* that of the scheme */
+	for (const char *at = colon + 1; at < end; at++) {
+		if (*at < '0' || *at > '9' || port > 65535)
+			return false;
+		port = port * 10 + (unsigned)(*at - '0');
+	}
+	return port >= 1 && port <= 65535;
+}
+
+/* What is wrong with a url, or NULL. */
+static const char *wrong_url(const char *url)
 {
 	const char *host = strncasecmp(url, "https://", 8) == 0  ? url + 8
 			   : strncasecmp(url, "http://", 7) == 0 ? url + 7
 								 : "";
 
-	return *host && !strchr("/:?#", *host) && !url[strcspn(url, " \t\r\n")];
+	if (!*host || strchr("/:?#", *host) || url[strcspn(url, " \t\r\n")])
+		return "is not a url that begins with http:// or https://";
+	return is_port(host, strcspn(host, "/?#")) ? NULL
+						   : "has a port that is not from 1 to 65535";
 }
 
+/* A text without NULs; min and max are bytes. */
 static char *take_text(struct cdc_loader *l, const struct cdc_node *node, const struct cdc_opt *o,
 		       uint64_t min, uint64_t max)
 {
+	const char *bad_url;
 	char why[64];
 
 	if (!is_kind(l, node, o, CDC_NODE_TEXT))
@@ -189,8 +213,9 @@ static char *take_text(struct cdc_loader *l, const struct cdc_node *node, const 
 		wrong(l, node, o, why);
 		return NULL;
 	}
-	if (o->flags & CDC_OPT_HTTP && !is_http(node->text)) {
-		wrong(l, node, o, "is not a url that begins with http:// or https://");
+	bad_url = o->flags & CDC_OPT_HTTP ? wrong_url(node->text) : NULL;
+	if (bad_url) {
+		wrong(l, node, o, bad_url);
 		return NULL;
 	}
 	return cdc_loader_text(l, node->text, node->len);

@@ -76,13 +76,13 @@ static enum cdc_code add_line(struct sink_webhook_target *t, const char *line, s
 	enum cdc_code rc = sink_webhook_template_new(line, SINK_WEBHOOK_TEMPLATE_LINE, &made, err);
 
 	if (rc)
-		return err ? cdc_err_wrap(err, "headers: %.*s", (int)strcspn(line, ":;"), line)
-			   : rc;
+		return err ? cdc_err_wrap(err, "%.*s", (int)strcspn(line, ":;"), line) : rc;
 	t->needs |= sink_webhook_template_needs(made);
 	t->lines[t->line_n++] = made;
 	return CDC_OK;
 }
 
+/* *ret_key: what an error is about, which its text does not say. */
 static enum cdc_code fill(struct sink_webhook_target *t, const struct sink_webhook_auth_parts *a,
 			  const char **ret_key, struct cdc_err *err)
 {
@@ -92,7 +92,7 @@ static enum cdc_code fill(struct sink_webhook_target *t, const struct sink_webho
 	if (sink_webhook_template_is(a->url)) {
 		rc = sink_webhook_template_new(a->url, SINK_WEBHOOK_TEMPLATE_URL, &t->url, err);
 		if (rc)
-			return err ? cdc_err_wrap(err, "url") : rc;
+			return rc;
 		t->needs |= sink_webhook_template_needs(t->url);
 	}
 	*ret_key = "headers";
@@ -137,9 +137,10 @@ enum cdc_code sink_webhook_target_new(const struct sink_webhook_connection *c,
 				      const struct sink_webhook_auth_parts *a,
 				      struct sink_webhook_target **ret, struct cdc_err *err)
 {
-	const char *key;
+	const char *key = "url";
+	enum cdc_code rc = make(c, a, &key, ret, err);
 
-	return make(c, a, &key, ret, err);
+	return rc && err ? cdc_err_wrap(err, "%s", key) : rc;
 }
 
 enum cdc_code sink_webhook_target_check(const struct sink_webhook_connection *c,

@@ -1834,6 +1834,92 @@ static void three_readers_follow_one_writer(void **state)
 	assert_true(is_good);
 }
 
+/* --- ends --------------------------------------------------------------------------- */
+
+/* The next record of the transaction that is, or is not, of table 0. */
+static uint32_t next_ordinal(uint64_t tx, uint32_t ordinal, bool is_first_table)
+{
+	struct cdc_id id;
+
+	do
+		id = contract_id(tx, ++ordinal);
+	while ((contract_table(&id) == 0) != is_first_table);
+	return ordinal;
+}
+
+/* A record of table 0, some of others, one by one, and the end: alone, or with the last of them. */
+static bool append_straggler(struct contract *c, uint64_t tx, struct contract_ids *want)
+{
+	uint32_t at = next_ordinal(tx, CONTRACT_NOISE, true);
+
+	contract_ids_add(want, contract_id(tx, at));
+	for (int i = 0; i < 4; i++) {
+		bool has_end = i == 3 && tx % 2;
+
+		if (!contract_append(c, CDC_SEQ_STREAM, piece(c, tx, at, at, has_end)) ||
+		    !contract_wait_last(c, contract_id(tx, at)))
+			return false;
+		at = next_ordinal(tx, at, false);
+	}
+	return (tx % 2 || contract_append(c, CDC_SEQ_STREAM, piece(c, tx, 1, 0, true))) &&
+	       contract_wait_durable(c, contract_end_lsn(tx));
+}
+
+/* Whatever lies between a record and the end of its transaction, in memory and on disk. */
+static void readers_never_leave_out_the_end_of_a_transaction(void **state)
+{
+	enum { TXS = 12 };
+	struct suite *s = *state;
+	struct contract *c = &s->c;
+	struct contract_seen seen = {.stream_n = 0};
+	struct contract_ids want = {.n = 0};
+	struct cdc_buffer_reader *r = NULL;
+
+	c->s.cache_bytes = 1;
+	opened(s, "g");
+	assert_true(contract_reader(c, "g", BEGIN, 0, &r));
+	for (uint64_t tx = 1; tx <= TXS; tx++) {
+		assert_true(append_straggler(c, tx, &want));
+		assert_true(contract_read(c, r, &seen, want.n));
+		assert_true(has_their_ends(&seen));
+	}
+	contract_reader_close(c, r);
+	contract_seen_clear(&seen);
+	/* Everything in memory, then the first half on disk, then all of it. */
+	for (int i = 0; i < 3; i++) {
+		for (size_t from = 0; from < want.n; from++) {
+			struct cdc_id above = want.ids[from];
+
+			above.ordinal--;
+			assert_true(contract_reader(c, "g", above, 0, &r));
+			assert_true(contract_read(c, r, &seen, want.n - from));
+			assert_true(has_their_ends(&seen));
+			contract_reader_close(c, r);
+			contract_seen_clear(&seen);
+		}
+		contract_close(c);
+		opened(s, "g");
+		for (uint64_t tx = TXS + 1; i == 0 && tx <= 2 * TXS; tx++)
+			assert_true(append_straggler(c, tx, &want));
+	}
+	/* Of one that has not ended nobody has the end. */
+	{
+		const uint32_t last = next_ordinal(3 * TXS, CONTRACT_NOISE, true);
+		const struct cdc_id open = contract_id(3 * TXS, last);
+
+		assert_true(
+			contract_append(c, CDC_SEQ_STREAM, piece(c, 3 * TXS, last, last, false)));
+		assert_true(contract_reader(c, "g", want.ids[want.n - 1], 0, &r));
+		assert_true(contract_read(c, r, &seen, 1));
+		assert_int_equal(cdc_id_cmp(&seen.got.ids[0], &open), 0);
+		for (size_t i = 0; i < seen.end_n; i++)
+			assert_true(seen.ends[i].commit_lsn < open.commit_lsn);
+		contract_reader_close(c, r);
+		contract_seen_clear(&seen);
+	}
+	contract_ids_clear(&want);
+}
+
 /* --- the list ----------------------------------------------------------------------- */
 
 #define TEST(f) cmocka_unit_test_prestate_setup_teardown(f, setup, teardown, &suite)
@@ -1877,6 +1963,7 @@ int buffer_contract_run(const struct cdc_buffer_ops *ops, const struct contract_
 		TEST(delivered_records_stay_for_the_retention),
 		TEST(a_second_process_is_refused),
 		TEST(three_readers_follow_one_writer),
+		TEST(readers_never_leave_out_the_end_of_a_transaction),
 	};
 
 	return cmocka_run_group_tests_name(ops->name, tests, NULL, NULL);

@@ -164,7 +164,7 @@ def test_what_cannot_be_is_refused_before_anything_begins(rig):
     receiver = rig.add_receiver()
     for path, more, delivery, said in [
             ("{table}/x", {}, {}, ["configuration.url", "host and port cannot come from records"]),
-            ("/{tabel}", {}, {}, ["configuration.url", "at byte ", "{key.COLUMN|TEXT}"]),
+            ("/{tabel}", {}, {}, ["configuration.url: at byte ", "{key.COLUMN|TEXT}"]),
             ("/%{table}", {}, {}, ["configuration.url", "hex digits"]),
             ("/x", {"headers": [{"name": "X-A", "value": '{"a": 1}'}]}, {}, ["headers: X-A", "{{ and }}"]),
             ("/x", {"headers": [{"name": "webhook-id", "value": "{id}"}]}, {}, ["webhook-id", "itself"]),

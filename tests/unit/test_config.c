@@ -224,6 +224,13 @@ static void a_wrong_value_is_named_with_its_range(void **state)
 		{"url: 'http://'",
 		 "url: the value (secret) is not a url that begins with http:// or "
 		 "https:// (allowed: 0 to 4096 bytes)"},
+		{"url: 'http://h:99999/'", "url: the value (secret) has a port that is not from 1 "
+					   "to 65535 (allowed: 0 to 4096 bytes)"},
+		{"url: 'https://me:1@[::1]:0?a'",
+		 "url: the value (secret) has a port that is not from 1 to 65535 "
+		 "(allowed: 0 to 4096 bytes)"},
+		{"url: 'http://me:word/'", "url: the value (secret) has a port that is not from 1 "
+					   "to 65535 (allowed: 0 to 4096 bytes)"},
 		{"number: 0", "number: \"0\" is below 1 (allowed: 1 to 65535)"},
 		{"number: 65536", "number: \"65536\" is above 65535 (allowed: 1 to 65535)"},
 		{"number: -1", "number: \"-1\" is not a whole number (allowed: 1 to 65535)"},
@@ -1054,7 +1061,7 @@ static void an_auth_method_and_its_section_go_together(void **state)
 		{"auth_method: basic\n      basic: {username: 'a:b'}",
 		 ": basic.username may not contain a colon"},
 		{"headers: [{name: X-A, value: '" SECRET "{tabel}'}]",
-		 ".headers: headers: X-A: at byte 16: this is no placeholder; there are {schema}, "
+		 ".headers: X-A: at byte 16: this is no placeholder; there are {schema}, "
 		 "{table}, {operation}, {id}, {key.COLUMN}, {fields.COLUMN} and, where a column "
 		 "may "
 		 "be null or not there, {key.COLUMN|TEXT}; {{ and }} stand for braces"},

@@ -12,7 +12,9 @@
 
 #include <cmocka.h>
 
+#include "cdc/pipeline/select.h"
 #include "cdc/pipeline/window.h"
+#include "cdc/record/scan.h"
 
 #define ALL     ((1u << CDC_OP_COUNT) - 1)
 #define RECORDS 600
@@ -398,6 +400,41 @@ static void nothing_but_its_key_waits_for_a_record_that_fails(void **state)
 	assert_int_equal(cdc_window_input_bytes(in), 0);
 	assert_int_equal(cdc_window_position(in).id.ordinal, 4);
 	cdc_window_free(w);
+}
+
+/* What was written anew lies beside what was read, and both are memory. */
+static void bytes_of_records_that_were_written_anew_count(void **state)
+{
+	static const char json[] =
+		"{\"id\":\"00000001-000000000000000a-00000001-0001\",\"operation\":\"insert\","
+		"\"schema\":\"public.t\",\"key\":{\"id\":1},\"fields\":{\"id\":1,\"v\":\"secret\"},"
+		"\"position\":\"0/9\",\"commit\":{\"lsn\":\"0/A\",\"xid\":7,"
+		"\"time\":\"2026-01-02T03:04:05.000000Z\"},\"hash\":\"0123456789abcdef\"}";
+	struct cdc_select_field fields[] = {{.id = (char[]){"v"}, .obfuscate = CDC_OBFUSCATE_MASK},
+					    {.id = (char[]){"*"}}};
+	struct cdc_select_table table = {
+		.id = (char[]){"public.t"}, .fields = fields, .field_n = 2};
+	const struct cdc_selection selection = {.tables = &table, .n = 1};
+	struct cdc_window *w = cdc_window_new(1, false, CDC_ORDER_KEY, ALL);
+	struct cdc_window_input *in = input_of(w, CDC_INPUT_STREAM);
+	CDC_AUTO(cdc_batch_freep) struct cdc_batch *b = cdc_batch_new(1 << 20);
+	struct cdc_selector *selector = NULL;
+	struct cdc_item *head;
+
+	(void)state;
+	assert_int_equal(cdc_selector_new(&selection, ALL, &selector, NULL), CDC_OK);
+	cdc_window_select(w, selector);
+	assert_int_equal(cdc_scan_record(b, json, strlen(json), NULL), CDC_OK);
+	take(w, in, b);
+	head = cdc_window_head(w, 0);
+	assert_true(head->is_mapped);
+	assert_true(head->rec->json_len > 100);
+	assert_int_equal(cdc_window_input_bytes(in), b->json.len + head->rec->json_len);
+	finish(w, 1);
+	assert_ptr_equal(cdc_window_take_lease(in), b);
+	assert_int_equal(cdc_window_input_bytes(in), 0);
+	cdc_window_free(w);
+	cdc_selector_free(selector);
 }
 
 /* There only the record itself waits. */
@@ -1354,6 +1391,7 @@ int main(void)
 		cmocka_unit_test(a_table_stops_no_earlier_than_its_input_has_come),
 		cmocka_unit_test(what_is_not_selected_moves_the_checkpoint),
 		cmocka_unit_test(nothing_but_its_key_waits_for_a_record_that_fails),
+		cmocka_unit_test(bytes_of_records_that_were_written_anew_count),
 		cmocka_unit_test(without_order_what_is_of_its_key_goes_beside_the_head),
 		cmocka_unit_test(a_second_half_that_is_too_large_outlives_its_first),
 		cmocka_unit_test(what_is_too_large_stands_aside),
