@@ -63,7 +63,7 @@ def tables_pending(walpost):
     return walpost.metric("walpost_backfill_pending_tables")
 
 
-def wait_copied(rig, tables, seconds=60):
+def wait_copied(rig, tables, seconds=120):
     """Until so many tables were copied and nothing of them is held any more."""
     def copied():
         walpost = rig.walpost
@@ -72,7 +72,7 @@ def wait_copied(rig, tables, seconds=60):
     wait_for(f"{tables} tables are copied", copied, seconds, tail=rig.tail)
 
 
-def wait_equal(rig, *tables, seconds=60, keys=None):
+def wait_equal(rig, *tables, seconds=120, keys=None):
     """Until a receiver that applies what arrives has the tables as they are."""
     def equal():
         have = replica(first_arrivals(rig.receiver))

@@ -43,7 +43,7 @@ def test_full_with_stop_holds_the_slot_and_loses_nothing(rig):
     assert rig.walpost.process.is_running
     rig.receivers["dead"].start()
     for name in ("dead", "one", "two"):
-        rig.assert_whole(rig.receivers[name], seconds=90)
+        rig.assert_whole(rig.receivers[name], seconds=120)
     wait_for("the slot follows", lambda: rig.db.confirmed() >= end, 60, tail=rig.walpost.tail)
 
 
@@ -63,7 +63,7 @@ def test_full_with_stop_survives_a_kill(rig):
         time.sleep(1.5)
     rig.receivers["dead"].start()
     for name in ("dead", "one", "two"):
-        rig.assert_whole(rig.receivers[name], seconds=90)
+        rig.assert_whole(rig.receivers[name], seconds=120)
     assert not rig.walpost.events("capture_failed")
 
 
@@ -73,7 +73,7 @@ def test_full_with_suspend_lets_the_others_go_on(rig):
         insert(rig, i * 1000, 1000)
     end = rig.db.wal_end()
     for name in ("one", "two"):
-        rig.assert_whole(rig.receivers[name], seconds=60)
+        rig.assert_whole(rig.receivers[name], seconds=120)
     wait_for("the slot goes on", lambda: rig.db.confirmed() >= end, 60, tail=rig.walpost.tail)
     assert rig.walpost.disk_bytes() < BUDGET * 1.1
     wait_for("the suspension is an error of that sync", lambda: any(
@@ -90,7 +90,7 @@ def test_full_with_suspend_lets_the_others_go_on(rig):
     rig.walpost.start(databases=[rig.db])
     insert(rig, 1000000, 10)
     for name in ("one", "two"):
-        rig.assert_whole(rig.receivers[name], seconds=60)
+        rig.assert_whole(rig.receivers[name], seconds=120)
     wait_for("it is shown again", lambda: "suspended" in rig.walpost.get("/status.txt")[1], tail=rig.walpost.tail)
     stays("the suspended sync stays suspended",
           lambda: "suspended" in rig.walpost.get("/status.txt")[1], 1)
@@ -107,7 +107,7 @@ def test_delivered_records_are_evicted_when_room_is_needed(rig):
     for i in range(15):
         insert(rig, i * 1000, 1000)
         biggest = max(biggest, rig.walpost.disk_bytes())
-    rig.assert_whole(seconds=90)
+    rig.assert_whole(seconds=120)
     biggest = max(biggest, rig.walpost.disk_bytes())
     assert biggest < BUDGET * 1.1
     assert not [e for e in rig.walpost.events() if e.get("level") == "error"]
@@ -156,7 +156,7 @@ def test_F37_a_full_disk_loses_nothing_and_recovers(rig, small_disk):
     assert rig.db.confirmed() < end, "the slot waits"
     rig.receiver.start()
     subprocess.run(["mount", "-o", "remount,size=512m", small_disk.path], check=True)
-    rig.assert_whole(seconds=90)
+    rig.assert_whole(seconds=120)
     wait_for("the slot follows", lambda: rig.db.confirmed() >= end, 60, tail=rig.walpost.tail)
 
 
@@ -182,7 +182,7 @@ def test_a_disk_filled_by_others_and_a_kill_meanwhile(rig, small_disk):
         rig.walpost.start(databases=[rig.db])
     else:
         small_disk.free()
-    rig.assert_whole(seconds=60)
+    rig.assert_whole(seconds=120)
 
 
 def test_a_disk_that_is_full_and_never_grows_drains_by_delivery(rig, small_disk):
@@ -197,4 +197,4 @@ def test_a_disk_that_is_full_and_never_grows_drains_by_delivery(rig, small_disk)
     wait_for("the full disk is an error in the log", lambda: any(
         e.get("code") == "full" for e in rig.walpost.events()), 60, tail=rig.walpost.tail)
     rig.receiver.start()
-    rig.assert_whole(seconds=90)
+    rig.assert_whole(seconds=120)

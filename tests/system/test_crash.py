@@ -430,5 +430,5 @@ def test_kill_at_twenty_random_moments_under_load(rig, seed):
             time.sleep(rng.uniform(0.02, 0.9))
             rig.walpost.kill()
             rig.walpost.start(databases=[rig.db])
-    report = rig.assert_whole(seconds=90)
+    report = rig.assert_whole(seconds=120)
     assert report.expected > 1000

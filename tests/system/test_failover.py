@@ -150,7 +150,7 @@ def test_F28_the_slot_is_followed_to_the_promoted_standby(make_pair, make_rig):
                     return
     writer = threading.Thread(target=write)
     writer.start()
-    rig.wait_arrived(300, seconds=60)
+    rig.wait_arrived(300, seconds=120)
     pair.primary.stop("immediate")
     writer.join(60)
     assert died.is_set()

@@ -96,7 +96,7 @@ def test_F05_a_network_that_swallows_everything(rig):
         delivered_one(rig, port=relay.port)
         relay.freeze()
         rig.db.sql("INSERT INTO t SELECT g, 'unheard' FROM generate_series(2, 100) g")
-        rig.assert_whole(seconds=60)
+        rig.assert_whole(seconds=120)
         assert len(rig.receiver.records()) == 100, "nothing came twice"
         interrupted = rig.walpost.events("capture_interrupted")
         assert interrupted and interrupted[0]["code"] == "timeout", rig.tail()
@@ -117,7 +117,7 @@ def test_F09_a_role_that_may_no_longer_replicate(own_server, make_rig):
         60, tail=walpost.tail)
     rig.db.sql("INSERT INTO t VALUES (2, 'meanwhile')")
     server.sql("ALTER ROLE walpost REPLICATION")
-    rig.assert_whole(seconds=60)
+    rig.assert_whole(seconds=120)
     assert not walpost.events("capture_failed")
     assert PASSWORD not in walpost.log_text()
 

@@ -152,7 +152,7 @@ def test_what_is_not_selected_does_not_keep_a_transaction_from_ending(rig):
     # From memory and, behind a restart, from disk, where chunks without the table are passed over.
     rig.walpost.restart(databases=[rig.db])
     rig.receiver.behave()
-    rig.wait_arrived(15, seconds=60)
+    rig.wait_arrived(15, seconds=120)
     found = assert_grouped(rig, 5)
     assert [part.part for part in found] == [(1, True)] * 3
 

@@ -29,7 +29,7 @@
 #define MINUTE_US  INT64_C(60000000)
 #define NOW_US     INT64_C(1767225600000000) /* 2026-01-01T00:00:00Z */
 #define UUID       "00000000-0000-5000-8000-000000000001"
-#define WAIT_S     20
+#define WAIT_S     120
 #define ANSWER_MAX (size_t)(64 << 20)
 
 /* Two slots, three syncs; one buffer is a real one, the other could not be opened. */
@@ -944,7 +944,8 @@ static void stopping_does_not_wait_for_clients(void **state)
 	send_text(half, "GET /heal");
 	cdc_server_stop(f->server);
 	f->server = NULL;
-	assert_true(cdc_clock_mono_ms() - start_ms < 3000);
+	/* It would have waited for 10 s, until they are idle for too long. */
+	assert_true(cdc_clock_mono_ms() - start_ms < 8000);
 	assert_true(recv(fd, &c, 1, 0) <= 0);
 	(void)close(fd);
 	(void)close(half);

@@ -21,7 +21,7 @@
 #define OLD     CDC_EPOCH(1, 1)
 #define NOW     CDC_EPOCH(2, 1) /* a generation later */
 #define LATER   CDC_EPOCH(2, 2) /* and another timeline */
-#define WAIT_MS 20000
+#define WAIT_MS 120000
 
 static const struct cdc_buffer_ops *const ops = &cdc_buffer_local;
 

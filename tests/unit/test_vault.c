@@ -103,7 +103,7 @@ static void run_sql(const struct fixture *f, const char *sql)
 
 	path_of(f, "state.db", path);
 	assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
-	(void)sqlite3_busy_timeout(db, 20000);
+	(void)sqlite3_busy_timeout(db, 120000);
 	if (sqlite3_exec(db, sql, NULL, NULL, NULL) != SQLITE_OK)
 		fail_msg("%s: %s", sql, sqlite3_errmsg(db));
 	assert_int_equal(sqlite3_close(db), SQLITE_OK);
