@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 
@@ -75,8 +76,9 @@ def test_text_has_one_line_per_test_and_a_verdict(prepared, folder):
     words = {"ok": "ok  ", "warning": "warn", "failed": "FAIL"}
     for line, test in zip(tests, check.answer["tests"]):
         assert line.startswith(f"{words[test['result']]}  {test['subject']}: {test['test']}: "), line
-        if test["test"] != "data_dir":  # the free space is another by now
-            assert test["text"] in line and test["remedy"] in line
+        # Free space, free senders and milliseconds are others by now.
+        said, text, remedy = (re.sub(r"\d+", "#", t) for t in (line, test["text"], test["remedy"]))
+        assert text in said and remedy in said
     assert [line for line in tests if "to mend it: ALTER TABLE" in line and "public" in line]
 
 
