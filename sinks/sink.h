@@ -89,6 +89,7 @@ struct sink_result {
 	int status;           /* HTTP status; 0: no answer was had */
 	bool is_never_record; /* 401, 403, 407, 429, 3xx: never counts as the record's own trouble
 			       */
+	bool is_ours;      /* nothing was sent: it is walpost that lacks something, as text says */
 	bool is_transient; /* 408, 425, 5xx, time-out, broken connection: record trouble only after
 			      many failures over a long time */
 	uint64_t retry_after_ms; /* as the endpoint asked, or SINK_NO_RETRY_AFTER */

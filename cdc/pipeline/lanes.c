@@ -248,16 +248,18 @@ uint64_t cdc_lanes_accepted_begun(const struct cdc_lanes *l)
 static void note_opened(struct cdc_lanes *l, const struct sink_result *r, uint64_t now_ms)
 {
 	const char *reason = r ? r->text : "no answer";
+	bool is_ours = r && r->is_ours;
 	struct cdc_err why = {0};
 
-	(void)cdc_err_set(&why, CDC_IO,
-			  "the endpoint accepts nothing (%s); %zu records wait, nothing is lost",
+	(void)cdc_err_set(&why, CDC_IO, "%s (%s); %zu records wait, nothing is lost",
+			  is_ours ? "no request can be made" : "the endpoint accepts nothing",
 			  reason, cdc_window_records(l->setup.window));
 	post(l, CDC_STATE_WAITING, &why);
 	/* Another reason is news: it may be the first attempt to mend the one before. */
 	if (cdc_log_is_due(l->breaker.openings) || strcmp(l->told, reason) != 0)
-		LOG_WARN(&l->setup.log, "endpoint_trouble", KV("sync", l->setup.sync),
-			 KV("status", r ? r->status : 0), KV("failures", l->breaker.failures),
+		LOG_WARN(&l->setup.log, is_ours ? "own_trouble" : "endpoint_trouble",
+			 KV("sync", l->setup.sync), KV("status", r ? r->status : 0),
+			 KV("failures", l->breaker.failures),
 			 KV("next_probe_ms", l->breaker.until_ms - now_ms), KV_ERR(&why));
 	(void)snprintf(l->told, sizeof(l->told), "%s", reason);
 }

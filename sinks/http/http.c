@@ -8,12 +8,14 @@
 #include <string.h>
 #include <strings.h>
 #include <sys/epoll.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "cdc/base/clock.h"
 #include "cdc/base/crypto.h"
+#include "cdc/base/stop.h"
 
 #define CONNECT_MS 10000
 #define KEEP_BODY  (4u << 20) /* a slot keeps a buffer of at most so much */
@@ -39,6 +41,7 @@ struct slot {
 	struct curl_slist *headers; /* of all its requests; the slots share theirs */
 	size_t got, head;           /* bytes of the answer's body and of its head */
 	unsigned token;
+	int lacks;        /* EMFILE, ENFILE: why there was no socket; 0: there was */
 	char barred[160]; /* why the last address was not connected to; empty: it was */
 	uint64_t begun_us;
 	char error[CURL_ERROR_SIZE];
@@ -190,6 +193,7 @@ static curl_socket_t open_socket(void *arg, curlsocktype purpose, struct curl_so
 
 		if (watched)
 			*watched = OWN;
+		s->lacks = fd < 0 && (errno == EMFILE || errno == ENFILE) ? errno : 0;
 		s->barred[0] = '\0';
 		return fd;
 	}
@@ -546,6 +550,7 @@ static enum cdc_code begin(struct sink_http *h, struct slot *s, struct cdc_err *
 	s->keep_max = s == &h->side ? SINK_HTTP_ANSWER_BYTES : h->keep_max;
 	cdc_buf_reset(&s->kept, SINK_HTTP_KEPT_BYTES);
 	s->barred[0] = s->error[0] = '\0';
+	s->lacks = 0;
 	s->begun_us = mono_us();
 	if (rc || curl_multi_add_handle(h->multi, s->easy))
 		return cdc_err_set(err, CDC_NOMEM, "out of memory for a request");
@@ -780,11 +785,48 @@ void sink_http_drop(struct sink_http *h, size_t slot)
 		finish(h, &h->slots[slot]);
 }
 
-static enum sink_http_end end_of(const struct slot *s, CURLcode rc, long status)
+/* EMFILE, ENFILE: no file descriptor was left for the request.  libcurl tells of those that it
+ * needs to look up a name, or to read a file, only that it could not. */
+static int lacking(const struct slot *s, CURLcode rc)
+{
+	int fd, lacks = 0;
+
+	if (rc == CURLE_COULDNT_CONNECT)
+		return s->lacks;
+	if (rc != CURLE_COULDNT_RESOLVE_HOST && rc != CURLE_COULDNT_RESOLVE_PROXY &&
+	    rc != CURLE_SSL_CACERT_BADFILE)
+		return 0;
+	fd = cdc_event_new();
+	if (fd < 0)
+		lacks = errno == ENFILE ? ENFILE : EMFILE;
+	else
+		close(fd);
+	return lacks;
+}
+
+static void tell_lacking(int lacks, char *text, size_t size)
+{
+	struct rlimit most = {0};
+
+	(void)getrlimit(RLIMIT_NOFILE, &most);
+	if (lacks == ENFILE)
+		(void)snprintf(text, size,
+			       "nothing was sent: this machine has no file descriptor left; raise "
+			       "its limit, fs.file-max");
+	else
+		(void)snprintf(text, size,
+			       "nothing was sent: walpost has no file descriptor left; raise its "
+			       "limit of %llu, ulimit -n or LimitNOFILE of its service",
+			       (unsigned long long)most.rlim_cur);
+}
+
+static enum sink_http_end end_of(const struct slot *s, CURLcode rc, long status, int lacks)
 {
 	/* The status line decides; a body that breaks off behind it changes nothing. */
 	if (status >= 200)
 		return SINK_HTTP_ANSWERED;
+	if (lacks)
+		return SINK_HTTP_LACKING;
 	if (rc == CURLE_COULDNT_CONNECT && s->barred[0])
 		return SINK_HTTP_BARRED;
 	return rc == CURLE_OPERATION_TIMEDOUT ? SINK_HTTP_TIMEOUT : SINK_HTTP_BROKEN;
@@ -801,18 +843,21 @@ static void get_header(CURL *easy, const char *name, char *ret, size_t size)
 static void fill_answer(const struct sink_http *h, const struct slot *s, CURLcode rc,
 			struct sink_http_answer *a)
 {
+	int lacks = lacking(s, rc);
 	long status = 0;
 
 	(void)curl_easy_getinfo(s->easy, CURLINFO_RESPONSE_CODE, &status);
 	memset(a, 0, sizeof(*a));
 	a->slot = s == &h->side ? SINK_HTTP_SIDE : (size_t)(s - h->slots);
-	a->end = end_of(s, rc, status);
+	a->end = end_of(s, rc, status, lacks);
 	a->status = a->end == SINK_HTTP_ANSWERED ? (int)status : 0;
 	a->took_us = mono_us() - s->begun_us;
 	a->sent_bytes = s->body.len - s->skip;
 	a->token = s->token;
 	if (a->end == SINK_HTTP_BARRED) {
 		(void)snprintf(a->reason, sizeof(a->reason), "%s", s->barred);
+	} else if (a->end == SINK_HTTP_LACKING) {
+		tell_lacking(lacks, a->reason, sizeof(a->reason));
 	} else if (a->end != SINK_HTTP_ANSWERED) {
 		long number = 0;
 

@@ -61,9 +61,10 @@ struct sink_http_settings {
 enum sink_http_end {
 	SINK_HTTP_ANSWERED, /* a status line came, whatever happened after it */
 	SINK_HTTP_TIMEOUT,
-	SINK_HTTP_BROKEN, /* no connection, or one that ended before the status line */
-	SINK_HTTP_BARRED, /* not sent: no address of the host may be reached, or there is no token
-			   */
+	SINK_HTTP_BROKEN,  /* no connection, or one that ended before the status line */
+	SINK_HTTP_BARRED,  /* not sent: no address of the host may be reached, or there is no token
+			    */
+	SINK_HTTP_LACKING, /* not sent: this process, or its machine, has no file descriptor left */
 };
 
 struct sink_http_answer {

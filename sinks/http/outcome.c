@@ -164,9 +164,10 @@ void sink_http_outcome(const struct sink_http_answer *a, int64_t now_us, struct 
 	ret->retry_after_ms = SINK_NO_RETRY_AFTER;
 	if (a->end != SINK_HTTP_ANSWERED) {
 		ret->outcome = SINK_RETRY;
-		/* Where a request may not go says nothing about what is in it. */
-		ret->is_never_record = a->end == SINK_HTTP_BARRED;
-		ret->is_transient = a->end != SINK_HTTP_BARRED;
+		/* What was not sent says nothing about what is in it. */
+		ret->is_ours = a->end == SINK_HTTP_LACKING;
+		ret->is_never_record = a->end == SINK_HTTP_BARRED || ret->is_ours;
+		ret->is_transient = !ret->is_never_record;
 		ret->retry_after_ms = sink_http_retry_after_ms(a->retry_after, a->date, now_us);
 		(void)snprintf(ret->text, sizeof(ret->text), "%s", a->reason);
 		return;

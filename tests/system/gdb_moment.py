@@ -4,7 +4,7 @@ gdb -nx -batch -p PID -x gdb_moment.py, with the environment
   MOMENT  one of the names below
   LSN     only what lies above this LSN counts
   ARMED   a file that is made as soon as the program runs towards the moment
-The exit code is 0 only if the moment came and the program was killed in it.
+The exit code is 0 only if the moment came, as it should be, and the program was killed in it.
 """
 
 import os
@@ -12,6 +12,7 @@ import os
 import gdb
 
 MOMENT = os.environ["MOMENT"]
+FAULTS = []  # what should not have been so at the moment
 LSN = int(os.environ["LSN"])
 
 
@@ -69,6 +70,32 @@ def sync_of(folder, is_after):
             after(name, lambda: is_called_from(folder))
         else:
             Moment(name, lambda: is_called_from(folder))
+
+
+def evict_behind_durable():
+    """The buffer is told what it may evict, and not before the store's transaction is synced."""
+    handed = Behind("cdc_store_checkpoint", lambda: position_is_above("c->streams"))
+    synced = []
+
+    class Return(gdb.FinishBreakpoint):
+        def stop(self):
+            synced.append(True)
+            return False
+
+    def enter():
+        if handed.is_there and is_called_from("cdc/store/"):
+            Return(gdb.newest_frame(), internal=True)
+        return False
+
+    def is_moment():
+        if not position_is_above("position->streams"):
+            return False
+        if not synced:
+            FAULTS.append("the checkpoint is not durable")
+        return True
+    for name in ("fsync", "fdatasync"):
+        Moment(name, enter)
+    Moment(function("cdc_buffer_local.commit"), is_moment)
 
 
 def new_records():
@@ -146,8 +173,7 @@ MOMENTS = {
     # durable, and nobody knows
     "store_synced": lambda: sync_of("cdc/store/", True),
     # checkpoint durable, nothing evicted
-    "evict": lambda: Moment(function("cdc_buffer_local.commit"),
-                            lambda: position_is_above("position->streams")),
+    "evict": evict_behind_durable,
     # the buffer knows that it may evict
     "evicted": lambda: after(function("cdc_buffer_local.commit"),
                              lambda: position_is_above("position->streams")),
@@ -219,3 +245,6 @@ gdb.execute("continue")
 print("=== the moment:")
 gdb.execute("bt 12")
 gdb.execute("kill")
+if FAULTS:
+    print(*FAULTS, sep="\n")
+    gdb.execute("quit 1")

@@ -90,6 +90,18 @@ static void no_answer_is_retried_and_says_why(void **state)
 	}
 }
 
+static void what_walpost_lacks_is_nobody_elses_fault(void **state)
+{
+	struct sink_http_answer a = {.end = SINK_HTTP_LACKING, .reason = "no descriptor"};
+	struct sink_result r = judge(&a);
+
+	(void)state;
+	assert_int_equal(r.outcome, SINK_RETRY);
+	assert_true(r.is_ours && r.is_never_record);
+	assert_false(r.is_transient);
+	assert_string_equal(r.text, "no descriptor");
+}
+
 static void the_wait_an_endpoint_asks_for_is_kept_where_one_waits(void **state)
 {
 	static const struct {
@@ -225,6 +237,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(every_status_has_its_outcome),
 		cmocka_unit_test(no_answer_is_retried_and_says_why),
+		cmocka_unit_test(what_walpost_lacks_is_nobody_elses_fault),
 		cmocka_unit_test(the_wait_an_endpoint_asks_for_is_kept_where_one_waits),
 		cmocka_unit_test(texts_name_the_status),
 		cmocka_unit_test(retry_after_is_read_in_all_its_forms),
