@@ -27,6 +27,8 @@
 #define WORD_MS              250    /* a word about a gap is heard this late */
 #define BEGIN_MS             20     /* looks whether a generation has begun */
 #define OPEN_HOLD_MS         20     /* a piece of an open transaction waits this long for more */
+#define LEFT_NOTE            "left" /* of tables, in the store */
+#define LOOK_NOTE            "look" /* at the publication */
 
 struct cdc_capture {
 	struct cdc_capture_setup setup;
@@ -56,12 +58,13 @@ struct cdc_capture {
 	bool is_publication_unwatched;  /* the last look at it failed */
 	struct cdc_hurt_report hurt;    /* the last look at the tables' identities */
 	struct cdc_absent absent;       /* those that were taken out for it */
-	bool is_hurt_stuck;  /* one could not be taken out of the publication, which was told */
-	uint32_t absences;   /* gaps that were noted of tables that came back */
-	struct cdc_buf left; /* the tables that are out, as they are noted */
-	bool is_left_known;  /* what a former process noted of them was read */
-	bool is_gap_unnoted; /* the next process is to note it */
-	uint32_t promoted;   /* the timeline that it writes since, while it was read; 0: none */
+	bool is_hurt_stuck;   /* one could not be taken out of the publication, which was told */
+	uint32_t absences;    /* gaps that were noted of tables that came back */
+	struct cdc_buf left;  /* the tables that are out, as they are noted */
+	bool is_left_known;   /* what a former process noted of them was read */
+	bool is_look_unnoted; /* the last look at the publication is to be noted */
+	bool is_gap_unnoted;  /* the next process is to note it */
+	uint32_t promoted;    /* the timeline that it writes since, while it was read; 0: none */
 	bool reply_requested;
 	/* An option changed the numbering, and the buffer ends in a transaction that was numbered
 	 * as before: its commit LSN, up to which it goes on being; 0: nothing of it. */
@@ -553,33 +556,54 @@ static struct cdc_id end_id(const struct cdc_capture *c)
 	return (struct cdc_id){.epoch = st.epoch, .commit_lsn = end_of_ours(c, &st)};
 }
 
-static void put_left_key(const struct cdc_capture *c, char ret_key[96])
+static void put_key(const struct cdc_capture *c, const char *of, char ret_key[96])
 {
-	(void)snprintf(ret_key, 96, "left %s", c->setup.plan.slot);
+	(void)snprintf(ret_key, 96, "%s %s", of, c->setup.plan.slot);
 }
 
-/* What a former process knew of tables that are out. */
-static enum cdc_code recall_left(struct cdc_capture *c, struct cdc_err *err)
+/* *text is the caller's to free; "": nothing was noted. */
+static enum cdc_code read_note(const struct cdc_capture *c, const char *of, size_t max,
+			       char **ret_text, struct cdc_err *err)
 {
-	char *text = c->is_left_known ? NULL : malloc(CDC_LEFT_TEXT_MAX);
-	char key[96];
+	char *text = malloc(max), key[96];
+	enum cdc_code rc;
+
+	if (!text)
+		return cdc_err_set(err, CDC_NOMEM, "out of memory for what was noted of tables");
+	put_key(c, of, key);
+	rc = cdc_store_note_get(c->setup.store, key, text, max, err);
+	if (rc == CDC_MISSING) {
+		*text = '\0';
+		rc = CDC_OK;
+	}
+	if (rc)
+		free(text);
+	else
+		*ret_text = text;
+	return rc;
+}
+
+/* What a former process knew of the publication and of tables that are out. */
+static enum cdc_code recall_publication(struct cdc_capture *c, struct cdc_err *err)
+{
+	char *left = NULL, *look = NULL;
 	enum cdc_code rc;
 
 	if (c->is_left_known)
 		return CDC_OK;
-	if (!text)
-		return cdc_err_set(err, CDC_NOMEM, "out of memory for the tables that left");
-	*text = '\0';
-	put_left_key(c, key);
-	rc = cdc_store_note_get(c->setup.store, key, text, CDC_LEFT_TEXT_MAX, err);
+	rc = read_note(c, LEFT_NOTE, CDC_LEFT_TEXT_MAX, &left, err);
 	if (!rc)
-		cdc_source_recall_left(c->source, text);
-	if (!rc || rc == CDC_MISSING) {
-		cdc_buf_put(&c->left, text, strlen(text) + 1);
+		rc = read_note(c, LOOK_NOTE, CDC_LOOK_TEXT_MAX, &look, err);
+	if (!rc) {
+		cdc_source_recall_left(c->source, left);
+		/* A slot that is made now reads nothing of what was before. */
+		if (c->has_row)
+			cdc_source_recall_look(c->source, look);
+		cdc_buf_put(&c->left, left, strlen(left) + 1);
 		c->is_left_known = true;
-		rc = CDC_OK;
 	}
-	free(text);
+	free(left);
+	free(look);
 	return rc;
 }
 
@@ -609,7 +633,7 @@ static enum cdc_code open_stream(struct cdc_capture *c, struct cdc_err *err)
 	at = end_id(c);
 	rc = cdc_absent_load(&c->absent, &at, c->row.generation, err);
 	if (!rc)
-		rc = recall_left(c, err);
+		rc = recall_publication(c, err);
 	if (rc)
 		return rc;
 	rc = cdc_source_connect(c->source, c->has_row || st.durable, &info, err);
@@ -1178,7 +1202,7 @@ static void note_left(struct cdc_capture *c)
 	cdc_source_put_left(c->source, &now);
 	cdc_buf_put(&now, "", 1);
 	memset(&err, 0, sizeof(err));
-	put_left_key(c, key);
+	put_key(c, LEFT_NOTE, key);
 	if (now.failed || c->is_gap_unnoted ||
 	    (now.len == c->left.len && memcmp(now.data, c->left.data, now.len) == 0)) {
 		cdc_buf_clear(&now);
@@ -1193,6 +1217,29 @@ static void note_left(struct cdc_capture *c)
 	}
 	cdc_buf_clear(&c->left);
 	c->left = now;
+}
+
+/* The look is remembered as well: what becomes of a table when nobody looks may be a gap. */
+static void note_look(struct cdc_capture *c)
+{
+	struct cdc_err err;
+	struct cdc_buf now;
+	char key[96];
+
+	if (!c->is_look_unnoted || c->is_gap_unnoted)
+		return;
+	cdc_buf_init(&now, CDC_LOOK_TEXT_MAX);
+	cdc_source_put_look(c->source, &now);
+	cdc_buf_put(&now, "", 1);
+	memset(&err, 0, sizeof(err));
+	put_key(c, LOOK_NOTE, key);
+	/* Of more tables than there is room for, nothing is: an old look would be wrong. */
+	if (cdc_store_note_put(c->setup.store, key, now.failed ? "" : (const char *)now.data, &err))
+		LOG_WARN(&c->setup.log, "publication_not_noted",
+			 KV("connection", c->setup.connection), KV_ERR(&err));
+	else
+		c->is_look_unnoted = false;
+	cdc_buf_clear(&now);
 }
 
 /* Nobody says in the stream that something does not come any more. */
@@ -1213,7 +1260,10 @@ static void watch_publication(struct cdc_capture *c)
 	c->is_publication_unwatched = rc != CDC_OK;
 	if (rc)
 		return;
+	/* In this order: what left is out of the look. */
 	note_left(c);
+	c->is_look_unnoted |= r.is_new;
+	note_look(c);
 	cdc_metric_set(&m->publication_tables, r.table_n);
 	cdc_metric_set(&m->publication_gone, r.is_gone);
 	cdc_metric_set(&m->left_tables, r.left_n);

@@ -13,6 +13,7 @@
 #define SQL_MAX           (64u << 10)
 #define ASKED_MAX         1000 /* of tables that are gone, what became of them */
 #define NEWS_MAX          50   /* of tables at a time */
+#define BACK_MAX          100 /* that were out between two looks, at a time: each is a gap to be noted */
 
 /* Columns of the answer.  The first row is the publication's: oid 0, its options as name. */
 enum column {
@@ -21,7 +22,8 @@ enum column {
 	COLUMN_NAME,
 	COLUMN_UNDER_NAME,
 	COLUMN_FILTER,
-	COLUMN_COLUMNS
+	COLUMN_COLUMNS,
+	COLUMN_ENTRIES
 };
 
 enum missing { MISSING_OID, MISSING_SQL_NAME, MISSING_KIND, MISSING_PERSISTENCE };
@@ -93,48 +95,159 @@ void cdc_publication_watch_recall_left(struct cdc_publication_watch *w, const ch
 	}
 }
 
+/* --- a look as a text -------------------------------------------------------------------- */
+
+/*
+ * "look 1 SYSTEM OPTIONS", then a line per table, its fields with a tab between, in
+ * the order of the answer's columns.  A name may hold anything.
+ */
+static void put_field(struct cdc_buf *out, const char *text, char end)
+{
+	for (; *text; text++) {
+		if (*text == '\\' || *text == '\t' || *text == '\n')
+			cdc_buf_printf(out, "\\%c",
+				       *text == '\t'   ? 't'
+				       : *text == '\n' ? 'n'
+						       : '\\');
+		else
+			cdc_buf_putc(out, *text);
+	}
+	cdc_buf_putc(out, end);
+}
+
+void cdc_publication_watch_put_look(const struct cdc_publication_watch *w, struct cdc_buf *out)
+{
+	cdc_buf_printf(out, "look 1 %s %s\n", w->system_id, w->last.options);
+	for (size_t i = 0; i < w->last.table_n; i++) {
+		const struct cdc_published *t = &w->last.tables[i];
+
+		cdc_buf_printf(out, "%u\t%u\t", t->oid, t->under);
+		put_field(out, t->name, '\t');
+		put_field(out, t->under_name, '\t');
+		put_field(out, t->filter, '\t');
+		put_field(out, t->columns, '\t');
+		put_field(out, t->entries, '\n');
+	}
+}
+
+/* Up to its end, which is passed; NULL: it has another, or there is no memory. */
+static char *take_field(struct cdc_arena *a, const char **text, char end)
+{
+	const size_t n = strcspn(*text, "\t\n");
+	char *field = (*text)[n] == end ? cdc_arena_alloc(a, n + 1) : NULL;
+	size_t len = 0;
+
+	for (size_t i = 0; field && i < n; i++) {
+		char c = (*text)[i];
+
+		if (c == '\\' && i + 1 < n) {
+			c = (*text)[++i];
+			c = c == 't' ? '\t' : c == 'n' ? '\n' : c;
+		}
+		field[len++] = c;
+	}
+	*text += field ? n + 1 : 0;
+	return field;
+}
+
+static bool take_table(struct cdc_arena *a, const char **text, struct cdc_published *ret)
+{
+	int at = 0;
+
+	if (sscanf(*text, "%u\t%u%n", &ret->oid, &ret->under, &at) != 2 || (*text)[at] != '\t')
+		return false;
+	*text += at + 1;
+	return (ret->name = take_field(a, text, '\t')) != NULL &&
+	       (ret->under_name = take_field(a, text, '\t')) != NULL &&
+	       (ret->filter = take_field(a, text, '\t')) != NULL &&
+	       (ret->columns = take_field(a, text, '\t')) != NULL &&
+	       (ret->entries = take_field(a, text, '\n')) != NULL;
+}
+
+void cdc_publication_watch_recall_look(struct cdc_publication_watch *w, const char *text)
+{
+	struct cdc_publication_look look = {.exists = true};
+	char system_id[24];
+	size_t n = 0, options;
+	int at = 0;
+
+	CDC_ASSERT(!w->last.arena);
+	if (sscanf(text, "look 1 %23s%n", system_id, &at) != 1 || text[at] != ' ' ||
+	    (w->left_n && strcmp(system_id, w->system_id) != 0))
+		return;
+	text += at + 1;
+	options = strcspn(text, "\n");
+	if (options >= sizeof(look.options) || !text[options])
+		return;
+	memcpy(look.options, text, options);
+	text += options + 1;
+	for (const char *line = text; (line = strchr(line, '\n')) != NULL; line++)
+		n++;
+	look.arena = cdc_arena_new(ARENA_MAX);
+	look.tables = look.arena ? cdc_arena_alloc(look.arena, n * sizeof(*look.tables)) : NULL;
+	while (look.tables && look.table_n < n &&
+	       take_table(look.arena, &text, &look.tables[look.table_n]))
+		look.table_n++;
+	if (!look.tables || look.table_n < n) {
+		cdc_arena_free(look.arena);
+		return;
+	}
+	w->last = look;
+	(void)snprintf(w->system_id, sizeof(w->system_id), "%s", system_id);
+}
+
 /* --- the statements ---------------------------------------------------------------------- */
 
 /*
- * m: the members; t: they, and below them the partitions, each with the member;
- * s: what is sent, under which name.  By the root: a member that is below no other,
- * and its partitions under its name; else every table that has rows, under its own.
+ * m: the members, each with its entry in the publication; i: the partitions; d: a digest of all
+ * that, which is what is read as long as nothing changes; t: the members, and below them the
+ * partitions, each with its member and the way it came by, which is another when it is attached
+ * anew; s: what is sent, under which name.  By the root: a member that is below no other, and its
+ * partitions under its name; else every table that has rows, under its own.
  */
 static const char members_sql[] =
-	"m AS (SELECT r.prrelid AS oid FROM pg_catalog.pg_publication_rel r "
-	"JOIN p ON r.prpubid = p.oid UNION SELECT c.oid FROM p, pg_catalog.pg_class c "
+	" FROM pg_catalog.pg_publication_rel r JOIN pg_catalog.pg_class c ON c.oid = r.prrelid "
+	"WHERE r.prpubid = (SELECT oid FROM p) "
+	"UNION ALL SELECT c.oid, c.relname, c.relnamespace, c.relkind, c.relpersistence, "
+	"pg_catalog.concat('a', p.oid), NULL, NULL FROM p, pg_catalog.pg_class c "
 	"WHERE p.puballtables AND c.relkind IN ('r', 'p') AND c.relpersistence = 'p' "
 	"AND c.oid >= 16384";
 static const char of_schemas_sql[] =
-	" UNION SELECT c.oid FROM pg_catalog.pg_publication_namespace n JOIN p ON n.pnpubid = "
-	"p.oid JOIN pg_catalog.pg_class c ON c.relnamespace = n.pnnspid "
-	"WHERE c.relkind IN ('r', 'p')";
-static const char sent_sql[] =
-	"), t AS (SELECT m.oid AS member, m.oid AS oid FROM m "
-	"UNION SELECT t.member, i.inhrelid FROM t JOIN pg_catalog.pg_inherits i ON i.inhparent = "
-	"t.oid JOIN pg_catalog.pg_class c ON c.oid = i.inhrelid WHERE c.relispartition), "
-	"b AS (SELECT DISTINCT oid FROM t WHERE oid <> member), "
-	"u AS (SELECT t.oid, t.member AS under FROM t, p WHERE p.pubviaroot "
-	"AND t.member NOT IN (SELECT oid FROM b) UNION SELECT t.oid, t.oid FROM t, p "
-	"WHERE NOT p.pubviaroot), "
-	"s AS (SELECT c.oid, u.under, pg_catalog.concat(n.nspname, '.', c.relname) AS name, "
-	"pg_catalog.concat(un.nspname, '.', uc.relname) AS under_name, ";
+	" UNION ALL SELECT c.oid, c.relname, c.relnamespace, c.relkind, c.relpersistence, "
+	"pg_catalog.concat('n', n.oid), NULL, NULL FROM pg_catalog.pg_publication_namespace n "
+	"JOIN pg_catalog.pg_class c ON c.relnamespace = n.pnnspid "
+	"WHERE n.pnpubid = (SELECT oid FROM p) AND c.relkind IN ('r', 'p')";
 static const char limits_sql[] =
-	"pg_catalog.hashtextextended(r.prqual::pg_catalog.text, 0) AS filter, "
-	"(SELECT pg_catalog.string_agg(a.attname, ', ' ORDER BY a.attnum) "
-	"FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND a.attnum = ANY (r.prattrs)) "
-	"AS columns";
-static const char of_sql[] =
-	" FROM u JOIN pg_catalog.pg_class c ON c.oid = u.oid "
-	"JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace "
-	"JOIN pg_catalog.pg_class uc ON uc.oid = u.under "
-	"JOIN pg_catalog.pg_namespace un ON un.oid = uc.relnamespace "
-	"LEFT JOIN pg_catalog.pg_publication_rel r ON r.prrelid = c.oid AND u.under = c.oid "
-	"AND r.prpubid = (SELECT oid FROM p) WHERE c.relpersistence = 'p' "
-	"AND (c.relkind = 'r' OR u.under = c.oid AND (SELECT pubviaroot FROM p))), "
-	"d AS (SELECT coalesce(pg_catalog.hashtextextended(pg_catalog.string_agg("
-	"pg_catalog.concat_ws(' ', oid, under, name, under_name, filter, columns), E'\\n' "
-	"ORDER BY oid), 0), 0) AS digest FROM s) ";
+	"pg_catalog.hashtextextended(r.prqual::pg_catalog.text, 0)::pg_catalog.text AS filter, "
+	"CASE WHEN r.prattrs IS NOT NULL THEN (SELECT pg_catalog.string_agg(a.attname, ', ' "
+	"ORDER BY a.attnum) FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid "
+	"AND a.attnum = ANY (r.prattrs)) END AS columns";
+static const char sent_sql[] =
+	"), i AS (SELECT i.inhrelid, i.inhparent, i.xmin AS born, c.relname, c.relnamespace, "
+	"c.relkind, c.relpersistence FROM pg_catalog.pg_inherits i JOIN pg_catalog.pg_class c "
+	"ON c.oid = i.inhrelid WHERE c.relispartition AND c.relkind IN ('r', 'p') "
+	"AND EXISTS (SELECT FROM m WHERE relkind = 'p')), "
+	"d AS (SELECT pg_catalog.hashtextextended(pg_catalog.concat_ws(' ', "
+	"(SELECT oid FROM p), (SELECT pubviaroot FROM p), "
+	"(SELECT pg_catalog.sum(pg_catalog.hashtextextended(m::pg_catalog.text, 0)) FROM m), "
+	"(SELECT pg_catalog.sum(pg_catalog.hashtextextended(i::pg_catalog.text, 1)) FROM i), "
+	"(SELECT pg_catalog.sum(pg_catalog.hashtextextended(pg_catalog.concat(oid, nspname), 2)) "
+	"FROM pg_catalog.pg_namespace WHERE nspname !~ '^pg_')), 0)::pg_catalog.text AS digest), "
+	"t AS (SELECT m.oid AS under, n.name AS under_name, m.oid, n.name, m.relkind, "
+	"m.relpersistence, m.entry, m.filter, m.columns FROM m, LATERAL (SELECT pg_catalog.concat("
+	"(SELECT nspname FROM pg_catalog.pg_namespace WHERE oid = m.relnamespace), '.', "
+	"m.relname) AS name) n UNION ALL SELECT t.under, t.under_name, i.inhrelid, "
+	"pg_catalog.concat((SELECT nspname FROM pg_catalog.pg_namespace "
+	"WHERE oid = i.relnamespace), '.', i.relname), i.relkind, i.relpersistence, "
+	"pg_catalog.concat(t.entry, '/', i.born), NULL, NULL FROM t JOIN i ON i.inhparent = "
+	"t.oid), "
+	"u AS (SELECT t.* FROM t, p WHERE p.pubviaroot AND t.under NOT IN (SELECT oid FROM t "
+	"WHERE oid <> under) UNION ALL SELECT t.oid, t.name, t.oid, t.name, t.relkind, "
+	"t.relpersistence, t.entry, t.filter, t.columns FROM t, p WHERE NOT p.pubviaroot), "
+	"s AS (SELECT oid, under, pg_catalog.min(name) AS name, pg_catalog.min(under_name) "
+	"AS under_name, pg_catalog.min(filter) AS filter, pg_catalog.min(columns) AS columns, "
+	"pg_catalog.string_agg(DISTINCT entry, ' ') AS entries FROM u WHERE relpersistence = 'p' "
+	"AND (relkind = 'r' OR under = oid AND (SELECT pubviaroot FROM p)) GROUP BY oid, under) ";
 
 const char *cdc_publication_watch_sql(struct cdc_publication_watch *w)
 {
@@ -149,28 +262,26 @@ const char *cdc_publication_watch_sql(struct cdc_publication_watch *w)
 		cdc_buf_puts(sql, ", CASE WHEN pubgencols = 's' THEN 'g' END");
 	cdc_buf_puts(sql, ") AS options FROM pg_catalog.pg_publication WHERE pubname = ");
 	cdc_quote_text(sql, w->plan->settings->publication);
-	cdc_buf_puts(sql, "), ");
-	cdc_buf_puts(sql, members_sql);
-	cdc_buf_puts(sql, w->version >= SCHEMA_VERSION ? of_schemas_sql : "");
-	cdc_buf_puts(sql, sent_sql);
+	cdc_buf_puts(sql, "), m AS (SELECT c.oid, c.relname, c.relnamespace, c.relkind, "
+			  "c.relpersistence, pg_catalog.concat('r', r.oid) AS entry, ");
 	cdc_buf_puts(sql,
 		     w->version >= SCHEMA_VERSION
 			     ? limits_sql
 			     : "NULL::pg_catalog.text AS filter, NULL::pg_catalog.text AS columns");
-	cdc_buf_puts(sql, of_sql);
-	cdc_buf_puts(
-		sql,
-		"SELECT * FROM (SELECT 0::pg_catalog.oid AS oid, NULL::pg_catalog.oid AS under, "
-		"p.options, "
-		"d.digest::pg_catalog.text, NULL::pg_catalog.text, NULL::pg_catalog.text "
-		"FROM p, d UNION ALL SELECT c.oid, NULL, NULL, NULL, NULL, NULL "
-		"FROM pg_catalog.pg_class c WHERE c.oid = ANY ('{");
+	cdc_buf_puts(sql, members_sql);
+	cdc_buf_puts(sql, w->version >= SCHEMA_VERSION ? of_schemas_sql : "");
+	cdc_buf_puts(sql, sent_sql);
+	cdc_buf_puts(sql, "SELECT * FROM (SELECT 0::pg_catalog.oid AS oid, "
+			  "NULL::pg_catalog.oid AS under, p.options, d.digest, "
+			  "NULL::pg_catalog.text, NULL::pg_catalog.text, NULL::pg_catalog.text "
+			  "FROM p, d UNION ALL SELECT c.oid, NULL, NULL, NULL, NULL, NULL, NULL "
+			  "FROM pg_catalog.pg_class c WHERE c.oid = ANY ('{");
 	for (size_t i = 0; i < w->left_n; i++)
 		cdc_buf_printf(sql, "%s%u", i ? "," : "", w->left[i].oid);
 	cdc_buf_puts(sql,
 		     "}'::pg_catalog.oid[]) UNION ALL SELECT s.oid, s.under, s.name, s.under_name, "
-		     "s.filter::pg_catalog.text, s.columns FROM s, d "
-		     "WHERE d.digest::pg_catalog.text <> ");
+		     "s.filter, s.columns, s.entries FROM s "
+		     "WHERE (SELECT d.digest FROM d) <> ");
 	cdc_quote_text(sql, w->last.digest);
 	cdc_buf_puts(sql, ") o ORDER BY o.under IS NOT NULL, o.oid");
 	return cdc_quote_end(sql);
@@ -228,8 +339,9 @@ static enum cdc_code read_look(const PGresult *answer, struct cdc_publication_lo
 				cdc_arena_strdup(a, cdc_pgconn_text(answer, i, COLUMN_UNDER_NAME)),
 			.filter = cdc_arena_strdup(a, cdc_pgconn_text(answer, i, COLUMN_FILTER)),
 			.columns = cdc_arena_strdup(a, cdc_pgconn_text(answer, i, COLUMN_COLUMNS)),
+			.entries = cdc_arena_strdup(a, cdc_pgconn_text(answer, i, COLUMN_ENTRIES)),
 		};
-		if (!t->name || !t->under_name || !t->filter || !t->columns)
+		if (!t->name || !t->under_name || !t->filter || !t->columns || !t->entries)
 			return no_memory(err);
 	}
 	return CDC_OK;
@@ -276,6 +388,9 @@ struct telling {
 	void *arg;
 	size_t told, untold; /* of tables */
 	size_t unkept;       /* of those that left */
+	size_t back;         /* of those that were out between two looks */
+	bool is_unfinished;  /* there are more of them */
+	bool is_new;         /* the look is not as the last */
 };
 
 static const char *publication_of(const struct telling *t)
@@ -336,7 +451,7 @@ static void leave(struct telling *t, const struct cdc_published *p)
 	struct cdc_publication_watch *w = t->w;
 	struct cdc_left_table *l;
 
-	if (!cdc_source_asks_for(w->plan, p->under_name))
+	if (!cdc_source_asks_for(w->plan, p->under_name) || find_left(w, p->oid))
 		return;
 	if (w->left_n == CDC_LEFT_MAX) {
 		t->unkept++;
@@ -445,6 +560,94 @@ static void tell_joined(struct telling *t, const struct cdc_published *p)
 	}
 }
 
+static bool has_entry(const char *entries, const char *entry, size_t len)
+{
+	for (; *entries; entries += strcspn(entries, " ")) {
+		entries += *entries == ' ';
+		if (strcspn(entries, " ") == len && memcmp(entries, entry, len) == 0)
+			return true;
+	}
+	return false;
+}
+
+/* Has it been published all the time by one of its entries? */
+static bool has_stayed(const struct cdc_published *was, const struct cdc_published *is)
+{
+	for (const char *e = was->entries; *e; e += strcspn(e, " ")) {
+		e += *e == ' ';
+		if (has_entry(is->entries, e, strcspn(e, " ")))
+			return true;
+	}
+	return false;
+}
+
+static const struct cdc_published *find_table(const struct cdc_publication_look *l, uint32_t oid)
+{
+	size_t low = 0, high = l->table_n;
+
+	while (low < high) {
+		const size_t mid = low + (high - low) / 2;
+
+		if (l->tables[mid].oid == oid)
+			return &l->tables[mid];
+		if (l->tables[mid].oid < oid)
+			low = mid + 1;
+		else
+			high = mid;
+	}
+	return NULL;
+}
+
+/* A partition's own way is told with the table that it is a part of. */
+static bool is_told_by_root(const struct cdc_publication_look *was,
+			    const struct cdc_publication_look *is, const struct cdc_published *new)
+{
+	const struct cdc_published *old_root, *root;
+
+	if (new->under == new->oid)
+		return false;
+	old_root = find_table(was, new->under);
+	root = find_table(is, new->under);
+	return old_root && root && !has_stayed(old_root, root);
+}
+
+/* It is there as before, and may have been out in between. */
+static void tell_reentry(struct telling *t, const struct cdc_publication_look *was,
+			 const struct cdc_publication_look *is, const struct cdc_published *old,
+			 struct cdc_published *new)
+{
+	struct cdc_publication_news n = {.kind = CDC_NEWS_TABLE_BACK};
+	struct cdc_left_table *left = find_left(t->w, new->oid);
+	char *later;
+
+	if (has_stayed(old, new) || !cdc_source_asks_for(t->w->plan, new->under_name))
+		return;
+	if (is_told_by_root(was, is, new))
+		return;
+	if (t->back >= BACK_MAX && (later = cdc_arena_strdup(is->arena, old->entries)) != NULL) {
+		new->entries = later; /* the next look finds it again */
+		t->is_unfinished = true;
+		return;
+	}
+	t->back++;
+	name_table(&n, new->under_name);
+	if (new->under == new->oid)
+		(void)snprintf(
+			n.text, sizeof(n.text),
+			"it was taken out of publication %s and put back, or its entry there "
+			"was made anew: what was changed in between was not read",
+			publication_of(t));
+	else
+		(void)snprintf(
+			n.text, sizeof(n.text),
+			"its partition %s was taken out and put back: what was changed in it "
+			"in between was not read",
+			new->name);
+	if (left)
+		unleave(t->w, left);
+	tell(t, &n);
+}
+
 static void tell_other_name(struct telling *t, const struct cdc_published *was,
 			    const struct cdc_published *is)
 {
@@ -484,14 +687,14 @@ static void tell_limits(struct telling *t, const struct cdc_published *was,
 
 /* Both lists are by OID. */
 static void compare_tables(struct telling *t, const struct cdc_publication_look *was,
-			   const struct cdc_publication_look *is)
+			   struct cdc_publication_look *is)
 {
 	const bool is_via_root = strchr(is->options, 'r') != NULL;
 	size_t a = 0, b = 0;
 
 	while (a < was->table_n || b < is->table_n) {
 		const struct cdc_published *old = a < was->table_n ? &was->tables[a] : NULL;
-		const struct cdc_published *new = b < is->table_n ? &is->tables[b] : NULL;
+		struct cdc_published *new = b < is->table_n ? &is->tables[b] : NULL;
 
 		if (!new || (old && old->oid < new->oid)) {
 			tell_missing(t, old, is_via_root);
@@ -507,6 +710,7 @@ static void compare_tables(struct telling *t, const struct cdc_publication_look 
 		    (new->under == new->oid &&strcmp(old->name, new->name) != 0))
 			tell_other_name(t, old, new);
 		tell_limits(t, old, new);
+		tell_reentry(t, was, is, old, new);
 		a++;
 		b++;
 	}
@@ -655,7 +859,11 @@ static enum cdc_code take_look(struct telling *t, const PGresult *answer, struct
 		note_lost(w, was, is);
 		if (has_changed)
 			compare_tables(t, &w->last, &look);
+		if (t->is_unfinished)
+			look.digest[0] = '\0';
 	}
+	t->is_new = has_changed || !w->last.exists ||
+		    strcmp(was, cdc_pgconn_text(answer, 0, COLUMN_NAME)) != 0;
 	if (has_changed) {
 		cdc_arena_free(w->last.arena);
 		w->last = look;
@@ -685,6 +893,7 @@ enum cdc_code cdc_publication_watch_take(struct cdc_publication_watch *w, const 
 	*ret = (struct cdc_publication_report){
 		.table_n = w->last.exists ? w->last.table_n : 0,
 		.is_gone = w->last.arena && !w->last.exists,
+		.is_new = t.is_new,
 		.left_n = w->left_n,
 		.lost_n = strlen(w->lost),
 	};

@@ -6,8 +6,14 @@
  * records just stop coming.  So the catalogs are looked at now and then, and what
  * differs from the look before is told, each thing once.
  *
- * One statement does it, and answers with one row as long as nothing has changed;
- * it opens no table, so that it waits for no lock.
+ * One statement does it, and answers with one row as long as nothing has changed,
+ * for which it reads a row per table of three catalogs and no more; it opens no
+ * table, so that it waits for no lock.
+ *
+ * What left and came back between two looks is known by its entry: pg_publication_rel,
+ * pg_publication_namespace and pg_publication give each that is made an OID of its
+ * own, and a partition has the transaction that attached it.  So that this holds
+ * over a restart, too, the last look is kept by the caller.
  *
  * Source: src/backend/catalog/pg_publication.c, pg_get_publication_tables;
  * src/backend/replication/pgoutput/pgoutput.c, get_rel_sync_entry.
@@ -35,6 +41,8 @@ struct cdc_published {
 	char *under_name;    /* the same of the other */
 	char *filter;        /* "" or a digest of the row filter */
 	char *columns;       /* "" (all) or those of the column list */
+	char *entries; /* by which it is published, with a space between: another when it was taken
+			  out and put back */
 };
 
 /* One look at the publication. */
@@ -88,6 +96,9 @@ enum cdc_code cdc_publication_watch_take(struct cdc_publication_watch *w, const 
 /* What left and is still out, as a text; and what a former process had, before the first look. */
 void cdc_publication_watch_put_left(const struct cdc_publication_watch *w, struct cdc_buf *out);
 void cdc_publication_watch_recall_left(struct cdc_publication_watch *w, const char *text);
+/* The same of the last look; after recall_left.  A text that is none of ours is as none. */
+void cdc_publication_watch_put_look(const struct cdc_publication_watch *w, struct cdc_buf *out);
+void cdc_publication_watch_recall_look(struct cdc_publication_watch *w, const char *text);
 
 /* A table is taken out on purpose: its leaving is no news. */
 void cdc_publication_watch_forget(struct cdc_publication_watch *w, const char *name);

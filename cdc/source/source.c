@@ -776,6 +776,16 @@ void cdc_source_recall_left(struct cdc_source *s, const char *text)
 	cdc_publication_watch_recall_left(&s->publication, text);
 }
 
+void cdc_source_put_look(const struct cdc_source *s, struct cdc_buf *out)
+{
+	cdc_publication_watch_put_look(&s->publication, out);
+}
+
+void cdc_source_recall_look(struct cdc_source *s, const char *text)
+{
+	cdc_publication_watch_recall_look(&s->publication, text);
+}
+
 enum cdc_code cdc_source_unpublish(struct cdc_source *s, const struct cdc_hurt_table *table,
 				   struct cdc_err *err)
 {

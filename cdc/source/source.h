@@ -269,7 +269,7 @@ enum cdc_publication_news_kind {
 	CDC_NEWS_PUBLICATION_BACK,
 	CDC_NEWS_PUBLICATION_CHANGED, /* operations, partitions by their root, generated columns */
 	CDC_NEWS_TABLE_LEFT,          /* and is still there: its changes do not come any more */
-	CDC_NEWS_TABLE_BACK,          /* one of those */
+	CDC_NEWS_TABLE_BACK,          /* one of those, or of those that left between two looks */
 	CDC_NEWS_TABLE_JOINED,
 	CDC_NEWS_TABLE_DROPPED,
 	CDC_NEWS_TABLE_RENAMED, /* its records have another name */
@@ -286,6 +286,7 @@ typedef void cdc_publication_news_fn(void *arg, const struct cdc_publication_new
 
 struct cdc_publication_report {
 	bool is_gone;   /* it is not there */
+	bool is_new;    /* something is different: the look is to be put again */
 	size_t table_n; /* in it, partitions included */
 	size_t left_n;  /* tables that left it while it was read, are still there and still out */
 	size_t lost_n;  /* operations that stopped coming meanwhile */
@@ -309,6 +310,11 @@ enum cdc_code cdc_source_watch_publication(struct cdc_source *s, cdc_publication
 #define CDC_LEFT_TEXT_MAX (100u << 10)
 void cdc_source_put_left(const struct cdc_source *s, struct cdc_buf *out);
 void cdc_source_recall_left(struct cdc_source *s, const char *text);
+/* The same of the last look, after recall_left: what became of the publication since is told at the
+ * first look then. */
+#define CDC_LOOK_TEXT_MAX (8u << 20) /* about 100,000 tables */
+void cdc_source_put_look(const struct cdc_source *s, struct cdc_buf *out);
+void cdc_source_recall_look(struct cdc_source *s, const char *text);
 
 /* Takes a table out of the publication; waits at most 1 s for its lock and 5.5 s in all.
  * CDC_TIMEOUT: somebody holds the table; CDC_CONFIG: our role may not. */

@@ -1,5 +1,8 @@
 """What somebody does to the publication while it is read: the stream says nothing of it, walpost does."""
 
+import contextlib
+import sqlite3
+
 import pytest
 from machine import wait_for
 
@@ -213,3 +216,91 @@ def test_F21_a_table_is_told_that_leaves_with_a_thousand_nobody_asks_for(rig):
     rig.db.server.sql("ALTER PUBLICATION walpost SET TABLE u", database=rig.db.name)
     told(rig, "table_left_publication", table="public.t")
     assert not rig.walpost.events("table_dropped")
+
+
+def test_F21_a_table_that_leaves_and_comes_back_between_two_looks_is_a_gap(rig):
+    """One transaction does both, so no look can see it out."""
+    version = rig.db.connection.info.server_version
+    for name in ("t", "u"):
+        rig.db.sql(f"CREATE TABLE {name} (id int PRIMARY KEY)")
+    rig.db.sql("CREATE TABLE r (id int PRIMARY KEY) PARTITION BY RANGE (id)")
+    for i in range(2):
+        rig.db.sql(f"CREATE TABLE r{i} PARTITION OF r FOR VALUES FROM ({i}0) TO ({i + 1}0)")
+    rig.db.server.sql("CREATE PUBLICATION walpost FOR TABLE t, u, r WITH (publish_via_partition_root = true)",
+                      database=rig.db.name)
+    walpost = rig.start(connection={"on_gap": "resync"})
+    watched(rig)
+
+    def alter(statements):
+        rig.db.server.sql(statements, database=rig.db.name)
+    alter("BEGIN; ALTER PUBLICATION walpost DROP TABLE t; INSERT INTO t VALUES (1);"
+          " ALTER PUBLICATION walpost ADD TABLE t; ALTER TABLE r DETACH PARTITION r1;"
+          " ALTER TABLE r ATTACH PARTITION r1 FOR VALUES FROM (10) TO (20); CREATE SCHEMA s;"
+          " ALTER TABLE u SET SCHEMA s; COMMIT")
+    back = told(rig, "table_is_back", table="public.t")
+    assert back["level"] == "warn" and "taken out of publication walpost and put back" in back["note"], back
+    assert "its partition public.r1" in told(rig, "table_is_back", table="public.r")["note"]
+    told(rig, "table_renamed", table="public.u")
+    wait_for("it is copied", lambda: any(r["operation"] == "read" and r["schema"] == "public.t"
+                                         for r in rig.receiver.records()), 60, tail=walpost.tail)
+
+    def look():
+        """Until it has been looked at what there is now."""
+        alter("ALTER PUBLICATION walpost SET (publish = 'insert, update, delete')")
+        wait_for("a look", lambda: walpost.metric("walpost_source_lost_operations") == 1, 60, tail=walpost.tail)
+        alter("ALTER PUBLICATION walpost SET (publish = 'insert, update, delete, truncate')")
+        wait_for("a look", lambda: walpost.metric("walpost_source_lost_operations") == 0, 60, tail=walpost.tail)
+    # What is published by a second way before it leaves the first one has never been out.
+    if version >= 150000:
+        alter("ALTER PUBLICATION walpost ADD TABLES IN SCHEMA s")
+        look()
+        alter("ALTER PUBLICATION walpost DROP TABLE s.u")
+    look()
+    assert sorted(e["table"] for e in walpost.events("table_is_back")) == ["public.r", "public.t"]
+    assert not walpost.events("table_left_publication")
+
+
+def test_F21_what_comes_back_while_walpost_does_not_run_is_a_gap(rig):
+    for name in ("t", "u", '"q\t\\"'):
+        rig.db.sql(f"CREATE TABLE {name} (id int PRIMARY KEY)")
+    rig.db.server.sql('CREATE PUBLICATION walpost FOR TABLE t, u, "q\t\\"', database=rig.db.name)
+    walpost = rig.start()
+    watched(rig)
+    walpost.stop()
+    walpost.start(databases=[rig.db])
+    watched(rig)
+    assert not walpost.events("table_is_back") and not walpost.events("table_published")
+    walpost.kill()
+    rig.db.server.sql("ALTER PUBLICATION walpost DROP TABLE t", database=rig.db.name)
+    rig.db.server.sql("INSERT INTO t VALUES (1)", database=rig.db.name)
+    rig.db.server.sql("ALTER PUBLICATION walpost ADD TABLE t", database=rig.db.name)
+    rig.db.server.sql("ALTER PUBLICATION walpost DROP TABLE u", database=rig.db.name)
+    walpost.start(databases=[rig.db])
+    assert told(rig, "table_is_back")["table"] == "public.t"
+    assert told(rig, "table_left_publication")["table"] == "public.u"
+    wait_for("it is counted", lambda: walpost.metric("walpost_source_left_tables") == 1, 60, tail=walpost.tail)
+    # Made anew, every entry is another.
+    rig.db.server.sql("BEGIN; DROP PUBLICATION walpost; CREATE PUBLICATION walpost FOR TABLE t, u, \"q\t\\\"; COMMIT",
+                      database=rig.db.name)
+    wait_for("all are told", lambda: len(walpost.events("table_is_back")) == 4, 60, tail=walpost.tail)
+    assert [e["table"] for e in walpost.events("table_is_back")][1:3] == ["public.t", "public.u"]
+    walpost.stop()
+    assert "public.t was out of the publication" in walpost.command("status").stdout
+
+
+def test_F21_a_state_without_a_look_makes_no_gap(rig):
+    """As the version before left it."""
+    rig.db.sql("CREATE TABLE t (id int PRIMARY KEY)")
+    rig.db.server.sql("CREATE PUBLICATION walpost FOR TABLE t", database=rig.db.name)
+    walpost = rig.start()
+    watched(rig)
+    walpost.stop()
+    with contextlib.closing(sqlite3.connect(walpost.data / "state.db", timeout=10)) as store, store:
+        assert store.execute("DELETE FROM note WHERE name LIKE 'look %'").rowcount == 1
+    rig.db.server.sql("BEGIN; DROP PUBLICATION walpost; CREATE PUBLICATION walpost FOR TABLE t; COMMIT",
+                      database=rig.db.name)
+    walpost.start(databases=[rig.db])
+    watched(rig)
+    rig.db.server.sql("ALTER PUBLICATION walpost DROP TABLE t", database=rig.db.name)
+    told(rig, "table_left_publication")
+    assert not walpost.events("table_is_back")
