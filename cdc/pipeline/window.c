@@ -119,7 +119,7 @@ void cdc_window_share(struct cdc_window *w, size_t records, uint64_t bytes)
 {
 	CDC_ASSERT(w->order == CDC_ORDER_KEY && !w->inputs);
 	w->share = bytes;
-	w->least = bytes / records;
+	w->least = (bytes + records - 1) / records;
 }
 
 void cdc_window_select(struct cdc_window *w, struct cdc_selector *selector)
