@@ -508,10 +508,11 @@ static bool may_go_ahead(const struct cdc_window *w, const struct cdc_item *item
 {
 	const struct cdc_window_table *t = item->table;
 
-	return w->share && w->table_n > 1 && home && home->is_ahead &&
+	/* Of an only table the lane has no more than the table. */
+	return w->share && (t->outstanding + t->held.n) * FEW < w->lanes[item->lane].q.n &&
+	       home->is_ahead &&
 	       !(item->rec->flags &
-		 (CDC_RECORD_BARRIER | CDC_RECORD_MOVE_OLD | CDC_RECORD_MOVE_NEW)) &&
-	       (t->outstanding + t->held.n) * FEW < w->lanes[item->lane].q.n;
+		 (CDC_RECORD_BARRIER | CDC_RECORD_MOVE_OLD | CDC_RECORD_MOVE_NEW));
 }
 
 /*
