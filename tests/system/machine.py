@@ -47,7 +47,9 @@ PORTS = Ports()
 
 
 class Deadline:
-    """`while deadline.left(): ...` polls with a short pause; says how long it took."""
+    """`while deadline.left(): ...` polls with a short pause; says how long it took.
+
+    What takes long is looked at less often: others wait for the processor meanwhile."""
 
     def __init__(self, seconds, pause=0.02):
         self.start = time.monotonic()
@@ -59,9 +61,10 @@ class Deadline:
         if self._first:
             self._first = False
             return True
-        if time.monotonic() >= self.end:
+        now = time.monotonic()
+        if now >= self.end:
             return False
-        time.sleep(self.pause)
+        time.sleep(max(self.pause, min(0.1, (now - self.start) / 20)))
         return True
 
 

@@ -108,8 +108,22 @@ def programs(version):
     return open_folder(unpacked) / "bin"
 
 
+def answers(connection):
+    """Is the server that the connection is to still there?"""
+    try:
+        return connection is not None and connection.execute("SELECT") is not None
+    except psycopg.OperationalError:
+        return False
+
+
+def rows(cursor):
+    return cursor.fetchall() if cursor.description else []
+
+
 class Server:
     """One cluster: started at once, in a folder that only it uses."""
+
+    _connection = None  # of sql()
 
     def __init__(self, folder, settings=None, version=None):
         self.version = version or VERSION
@@ -179,9 +193,13 @@ class Server:
                                **kwargs)
 
     def sql(self, query, *params, database="postgres"):
-        with self.connect(database) as connection:
-            cursor = connection.execute(query, params or None)
-            return cursor.fetchall() if cursor.description else []
+        """On a connection of its own; to the database postgres on one that is kept: a new one costs the server much."""
+        if database != "postgres":
+            with self.connect(database) as connection:
+                return rows(connection.execute(query, params or None))
+        if not answers(self._connection):
+            self._connection = self.connect(prepare_threshold=None)
+        return rows(self._connection.execute(query, params or None))
 
     def database(self, encoding=None):
         self._databases += 1
@@ -204,18 +222,9 @@ class Database:
 
     def sql(self, query, *params):
         """On the database's own connection, as walpost, one transaction per call."""
-        if self.connection.closed or self.connection.broken or not self._answers():
+        if not answers(self.connection):
             self.connection = self.connect()
-        cursor = self.connection.execute(query, params or None)
-        return cursor.fetchall() if cursor.description else []
-
-    def _answers(self):
-        """Is the server that the connection is to still there?"""
-        try:
-            self.connection.execute("SELECT")
-            return True
-        except psycopg.OperationalError:
-            return False
+        return rows(self.connection.execute(query, params or None))
 
     def value(self, query, *params):
         return self.sql(query, *params)[0][0]

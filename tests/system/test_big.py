@@ -1,16 +1,16 @@
-"""One transaction of a million rows, killed in its middle."""
+"""One transaction that is larger than the memory it may take, killed in its middle."""
 
 import time
 
 import pytest
 from machine import Deadline, wait_for
 
-ROWS = 1_000_000
+ROWS = 500_000
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_F39_a_transaction_of_a_million_rows_killed_in_its_middle(rig, note):
+def test_F39_a_transaction_of_half_a_million_rows_killed_in_its_middle(rig, note):
     rig.db.table("t", "id int PRIMARY KEY", bulk=True)
     rig.db.publish("t")
     rig.start(batch_size=1000, batch_bytes="1MiB", concurrency=4)
@@ -32,4 +32,4 @@ def test_F39_a_transaction_of_a_million_rows_killed_in_its_middle(rig, note):
           f"peak RSS {peak / 1024:.0f} MiB")
     report = rig.assert_whole()
     assert report.arrived == ROWS
-    assert peak < 96 * 1024
+    assert rig.receiver.logs[0].stat().st_size > 96 << 20 > peak << 10
