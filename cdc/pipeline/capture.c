@@ -90,6 +90,7 @@ enum cdc_code cdc_capture_new(const struct cdc_capture_setup *setup, struct cdc_
 	c->absent.setup = (struct cdc_absent_setup){.store = setup->store,
 						    .slot = setup->plan.slot,
 						    .syncs = setup->syncs,
+						    .selections = setup->selections,
 						    .sync_n = setup->sync_n};
 	rc = cdc_source_new(&c->setup.plan, &c->source, err);
 	if (rc) {
