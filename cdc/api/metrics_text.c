@@ -140,7 +140,10 @@ static const struct row sync_rows[] = {
 	 SYNC(unrecorded), FORM_PLAIN},
 	{"walpost_in_flight_requests", "gauge", "Requests without an answer yet.", SYNC(in_flight),
 	 FORM_PLAIN},
-	{"walpost_concurrency_limit", "gauge", "Requests that the endpoint bears at once.",
+	{"walpost_concurrency_limit", "gauge",
+	 "Requests that are sent at once at most: what the endpoint bears, or without "
+	 "concurrency_min "
+	 "twice concurrency, since tables that are copied have as many of their own.",
 	 SYNC(limit), FORM_PLAIN},
 	{"walpost_window_records", "gauge", "Records read from the buffer and not yet done.",
 	 SYNC(window), FORM_PLAIN},

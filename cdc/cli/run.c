@@ -102,6 +102,22 @@ static void open_buffer(struct run *r, struct feed_run *f)
 	}
 }
 
+/* The store closes it when it reads it; whoever read it before still has it. */
+static void warn_of_open_key(const struct run *r)
+{
+	char path[4096], mode[8];
+	struct stat st;
+
+	(void)snprintf(path, sizeof(path), "%s/master.key", r->config->data_dir);
+	if (r->config->master_key || stat(path, &st) != 0 || !(st.st_mode & 077))
+		return;
+	(void)snprintf(mode, sizeof(mode), "%04o", (unsigned)(st.st_mode & 07777));
+	LOG_WARN(&r->log, "master_key_was_open", KV("file", (const char *)path),
+		 KV("mode", (const char *)mode),
+		 KV("note", "others than its owner were allowed to use it; its mode is 0600 from "
+			    "now on"));
+}
+
 /* The buffer that a sync's position belongs to; a sync that moved to another one cannot go on from
  * there. */
 static enum cdc_code check_home(struct run *r, const struct sync_run *s, bool is_new,
@@ -477,6 +493,8 @@ static enum cdc_code make(struct run *r, struct cdc_err *err)
 	rc = cdc_data_dir_lock(r->config->data_dir, &r->lock_fd, err);
 	if (!rc)
 		rc = cdc_store_open(r->config->data_dir, &r->store, err);
+	if (!rc)
+		warn_of_open_key(r);
 	if (!rc)
 		rc = cdc_store_unlock(r->store, r->config->master_key, err);
 	if (!rc)

@@ -1,6 +1,7 @@
 #include "cdc/pipeline/absent.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "cdc/base/clock.h"
@@ -54,7 +55,16 @@ static enum cdc_code tell(const struct cdc_absent *a, const char *table, const s
 			  unsigned generation, struct cdc_err *err)
 {
 	struct cdc_gap_row gap = {.first = *at, .last = *at, .at_us = cdc_clock_wall_us()};
+	const char **syncs = calloc(a->setup.sync_n + 1, sizeof(*syncs));
+	enum cdc_code rc;
+	size_t n = 0;
 
+	if (!syncs)
+		return cdc_err_set(err, CDC_NOMEM, "out of memory for the names of syncs");
+	for (size_t i = 0; i < a->setup.sync_n; i++) {
+		if (cdc_selection_has(a->setup.selections[i], table))
+			syncs[n++] = a->setup.syncs[i];
+	}
 	gap.last.row++;
 	/* Several may be taken out at one place. */
 	for (size_t i = 0; i < a->n; i++)
@@ -62,8 +72,9 @@ static enum cdc_code tell(const struct cdc_absent *a, const char *table, const s
 	(void)snprintf(gap.reason, sizeof(gap.reason),
 		       "%.120s was taken out of the publication: it had lost its replica identity",
 		       table);
-	return cdc_store_table_gap(a->setup.store, &gap, table, generation, a->setup.syncs,
-				   a->setup.sync_n, err);
+	rc = cdc_store_table_gap(a->setup.store, &gap, table, generation, syncs, n, err);
+	free(syncs);
+	return rc;
 }
 
 enum cdc_code cdc_absent_load(struct cdc_absent *a, const struct cdc_id *at, unsigned generation,

@@ -1,8 +1,8 @@
 /*
  * absent.h - the tables that capture took out of its own publication.
  *
- * What is changed in such a table is never read.  So each of the slot's syncs gets
- * a gap and the command to copy the table again, which is done once the table is
+ * What is changed in such a table is never read.  So each of the slot's syncs that
+ * has it gets a gap and the command to copy the table again, which is done once the table is
  * published again (as walpost does itself when it connects and the table is fit).
  * A table is noted before it is taken out, so that a crash between forgets none.
  *
@@ -15,6 +15,7 @@
 #include <stddef.h>
 
 #include "cdc/base/err.h"
+#include "cdc/base/selection.h"
 #include "cdc/store/store.h"
 
 #define CDC_ABSENT_MAX 64 /* that are remembered; of more there is no warning */
@@ -23,7 +24,8 @@
 struct cdc_absent_setup {
 	struct cdc_store *store;
 	const char *slot;
-	const char *const *syncs; /* that the slot feeds */
+	const char *const *syncs;                      /* that the slot feeds */
+	const struct cdc_selection *const *selections; /* theirs */
 	size_t sync_n;
 };
 

@@ -57,6 +57,7 @@ struct cdc_backfill {
 	size_t row_n;
 	struct cdc_copy_table *found; /* tables of the publication, as of the last look */
 	size_t found_n;
+	bool is_listed;                                               /* they were looked for */
 	uint64_t list_ms;                                             /* the next look */
 	char (*names)[sizeof(((struct cdc_backfill_row *)0)->table)]; /* of the round */
 	const char **tables;                                          /* the same */
@@ -400,6 +401,7 @@ static enum cdc_code find_tables(struct cdc_backfill *b, uint64_t now_ms, struct
 		rc = note_new_tables(b, NULL, false, err);
 	if (rc)
 		return rc;
+	b->is_listed = true;
 	if (b->found_n)
 		qsort(b->found, b->found_n, sizeof(*b->found), compare_bytes);
 	b->list_ms = now_ms + LIST_MS;
@@ -418,16 +420,29 @@ static bool is_pending(struct cdc_backfill *b, const char *table)
 	return row && is_to_copy(b, row);
 }
 
-/* Returns how many are to be copied. */
+static bool is_found(const struct cdc_backfill *b, const char *table)
+{
+	for (size_t i = 0; i < b->found_n; i++) {
+		if (strcmp(b->found[i].name, table) == 0)
+			return true;
+	}
+	return false;
+}
+
+/* Returns how many are to be copied.  One that was dropped, renamed or taken out is waited for, but
+ * is nothing that is left to do. */
 static size_t count_tables(struct cdc_backfill *b)
 {
-	size_t pending = 0, done = 0;
+	size_t pending = 0, left = 0, done = 0;
 
 	for (size_t i = 0; i < b->row_n; i++) {
-		pending += is_to_copy(b, &b->rows[i]);
+		const bool is = is_to_copy(b, &b->rows[i]);
+
+		pending += is;
+		left += is && (!b->is_listed || is_found(b, b->rows[i].table));
 		done += b->rows[i].state == CDC_BACKFILL_DONE;
 	}
-	cdc_metric_set(&b->setup.metrics->backfill_pending, pending);
+	cdc_metric_set(&b->setup.metrics->backfill_pending, left);
 	cdc_metric_set(&b->setup.metrics->backfill_done, done);
 	return pending;
 }
@@ -1175,15 +1190,6 @@ static void drop_asked(struct cdc_backfill *b)
 	(void)pthread_mutex_lock(&b->mu);
 	memmove(&b->asked[0], &b->asked[1], --b->asked_n * sizeof(b->asked[0]));
 	(void)pthread_mutex_unlock(&b->mu);
-}
-
-static bool is_found(const struct cdc_backfill *b, const char *table)
-{
-	for (size_t i = 0; i < b->found_n; i++) {
-		if (strcmp(b->found[i].name, table) == 0)
-			return true;
-	}
-	return false;
 }
 
 /* The known tables among those that were found (only: this one) are to be copied once more. */

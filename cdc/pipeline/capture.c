@@ -90,6 +90,7 @@ enum cdc_code cdc_capture_new(const struct cdc_capture_setup *setup, struct cdc_
 	c->absent.setup = (struct cdc_absent_setup){.store = setup->store,
 						    .slot = setup->plan.slot,
 						    .syncs = setup->syncs,
+						    .selections = setup->selections,
 						    .sync_n = setup->sync_n};
 	rc = cdc_source_new(&c->setup.plan, &c->source, err);
 	if (rc) {
@@ -254,12 +255,14 @@ static enum cdc_code check_slot(const struct cdc_capture *c, const struct cdc_bu
 	(void)cdc_lsn_format(info->slot_start, at);
 	(void)cdc_lsn_format(ours, own);
 	(void)cdc_err_set(err, CDC_GAP,
-			  "slot %s was moved, or made anew, by somebody else: it begins at %s, and "
-			  "only changes up to %s are in the buffer: %llu bytes of WAL are missing",
+			  "slot %s begins at %s, and data_dir ends at %s: %llu bytes of WAL are "
+			  "missing. The state is older than the slot: was a backup of data_dir put "
+			  "back, or the slot moved or made anew by somebody else?",
 			  c->setup.plan.slot, at, own,
 			  (unsigned long long)(info->slot_start - ours));
-	(void)cdc_err_remedy(err, "restore the buffer, or start afresh with an empty data_dir and "
-				  "copy the tables once");
+	(void)cdc_err_remedy(err,
+			     "put back the data_dir that was in use last, or start afresh with "
+			     "an empty one and copy the tables once");
 	return note_gap(c, info->slot_start - ours);
 }
 

@@ -286,6 +286,21 @@ def test_ddl_that_waits_for_the_copy_is_let_through(rig):
     assert any("waits for a lock" in str(e) for e in rig.walpost.events("backfill_given_up"))
 
 
+@pytest.mark.parametrize("ddl", ["DROP TABLE t", "ALTER TABLE t RENAME TO other"])
+def test_a_table_that_goes_away_during_its_copy_is_not_left_to_do(rig, ddl):
+    rig.db.sql("CREATE TABLE t (id int PRIMARY KEY, v text)")
+    rig.db.sql("INSERT INTO t SELECT g, repeat('x', 100) FROM generate_series(1, 100000) g")
+    rig.db.publish("t")
+    rig.start(tables=["public.t"], syncs=backfilled(rig, tables=["public.t"]),
+              change={"backfill": {"rows_per_second": 100, "connections": 1}})
+    rig.wait_arrived(100)
+    assert rig.walpost.metric("walpost_backfill_pending_tables") == 1
+    rig.db.sql(ddl)
+    wait_for("nothing is left", lambda: rig.walpost.metric("walpost_backfill_pending_tables") == 0, 60,
+             tail=rig.walpost.tail)
+    assert rig.walpost.metric("walpost_backfill_done_tables") == 0, "the copy was over already"
+
+
 @pytest.mark.parametrize("ddl", ["ALTER TABLE t ADD COLUMN w int DEFAULT 5", "DROP INDEX t_v",
                                  "REINDEX INDEX t1_v_idx"])
 def test_ddl_of_a_partitioned_table_is_let_through_while_it_is_copied_in_parts(rig, ddl):

@@ -31,6 +31,10 @@ def in_the_gap(db):
     db.sql("UPDATE t SET v = 'in the gap' WHERE id BETWEEN 5 AND 20")
 
 
+def lsn(number):
+    return f"{number >> 32:X}/{number & 0xFFFFFFFF:X}"
+
+
 def slot(rig):
     return rig.db.slots()[0][0]
 
@@ -141,6 +145,29 @@ def test_a_state_that_is_older_than_the_buffer_stops_the_start(rig):
     assert "generation 1, the buffer has 2" in event["msg"] and "state.db" in event["remedy"], event
     assert walpost.process.wait() == 1
     assert len(first_arrivals(rig.receiver)) == arrived and rig.db.confirmed() == confirmed
+
+
+def test_an_older_data_dir_that_is_put_back_is_named_as_such(rig):
+    walpost = prepared(rig)
+    walpost.stop()
+    older = rig.folder / "older"
+    shutil.copytree(walpost.data, older)
+    before = rig.db.confirmed()
+    walpost.start(databases=[rig.db])
+    rig.db.sql("UPDATE t SET v = 'read later' WHERE id = 9")
+    wait_equal(rig, "t")
+    settled(rig)
+    walpost.stop()
+    confirmed = rig.db.confirmed()
+    assert confirmed != before
+    shutil.rmtree(walpost.data)
+    shutil.copytree(older, walpost.data)
+    walpost.spawn()
+    told = gap(rig)
+    assert "was a backup of data_dir put back" in told["msg"] and lsn(confirmed) in told["msg"], told
+    assert lsn(before) in told["msg"], told
+    assert "data_dir that was in use last" in told["remedy"], told
+    assert rig.db.confirmed() == confirmed
 
 
 def test_a_gap_is_accepted_while_what_was_read_is_still_delivered(rig):

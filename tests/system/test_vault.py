@@ -65,7 +65,12 @@ def test_nothing_of_a_parked_record_is_readable_in_the_state(rig):
     assert shown["record"]["fields"]["v"] == f"poison {PLANTED}"
     assert (rig.walpost.data / "master.key").stat().st_mode & 0o777 == 0o600
     rig.receiver.behave()
+    assert not rig.walpost.events("master_key_was_open")
+    (rig.walpost.data / "master.key").chmod(0o644)
     rig.walpost.start(databases=[rig.db])
+    (told,) = rig.walpost.events("master_key_was_open")
+    assert told["mode"] == "0644" and told["level"] == "warn"
+    assert (rig.walpost.data / "master.key").stat().st_mode & 0o777 == 0o600
     assert give(rig, "dead-letters", "replay", "--key", '{"id":500}') == "1 record to be sent again\n"
     rig.assert_whole()
 
