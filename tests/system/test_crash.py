@@ -158,6 +158,15 @@ class Poisoned:
         assert len(report.findings) == len(parked) + len(dead), f"{report}\n{rig.tail()}"
         assert not {r["id"] for records in aside for r in records} & set(rig.receiver.poll().records)
 
+    def assert_all_comes(self):
+        """What is parked, too, when the endpoint takes it."""
+        self.rig.receiver.behave()
+        self.rig.walpost.stop()
+        Stored(self.rig).run("UPDATE parked SET next_us = 0")
+        self.go_on()
+        self.rig.assert_whole()
+        self.assert_aside([], [])
+
 
 def poison(rig, key):
     """A record that is refused, and two of its key behind it."""
@@ -186,12 +195,7 @@ def test_F40_kill_while_a_record_is_parked(rig):
         sync.go_on()
         parked += [f"poison {key}", f"behind {key}"]
         sync.assert_aside(parked, [])
-    rig.receiver.behave()
-    rig.walpost.stop()
-    Stored(rig).run("UPDATE parked SET next_us = 0")
-    sync.go_on()
-    rig.assert_whole()
-    sync.assert_aside([], [])
+    sync.assert_all_comes()
 
 
 def test_F40_kill_while_a_part_of_a_request_is_accepted(rig):
@@ -212,12 +216,7 @@ def test_F40_kill_while_a_part_of_a_request_is_accepted(rig):
         sync.go_on()
         parked += [f"poison {key}", f"behind {key}"]
         sync.assert_aside(parked, [])
-    rig.receiver.behave()
-    rig.walpost.stop()
-    Stored(rig).run("UPDATE parked SET next_us = 0")
-    sync.go_on()
-    rig.assert_whole()
-    sync.assert_aside([], [])
+    sync.assert_all_comes()
 
 
 @pytest.mark.parametrize("group", ["none", "transaction"])
