@@ -36,7 +36,7 @@ def test_a_paused_part_goes_on_where_it_was(rig):
     rig.walpost.kill()
     rig.walpost.start(databases=[rig.db])
     give(rig, "backfill", "resume", "main")
-    wait_copied(rig, 1)
+    wait_copied(rig, 1, 300)
     wait_equal(rig, "t")
     # At last come the rows that were changed since the first snapshot, wherever they are.
     again = [i for i in reads(rig)[len(ids):] if i % 100]
@@ -53,5 +53,5 @@ def test_a_key_that_is_dropped_between_two_parts_is_told_with_the_way_out(rig):
     assert "primary key" in failed["remedy"] and "walpost resync" in failed["remedy"], failed
     rig.db.sql("ALTER TABLE t ADD PRIMARY KEY (id)")
     give(rig, "resync", "main", "public.t")
-    wait_copied(rig, 1)
+    wait_copied(rig, 1, 300)
     wait_equal(rig, "t")
