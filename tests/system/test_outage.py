@@ -364,6 +364,7 @@ def test_sigterm_ends_soon_while_the_source_is_silent(rig):
     accepted, _ = listener.accept()
     time.sleep(0.5)
     assert walpost.stop() == 0
+    assert not walpost.events("capture_interrupted"), "it waited for the source until it gave it up"
     accepted.close()
     listener.close()
 
