@@ -12,7 +12,8 @@
 #
 # Of a stage in which up to three tests fail, these are run once more, each alone, when the stage is
 # over.  Passing then is passing, but never in silence: the end of the run names every such test as
-# UNSTEADY, and how it failed first is kept in build/unsteady.txt.
+# UNSTEADY, and how it failed first is kept in build/unsteady.txt.  What a sanitizer found is no
+# matter of luck: it fails at once.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
 
@@ -121,6 +122,7 @@ unit_tests() {
 	"${run[@]}" ctest --preset "$preset" -j "$cores" --no-tests=error && return 0
 	mapfile -t tests < <(sed 's/^[0-9]*://' "$logs/LastTestsFailed.log")
 	[ ${#tests[@]} -ge 1 ] && [ ${#tests[@]} -le 3 ] || return 1
+	! grep -qE 'Sanitizer: | runtime error: ' "$logs/LastTest.log" || return 1
 	cp "$logs/LastTest.log" "build/unsteady-$preset.log"
 	"${run[@]}" ctest --preset "$preset" --rerun-failed || return 1
 	printf "UNSTEADY $preset unit tests: %s passed only alone: see build/unsteady-$preset.log\n" "${tests[@]}" |

@@ -50,6 +50,12 @@ def sync(source_name, destination, tables=None, backfill=False, **delivery):
     return out
 
 
+def is_defect(line):
+    """Is it what a sanitizer, or an assertion, found in the program?  That is never the machine's fault."""
+    return not line.startswith("ts=") and any(
+        text in line for text in ("Sanitizer: ", " runtime error: ", "event=assertion_failed"))
+
+
 class Walpost:
     """One data_dir, one file, at most one process at a time."""
 
@@ -121,6 +127,8 @@ class Walpost:
     def end(self):
         if self.process and self.process.is_running:
             self.process.kill()
+        found = [line for line in self.log_text().splitlines() if is_defect(line)]
+        assert not found, "\n".join([*found, self.tail()])
 
     def command(self, *args, seconds=60, environment=None):
         """A command of the program with this file; a finished process with its output."""
