@@ -427,7 +427,7 @@ def test_sigterm_ends_soon_with_everything_checkpointed(rig, seed):
     with Writers(rig.db, seed, threads=3):
         for _ in range(4):
             time.sleep(0.7)
-            assert rig.walpost.stop() == 0, rig.walpost.tail()
+            assert rig.walpost.stop(30) == 0, rig.walpost.tail()
             rig.walpost.start(databases=[rig.db])
     report = rig.assert_whole()
     assert report.repeats == 0, report
@@ -440,7 +440,7 @@ def test_sigterm_does_not_wait_for_a_hanging_endpoint(rig):
     rig.receiver.control({"action": "hang"})
     rig.db.sql("INSERT INTO t SELECT g, 'x' FROM generate_series(1, 1000) g")
     wait_for("a request hangs", lambda: rig.receiver.stats()["requests"] > 0)
-    assert rig.walpost.stop() == 0
+    assert rig.walpost.stop(30) == 0
     rig.receiver.kill()
     rig.receiver.start()
     rig.walpost.start(databases=[rig.db])
@@ -454,7 +454,7 @@ def test_sigterm_during_an_outage_ends_soon(rig):
     rig.start()
     rig.db.sql("INSERT INTO t SELECT g, 'x' FROM generate_series(1, 1000) g")
     wait_for("the breaker has opened", lambda: rig.walpost.metric("walpost_breaker_state") == 1, tail=rig.tail)
-    assert rig.walpost.stop() == 0
+    assert rig.walpost.stop(30) == 0
 
 
 def test_a_start_right_after_a_kill_takes_the_slot_soon(rig):
