@@ -507,7 +507,7 @@ say_what_is_next() {
 		"your own database:  $(quoted "$checkout/deploy/quickstart.sh") --source postgresql://user@host/database" \
 		"every setting:      $(quoted "$program") config" \
 		"the tests:          $(quoted "$checkout/tests/run.sh")" \
-		"and README.md, which is short"
+		"and README.md"
 }
 
 read_command_line "$@"

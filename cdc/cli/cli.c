@@ -47,9 +47,9 @@ static const char usage[] =
 	"  walpost config                         the reference of every key of the file\n"
 	"  walpost version\n"
 	"\n"
-	"pause, resume, replay and resync reach the walpost that runs; when none does, they are "
-	"done\n"
-	"at its next start.\n"
+	"pause, resume, replay, resync and backfill reach the walpost that runs; when none does, "
+	"they\n"
+	"are done at its next start.\n"
 	"FILE is walpost.yaml unless given.  Exit codes: 0 done, 1 failed, 2 wrong command line or "
 	"file.\n";
 
