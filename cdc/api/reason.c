@@ -67,8 +67,8 @@ static void put_cause(struct cdc_buf *out, const struct cdc_sync_metrics *m)
 		cdc_buf_puts(out, "rate_limit lets no more out");
 	else if (held > waiting / 2)
 		cdc_buf_printf(out,
-			       "%" PRIu64 " of them behind a truncate, schema or message record "
-			       "of their table",
+			       "%" PRIu64 " of them are, or come behind, a truncate, schema or "
+			       "message record, which waits for all before it, parked ones too",
 			       held);
 	else if (deepest > waiting / 2 && deepest >= HOT_LANE &&
 		 cdc_metric_get(&m->in_flight) < cdc_metric_get(&m->limit))

@@ -1011,7 +1011,7 @@ static void tell_hurt(const struct cdc_capture *c, const struct cdc_hurt_table *
 	LOG_WARN(&c->setup.log, "table_lost_its_identity", KV("connection", c->setup.connection),
 		 KV("table", (const char *)t->name),
 		 KV("reason", "UPDATE and DELETE of it fail as long as it is published: it has no "
-			      "replica identity any more"),
+			      "replica identity"),
 		 KV("remedy", (const char *)remedy));
 }
 
@@ -1045,7 +1045,7 @@ static void unpublish(struct cdc_capture *c, const struct cdc_hurt_table *t)
 		       t->sql_name);
 	LOG_ERROR(&c->setup.log, "table_taken_out", KV("connection", c->setup.connection),
 		  KV("table", (const char *)t->name),
-		  KV("reason", "it has no replica identity any more, so that UPDATE and DELETE of "
+		  KV("reason", "it has no replica identity, so that UPDATE and DELETE of "
 			       "it failed; its changes are not captured from here on"),
 		  KV("remedy", (const char *)remedy));
 }

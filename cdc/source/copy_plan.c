@@ -298,6 +298,10 @@ static enum cdc_code lock_leaves(struct cdc_copy_relation *t, struct cdc_pgconn 
 		cdc_buf_printf(&sql, "LOCK TABLE ONLY %s IN ACCESS SHARE MODE", leaf->sql_name);
 		rc = cdc_pgconn_run(c, cdc_quote_end(&sql), ASK_MS, "locking a table", err);
 		cdc_buf_clear(&sql);
+		if (rc == CDC_CONFIG)
+			(void)cdc_err_remedy(err,
+					     "GRANT SELECT ON %s TO \"%s\"; then copy it again",
+					     leaf->sql_name, c->settings->username);
 		if (rc)
 			return rc;
 		(void)snprintf(ask, sizeof(ask),

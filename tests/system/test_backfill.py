@@ -358,6 +358,7 @@ def test_S19_a_table_that_may_not_be_read_fails_alone(rig):
     failed = wait_for("the one fails", lambda: rig.walpost.events("backfill_table_failed"), tail=rig.tail)
     assert len(failed) == 1 and failed[0]["table"] == "public.theirs"
     assert "permission denied" in str(failed[0])
+    assert 'GRANT SELECT ON "public"."theirs"' in failed[0]["remedy"]
 
 
 def test_a_dead_endpoint_costs_no_memory_and_the_copy_ends_after(rig):

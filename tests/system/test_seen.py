@@ -191,7 +191,7 @@ def test_status_names_a_barrier(rig):
         connection.execute("INSERT INTO t VALUES (1, 'x')")
         connection.execute("TRUNCATE t")
         connection.execute("INSERT INTO t SELECT g, 'x' FROM generate_series(1, 50) g")
-    waits_for(rig, "behind a truncate, schema or message record")
+    waits_for(rig, "come behind, a truncate, schema or message record")
     wait_for("all are counted", lambda: rig.walpost.metric("walpost_held_records") == 51, tail=rig.tail)
 
 
