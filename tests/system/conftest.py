@@ -211,6 +211,8 @@ class Rig:
             walpost.end()
         for receiver in self.receivers.values():
             receiver.stop()
+        for walpost in self.walposts:
+            walpost.assert_sound()
 
 
 @pytest.hookimpl(hookwrapper=True)

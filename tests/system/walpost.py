@@ -127,6 +127,8 @@ class Walpost:
     def end(self):
         if self.process and self.process.is_running:
             self.process.kill()
+
+    def assert_sound(self):
         found = [line for line in self.log_text().splitlines() if is_defect(line)]
         assert not found, "\n".join([*found, self.tail()])
 
