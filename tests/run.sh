@@ -12,8 +12,8 @@
 #
 # Of a stage in which up to three tests fail, these are run once more, each alone, when the stage is
 # over.  Passing then is passing, but never in silence: the end of the run names every such test as
-# UNSTEADY, and how it failed first is kept in build/unsteady.txt.  What a sanitizer found is no
-# matter of luck: it fails at once.
+# UNSTEADY, and how it failed first is kept in build/unsteady.txt.  What a sanitizer or the
+# checker of deliveries found is no matter of luck: it fails at once.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
 
