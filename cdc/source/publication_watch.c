@@ -150,14 +150,26 @@ static char *take_field(struct cdc_arena *a, const char **text, char end)
 	return field;
 }
 
+/* Not by sscanf, which measures all the text behind it, too. */
+static bool take_oid(const char **text, uint32_t *ret)
+{
+	char *end;
+	unsigned long oid;
+
+	if (**text < '0' || **text > '9')
+		return false;
+	oid = strtoul(*text, &end, 10);
+	if (*end != '\t' || oid > UINT32_MAX)
+		return false;
+	*text = end + 1;
+	*ret = (uint32_t)oid;
+	return true;
+}
+
 static bool take_table(struct cdc_arena *a, const char **text, struct cdc_published *ret)
 {
-	int at = 0;
-
-	if (sscanf(*text, "%u\t%u%n", &ret->oid, &ret->under, &at) != 2 || (*text)[at] != '\t')
-		return false;
-	*text += at + 1;
-	return (ret->name = take_field(a, text, '\t')) != NULL &&
+	return take_oid(text, &ret->oid) && take_oid(text, &ret->under) &&
+	       (ret->name = take_field(a, text, '\t')) != NULL &&
 	       (ret->under_name = take_field(a, text, '\t')) != NULL &&
 	       (ret->filter = take_field(a, text, '\t')) != NULL &&
 	       (ret->columns = take_field(a, text, '\t')) != NULL &&
@@ -188,7 +200,7 @@ void cdc_publication_watch_recall_look(struct cdc_publication_watch *w, const ch
 	while (look.tables && look.table_n < n &&
 	       take_table(look.arena, &text, &look.tables[look.table_n]))
 		look.table_n++;
-	if (!look.tables || look.table_n < n) {
+	if (!look.tables || look.table_n < n || *text) {
 		cdc_arena_free(look.arena);
 		return;
 	}
