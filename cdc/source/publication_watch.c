@@ -8,6 +8,7 @@
 #include "cdc/source/quote.h"
 
 #define SCHEMA_VERSION    150000      /* the first with FOR TABLES IN SCHEMA, filters and lists */
+#define PENDING_VERSION   140000      /* the first with DETACH PARTITION CONCURRENTLY */
 #define GENERATED_VERSION 180000      /* the first whose publications may have generated columns */
 #define ARENA_MAX         (64u << 20) /* 500,000 tables */
 #define SQL_MAX           (64u << 10)
@@ -150,14 +151,26 @@ static char *take_field(struct cdc_arena *a, const char **text, char end)
 	return field;
 }
 
+/* Not by sscanf, which measures all the text behind it, too. */
+static bool take_oid(const char **text, uint32_t *ret)
+{
+	char *end;
+	unsigned long oid;
+
+	if (**text < '0' || **text > '9')
+		return false;
+	oid = strtoul(*text, &end, 10);
+	if (*end != '\t' || oid > UINT32_MAX)
+		return false;
+	*text = end + 1;
+	*ret = (uint32_t)oid;
+	return true;
+}
+
 static bool take_table(struct cdc_arena *a, const char **text, struct cdc_published *ret)
 {
-	int at = 0;
-
-	if (sscanf(*text, "%u\t%u%n", &ret->oid, &ret->under, &at) != 2 || (*text)[at] != '\t')
-		return false;
-	*text += at + 1;
-	return (ret->name = take_field(a, text, '\t')) != NULL &&
+	return take_oid(text, &ret->oid) && take_oid(text, &ret->under) &&
+	       (ret->name = take_field(a, text, '\t')) != NULL &&
 	       (ret->under_name = take_field(a, text, '\t')) != NULL &&
 	       (ret->filter = take_field(a, text, '\t')) != NULL &&
 	       (ret->columns = take_field(a, text, '\t')) != NULL &&
@@ -188,7 +201,7 @@ void cdc_publication_watch_recall_look(struct cdc_publication_watch *w, const ch
 	while (look.tables && look.table_n < n &&
 	       take_table(look.arena, &text, &look.tables[look.table_n]))
 		look.table_n++;
-	if (!look.tables || look.table_n < n) {
+	if (!look.tables || look.table_n < n || *text) {
 		cdc_arena_free(look.arena);
 		return;
 	}
@@ -222,11 +235,15 @@ static const char limits_sql[] =
 	"CASE WHEN r.prattrs IS NOT NULL THEN (SELECT pg_catalog.string_agg(a.attname, ', ' "
 	"ORDER BY a.attnum) FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid "
 	"AND a.attnum = ANY (r.prattrs)) END AS columns";
-static const char sent_sql[] =
+static const char partitions_sql[] =
 	"), i AS (SELECT i.inhrelid, i.inhparent, i.xmin AS born, c.relname, c.relnamespace, "
 	"c.relkind, c.relpersistence FROM pg_catalog.pg_inherits i JOIN pg_catalog.pg_class c "
 	"ON c.oid = i.inhrelid WHERE c.relispartition AND c.relkind IN ('r', 'p') "
-	"AND EXISTS (SELECT FROM m WHERE relkind = 'p')), "
+	"AND EXISTS (SELECT FROM m WHERE relkind = 'p')";
+/* Of one that is being detached concurrently nothing comes by its root any more. */
+static const char pending_sql[] = " AND NOT i.inhdetachpending";
+static const char sent_sql[] =
+	"), "
 	"d AS (SELECT pg_catalog.hashtextextended(pg_catalog.concat_ws(' ', "
 	"(SELECT oid FROM p), (SELECT pubviaroot FROM p), "
 	"(SELECT pg_catalog.sum(pg_catalog.hashtextextended(m::pg_catalog.text, 0)) FROM m), "
@@ -270,6 +287,8 @@ const char *cdc_publication_watch_sql(struct cdc_publication_watch *w)
 			     : "NULL::pg_catalog.text AS filter, NULL::pg_catalog.text AS columns");
 	cdc_buf_puts(sql, members_sql);
 	cdc_buf_puts(sql, w->version >= SCHEMA_VERSION ? of_schemas_sql : "");
+	cdc_buf_puts(sql, partitions_sql);
+	cdc_buf_puts(sql, w->version >= PENDING_VERSION ? pending_sql : "");
 	cdc_buf_puts(sql, sent_sql);
 	cdc_buf_puts(sql, "SELECT * FROM (SELECT 0::pg_catalog.oid AS oid, "
 			  "NULL::pg_catalog.oid AS under, p.options, d.digest, "
@@ -570,9 +589,28 @@ static bool has_entry(const char *entries, const char *entry, size_t len)
 	return false;
 }
 
+/* One that is attached or detached is published as before when that is by its schema, in which it
+ * still is, or with all tables: only the way to its entry is another. */
+static bool has_kept_entry(const struct cdc_published *was, const struct cdc_published *is)
+{
+	for (const char *e = was->entries; *e; e += strcspn(e, " ")) {
+		e += *e == ' ';
+		for (const char *f = is->entries; *f; f += strcspn(f, " ")) {
+			const size_t len = strcspn(e, "/ ");
+
+			f += *f == ' ';
+			if (strcspn(f, "/ ") == len && memcmp(e, f, len) == 0)
+				return true;
+		}
+	}
+	return false;
+}
+
 /* Has it been published all the time by one of its entries? */
 static bool has_stayed(const struct cdc_published *was, const struct cdc_published *is)
 {
+	if (was->under != is->under)
+		return strcmp(was->name, is->name) == 0 && has_kept_entry(was, is);
 	for (const char *e = was->entries; *e; e += strcspn(e, " ")) {
 		e += *e == ' ';
 		if (has_entry(is->entries, e, strcspn(e, " ")))

@@ -260,6 +260,54 @@ def test_F21_a_table_that_leaves_and_comes_back_between_two_looks_is_a_gap(rig):
     assert not walpost.events("table_left_publication")
 
 
+@pytest.mark.versions
+def test_F21_a_published_table_that_is_attached_and_detached_is_no_gap(rig):
+    rig.db.sql("CREATE TABLE r (id int PRIMARY KEY) PARTITION BY RANGE (id)")
+    rig.db.sql("CREATE TABLE r0 (id int PRIMARY KEY)")
+    rig.db.server.sql("CREATE PUBLICATION walpost FOR ALL TABLES WITH (publish_via_partition_root = true)",
+                      database=rig.db.name)
+    rig.start()
+    watched(rig)
+    rig.db.sql("INSERT INTO r0 VALUES (1)")
+    rig.db.sql("ALTER TABLE r ATTACH PARTITION r0 FOR VALUES FROM (0) TO (10)")
+    told(rig, "table_renamed", table="public.r0")
+    rig.db.sql("INSERT INTO r VALUES (2)")
+    rig.db.sql("ALTER TABLE r DETACH PARTITION r0")
+    told(rig, "table_renamed", table="public.r")
+    rig.db.sql("INSERT INTO r0 VALUES (3)")
+    rig.wait_arrived(3)
+    assert rig.walpost.events("table_is_back") == [], rig.walpost.tail()
+
+
+@pytest.mark.versions
+def test_F21_a_partition_whose_detaching_is_pending_has_left(rig):
+    if rig.db.connection.info.server_version < 140000:
+        pytest.skip("the first with DETACH PARTITION CONCURRENTLY is 14")
+    rig.db.sql("CREATE TABLE r (id int PRIMARY KEY) PARTITION BY RANGE (id)")
+    for i in range(2):
+        rig.db.sql(f"CREATE TABLE r{i} PARTITION OF r FOR VALUES FROM ({i}0) TO ({i + 1}0)")
+    rig.db.server.sql("CREATE PUBLICATION walpost FOR TABLE r WITH (publish_via_partition_root = true)",
+                      database=rig.db.name)
+    rig.start(tables=["public.r"])
+    watched(rig)
+    # Somebody reads the table, so that the second half of the statement waits, and is given up.
+    with rig.db.server.connect(database=rig.db.name, autocommit=False) as reader, rig.db.server.connect(
+            database=rig.db.name, autocommit=True) as owner:
+        reader.execute("SELECT * FROM r")
+        owner.execute("SET lock_timeout = '300ms'")
+        with contextlib.suppress(Exception):
+            owner.execute("ALTER TABLE r DETACH PARTITION r1 CONCURRENTLY")
+        assert owner.execute("SELECT inhdetachpending FROM pg_inherits WHERE inhrelid = 'r1'::regclass"
+                             ).fetchone() == (True,)
+    left = told(rig, "table_left_publication")
+    assert left["table"] == "public.r" and "public.r1 is no partition of it" in left["note"], left
+    rig.db.server.sql("INSERT INTO r1 VALUES (11)", database=rig.db.name)
+    rig.db.sql("INSERT INTO r VALUES (1)")
+    rig.wait_arrived(1)
+    assert [r["fields"]["id"] for r in rig.receiver.records()] == [1]
+    assert rig.walpost.events("table_is_back") == [], rig.walpost.tail()
+
+
 def test_F21_what_comes_back_while_walpost_does_not_run_is_a_gap(rig):
     for name in ("t", "u", '"q\t\\"'):
         rig.db.sql(f"CREATE TABLE {name} (id int PRIMARY KEY)")
