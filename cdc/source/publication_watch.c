@@ -99,8 +99,8 @@ void cdc_publication_watch_recall_left(struct cdc_publication_watch *w, const ch
 /* --- a look as a text -------------------------------------------------------------------- */
 
 /*
- * "look 1 SYSTEM OPTIONS", then a line per table, its fields with a tab between, in
- * the order of the answer's columns.  A name may hold anything.
+ * "look 1 SYSTEM OPTIONS", a line with the publication's name, then one per table, its fields
+ * with a tab between, in the order of the answer's columns.  A name may hold anything.
  */
 static void put_field(struct cdc_buf *out, const char *text, char end)
 {
@@ -119,6 +119,7 @@ static void put_field(struct cdc_buf *out, const char *text, char end)
 void cdc_publication_watch_put_look(const struct cdc_publication_watch *w, struct cdc_buf *out)
 {
 	cdc_buf_printf(out, "look 1 %s %s\n", w->system_id, w->last.options);
+	put_field(out, w->plan->settings->publication, '\n');
 	for (size_t i = 0; i < w->last.table_n; i++) {
 		const struct cdc_published *t = &w->last.tables[i];
 
@@ -181,6 +182,7 @@ void cdc_publication_watch_recall_look(struct cdc_publication_watch *w, const ch
 {
 	struct cdc_publication_look look = {.exists = true};
 	char system_id[24];
+	const char *name;
 	size_t n = 0, options;
 	int at = 0;
 
@@ -194,10 +196,13 @@ void cdc_publication_watch_recall_look(struct cdc_publication_watch *w, const ch
 		return;
 	memcpy(look.options, text, options);
 	text += options + 1;
+	look.arena = cdc_arena_new(ARENA_MAX);
+	name = look.arena ? take_field(look.arena, &text, '\n') : NULL;
 	for (const char *line = text; (line = strchr(line, '\n')) != NULL; line++)
 		n++;
-	look.arena = cdc_arena_new(ARENA_MAX);
-	look.tables = look.arena ? cdc_arena_alloc(look.arena, n * sizeof(*look.tables)) : NULL;
+	/* Of another publication, every entry is another. */
+	if (name && strcmp(name, w->plan->settings->publication) == 0)
+		look.tables = cdc_arena_alloc(look.arena, n * sizeof(*look.tables));
 	while (look.tables && look.table_n < n &&
 	       take_table(look.arena, &text, &look.tables[look.table_n]))
 		look.table_n++;

@@ -96,7 +96,8 @@ enum cdc_code cdc_publication_watch_take(struct cdc_publication_watch *w, const 
 /* What left and is still out, as a text; and what a former process had, before the first look. */
 void cdc_publication_watch_put_left(const struct cdc_publication_watch *w, struct cdc_buf *out);
 void cdc_publication_watch_recall_left(struct cdc_publication_watch *w, const char *text);
-/* The same of the last look; after recall_left.  A text that is none of ours is as none. */
+/* The same of the last look; after recall_left.  A text that is none of ours, or of another
+ * publication, is as none. */
 void cdc_publication_watch_put_look(const struct cdc_publication_watch *w, struct cdc_buf *out);
 void cdc_publication_watch_recall_look(struct cdc_publication_watch *w, const char *text);
 

@@ -11,13 +11,16 @@
 #include "cdc/source/publication_watch.h"
 
 #define SYSTEM "7391234567890123456"
-#define HEAD   "look 1 " SYSTEM " iudt\n"
+#define NAME   "it's\\tmine"
+#define HEAD   "look 1 " SYSTEM " iudt\n" NAME "\n"
 #define TABLES 130000
 
 /* What is put again of what was recalled; the caller frees. */
 static void recall(const char *text, struct cdc_buf *ret, size_t *ret_n)
 {
-	static const struct cdc_source_plan plan;
+	static char name[] = "it's\tmine";
+	const struct cdc_source_settings settings = {.publication = name};
+	const struct cdc_source_plan plan = {.settings = &settings};
 	struct cdc_publication_watch w;
 
 	cdc_publication_watch_init(&w, &plan);
@@ -44,7 +47,7 @@ static void is_put_as_it_was(const char *text, size_t tables)
 static void a_look_is_recalled_as_it_was_put(void **state)
 {
 	(void)state;
-	is_put_as_it_was("look 1 " SYSTEM " \n", 0);
+	is_put_as_it_was("look 1 " SYSTEM " \n" NAME "\n", 0);
 	is_put_as_it_was(HEAD, 0);
 	is_put_as_it_was(HEAD
 			 "16384\t16384\tpublic.t\tpublic.t\t\t\tr16390\n"
@@ -56,8 +59,10 @@ static void a_text_that_is_none_is_as_none(void **state)
 {
 	static const char *const texts[] = {
 		"",
-		"look 2 " SYSTEM " iudt\n",
+		"look 2 " SYSTEM " iudt\n" NAME "\n",
 		"look 1 " SYSTEM " iudt",
+		"look 1 " SYSTEM " iudt\n",
+		"look 1 " SYSTEM " iudt\nanother\n16384\t16384\tt\tt\t\t\tr1\n",
 		HEAD "16384\t16384\tt\tt\t\t\tr1",
 		HEAD "16384\t16384\tt\tt\t\tr1\n",
 		HEAD "16384\t16384\tt\tt\t\t\tr1\tr2\n",
@@ -78,7 +83,7 @@ static void a_text_that_is_none_is_as_none(void **state)
 
 		recall(texts[i], &again, &n);
 		assert_int_equal(n, 0);
-		assert_string_equal((const char *)again.data, "look 1  \n");
+		assert_string_equal((const char *)again.data, "look 1  \n" NAME "\n");
 		cdc_buf_clear(&again);
 	}
 }
