@@ -552,7 +552,6 @@ static enum cdc_code fail_tables(struct cdc_backfill *b, size_t index, const str
 		if (!row || (index != SIZE_MAX && index != i))
 			continue;
 		row->state = CDC_BACKFILL_FAILED;
-		row->is_asked = false;
 		row->ended_us = cdc_clock_wall_us();
 		(void)snprintf(row->reason, sizeof(row->reason), "%.*s",
 			       (int)sizeof(row->reason) - 1, why->msg);

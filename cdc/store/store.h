@@ -152,7 +152,7 @@ struct cdc_backfill_row {
 	uint64_t rows;              /* copied */
 	int64_t begun_us, ended_us; /* of its copy; 0: not yet */
 	char reason[400];
-	bool is_asked; /* PENDING: by a person, so it is copied even if the sync copies nothing */
+	bool is_asked; /* PENDING, FAILED: by a person; copied even if the sync copies nothing */
 	/* PENDING: what is left to be copied, in the words of cdc/source/copy.h; "": all of it. */
 	char part[CDC_BACKFILL_PART_MAX];
 	/* What is to be noted once the rows that the round has read are delivered: that all of it

@@ -248,6 +248,20 @@ def test_resync_that_is_asked_for_while_nobody_runs(rig, how):
     wait_equal(rig, "t")
 
 
+def test_a_resync_that_failed_is_tried_again_by_the_next_start_of_a_sync_without_backfill(rig):
+    rig.db.sql("CREATE TABLE t (id int PRIMARY KEY, v text)")
+    rig.db.sql("INSERT INTO t VALUES (1, 'x')")
+    rig.db.publish("t")
+    rig.db.server.sql("ALTER TABLE t OWNER TO postgres", database=rig.db.name)
+    walpost = rig.start()
+    give(rig, "resync", "main", "public.t")
+    wait_for("its copy fails", lambda: walpost.events("backfill_table_failed"), tail=rig.tail)
+    rig.db.server.sql("GRANT SELECT ON t TO walpost", database=rig.db.name)
+    walpost.stop()
+    walpost.start(databases=[rig.db])
+    wait_for("it is copied", lambda: any(r["key"] == {"id": 1} for r in reads(rig)), tail=rig.tail)
+
+
 def test_resync_takes_up_a_table_whose_copy_failed(rig):
     rig.db.sql("CREATE TABLE theirs (id int PRIMARY KEY)")
     rig.db.sql("INSERT INTO theirs SELECT generate_series(1, 20)")
