@@ -536,7 +536,10 @@ static void lift(struct cdc_backfill *b, const struct cdc_err *err, uint64_t ret
 	b->list_ms = 0;
 	post(b, CDC_STATE_WAITING, err);
 	LOG_WARN(&b->setup.log, "backfill_given_up", KV("sync", b->setup.sync),
-		 KV("note", "the tables go on without a copy; it is tried again"), KV_ERR(err));
+		 KV("note", retry_ms ? "the tables go on without a copy; it is tried again"
+				     : "the tables go on without a copy; one that failed is copied "
+				       "by the next start, or by walpost resync"),
+		 KV_ERR(err));
 	enter(b, CDC_PHASE_LIFTED, b->delivery_fd);
 }
 
