@@ -1,7 +1,7 @@
 #!/bin/bash
 # Runs every test of walpost on a Debian 12 machine: as root, or as a user with sudo.
 #
-#   tests/run.sh            everything, some 25 minutes on two cores
+#   tests/run.sh            everything, some 30 minutes on two cores
 #   tests/run.sh --quick    for work in between: two builds, no sanitizers, no fuzzing, no slow tests,
 #                           everything on PostgreSQL 15 only
 #
