@@ -279,7 +279,7 @@ enum column {
 	COLUMN_HURTS_LIST,
 	COLUMN_HURTS_FILTER,
 	COLUMN_HIDES_ROWS,
-	COLUMN_MAY_SELECT,
+	COLUMN_UNREAD,
 };
 
 /* Is the table with these aliases of pg_namespace and pg_class one that the plan asks for? */
@@ -361,7 +361,10 @@ static void put_columns(struct cdc_buf *sql, int version, const struct cdc_sourc
 		cdc_buf_puts(sql, "false, false");
 	}
 	cdc_buf_puts(sql, ", pg_catalog.row_security_active(c.oid), "
-			  "pg_catalog.has_table_privilege(c.oid, 'SELECT')");
+			  "(SELECT l.oid::pg_catalog.regclass FROM (SELECT c.oid UNION ALL "
+			  "SELECT pt.relid FROM pg_catalog.pg_partition_tree(c.oid) pt "
+			  "WHERE c.relkind = 'p' AND pt.isleaf) l "
+			  "WHERE NOT pg_catalog.has_table_privilege(l.oid, 'SELECT') LIMIT 1)");
 }
 
 /* One table, the table itself or a partition of it, that has no identity to publish. */
@@ -497,7 +500,7 @@ static bool keep_table(struct cdc_facts *f, const PGresult *r, int row)
 		.sent_as = keep(f, r, row, COLUMN_SENT_AS),
 		.has_primary_key = cdc_pgconn_bool(r, row, COLUMN_HAS_KEY),
 		.hides_rows = cdc_pgconn_bool(r, row, COLUMN_HIDES_ROWS),
-		.may_select = cdc_pgconn_bool(r, row, COLUMN_MAY_SELECT),
+		.unread_sql_name = keep(f, r, row, COLUMN_UNREAD),
 		.hurt = hurt_of(f, r, row),
 		.mend = keep(f, r, row, COLUMN_MEND),
 	};
@@ -507,7 +510,8 @@ static bool keep_table(struct cdc_facts *f, const PGresult *r, int row)
 					    cdc_pgconn_text(r, row, COLUMN_HURT_TABLE));
 	f->owns_one |= t->is_owned;
 	f->table_n++;
-	return t->name && t->sql_name && t->owner && t->sent_as && t->mend && t->hurt_sql_name;
+	return t->name && t->sql_name && t->owner && t->sent_as && t->mend && t->hurt_sql_name &&
+	       t->unread_sql_name;
 }
 
 static enum cdc_code read_tables(struct cdc_facts *f, struct cdc_pgconn *c,

@@ -81,7 +81,8 @@ struct cdc_fact_table {
 	const char *sent_as; /* a partition whose rows come under this name; "": none */
 	bool has_primary_key;
 	bool hides_rows; /* row security is active for our role */
-	bool may_select; /* our role may read all of it */
+	/* The table, or the partition of it, that our role may not read; "": it may read all. */
+	const char *unread_sql_name;
 	enum cdc_hurt hurt;
 	const char *hurt_sql_name; /* the table, or the partition that hurts */
 	const char *mend;          /* what to ALTER of it: REPLICA IDENTITY FULL */

@@ -406,25 +406,26 @@ static void check_copies(const struct check *k, const struct cdc_facts *f)
 	for (size_t i = 0; i < f->table_n; i++) {
 		const struct cdc_fact_table *t = &f->tables[i];
 		enum cdc_fate fate = cdc_judge_table(f, t);
+		bool may_select = !*t->unread_sql_name;
 		char remedy[CDC_REMEDY_BYTES];
 
 		if (fate == CDC_FATE_NONE || fate == CDC_FATE_LEFT_OUT)
 			continue;
 		n++;
-		if (t->may_select && !t->hides_rows)
+		if (may_select && !t->hides_rows)
 			continue;
 		if (hidden++ >= TABLES_SHOWN)
 			continue;
-		if (!t->may_select)
+		if (!may_select)
 			(void)snprintf(remedy, sizeof(remedy), "GRANT SELECT ON %s TO \"%s\";",
-				       t->sql_name, f->role);
+				       t->unread_sql_name, f->role);
 		else
 			(void)snprintf(remedy, sizeof(remedy), "ALTER ROLE \"%s\" BYPASSRLS;",
 				       f->role);
-		tell(k, CDC_WARN, t->may_select ? "row_security" : "select", remedy,
+		tell(k, CDC_WARN, may_select ? "row_security" : "select", remedy,
 		     "%s: changes arrive, but role %s %s", t->name, f->role,
-		     t->may_select ? "sees only some rows of it when it is copied"
-				   : "may not copy it");
+		     may_select ? "sees only some rows of it when it is copied"
+				: "may not copy it");
 	}
 	if (n && !hidden)
 		tell(k, CDC_PASS, "row_security", "", "role %s may read all rows of all %zu tables",

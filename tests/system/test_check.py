@@ -155,6 +155,7 @@ def test_a_superuser_is_not_needed(prepared, folder):
         prepared.server.sql(f"DROP ROLE {name}")
 
 
+@pytest.mark.versions
 def test_row_security_and_rights_matter_to_copies(prepared, folder):
     """Rows flow without any right; a copy would lack some, or all."""
     server = prepared.server
@@ -164,9 +165,23 @@ def test_row_security_and_rights_matter_to_copies(prepared, folder):
                " CREATE TABLE closed (id int PRIMARY KEY);"
                " ALTER PUBLICATION walpost OWNER TO postgres;"
                " ALTER PUBLICATION walpost ADD TABLE hidden, closed", database=prepared.name)
-    check = Check(folder, source(prepared), ["public.t", "public.hidden", "public.closed"])
+    tables = ["public.t", "public.hidden", "public.closed", "public.parts"]
+    check = Check(folder, source(prepared), tables[:3])
     check.is_("row_security", "warning", "public.hidden", "BYPASSRLS")
-    check.is_("select", "warning", "public.closed", 'GRANT SELECT ON "public"."closed"')
+    check.is_("select", "warning", "public.closed", "GRANT SELECT ON public.closed TO")
+    server.sql("GRANT SELECT ON closed TO walpost;"
+               " CREATE TABLE parts (id int PRIMARY KEY) PARTITION BY RANGE (id);"
+               " CREATE TABLE part PARTITION OF parts FOR VALUES FROM (0) TO (100);"
+               " GRANT SELECT ON parts TO walpost;"
+               " ALTER PUBLICATION walpost ADD TABLE parts;"
+               " ALTER PUBLICATION walpost SET (publish_via_partition_root = true)", database=prepared.name)
+    check = Check(folder, source(prepared), tables)
+    check.is_("select", "warning", "public.parts", "GRANT SELECT ON public.part TO")
+    server.sql("GRANT SELECT ON part TO walpost; ALTER ROLE walpost BYPASSRLS", database=prepared.name)
+    try:
+        Check(folder, source(prepared), tables).is_("row_security", "ok", "all rows of all 4 tables")
+    finally:
+        server.sql("ALTER ROLE walpost NOBYPASSRLS")
 
 
 @pytest.mark.versions
