@@ -15,8 +15,9 @@
  * Order: a lane is first in, first out, and the engine has at most one request of
  * a lane in flight.  A barrier waits until everything of its table that precedes
  * it is done; what follows it in its table waits for the barrier.  The second half
- * of a key change waits for the first.  Whatever waits, waits for something that
- * is earlier in the stream, so nothing can wait for ever.
+ * of a key change waits for the first, but where it stands aside behind parked
+ * records of its own key: then only the order of each key holds.  Whatever waits,
+ * waits for something that is earlier in the stream, so nothing can wait for ever.
  *
  * Small and large tables (cdc_window_share): a record of a table that has few in the
  * window goes ahead of what its lane has of others, but for what was sent from its head
